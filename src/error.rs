@@ -1,0 +1,225 @@
+//! The crate's error: whose fault, which file, which tensor, what was expected and found, what to do.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::format::{FormatError, Rule};
+use crate::tensor::escape;
+
+/// Result with the crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Whose fault an error is. Each kind has one exit code (DESIGN's table).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The command line or manifest is wrong: 2.
+    Usage,
+    /// A parent's data is bad, or the parents do not fit each other: 65.
+    Data,
+    /// An input is not there or can't be read: 66.
+    NoInput,
+    /// The device that was asked for is not there: 69.
+    Device,
+    /// A bug of ours: 70.
+    Internal,
+    /// Out of memory, file handles or a broken CUDA context: 71.
+    Resource,
+    /// The output is refused: exists, inside a parent, read-only, no room: 73.
+    Output,
+    /// I/O failed while working: 74.
+    Io,
+    /// Trying again may work: another run holds the output, a parent changed: 75.
+    TryAgain,
+    /// Interrupted by SIGINT: 130.
+    Interrupted,
+    /// Ended by SIGTERM: 143.
+    Terminated,
+}
+
+impl Kind {
+    /// The process exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Usage => 2,
+            Kind::Data => 65,
+            Kind::NoInput => 66,
+            Kind::Device => 69,
+            Kind::Internal => 70,
+            Kind::Resource => 71,
+            Kind::Output => 73,
+            Kind::Io => 74,
+            Kind::TryAgain => 75,
+            Kind::Interrupted => 130,
+            Kind::Terminated => 143,
+        }
+    }
+}
+
+/// An error as people read it: `what: file: tensor: expected X, found Y`, with a hint apart.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    what: String,
+    file: Option<PathBuf>,
+    tensor: Option<String>,
+    expected: String,
+    found: String,
+    hint: Option<String>,
+    rule: Option<Rule>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `what` is a few words without a final period.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Error {
+        Error {
+            kind,
+            what: what.into(),
+            file: None,
+            tensor: None,
+            expected: String::new(),
+            found: String::new(),
+            hint: None,
+            rule: None,
+            source: None,
+        }
+    }
+
+    /// A refusal of one file by the format floor.
+    pub fn from_format(file: &Path, error: FormatError) -> Error {
+        let kind = match error.rule {
+            Rule::Read => Kind::Io,
+            _ => Kind::Data,
+        };
+        let mut what = error.what;
+        if let Some(offset) = error.offset {
+            what.push_str(&format!(" at byte {offset}"));
+        }
+        Error {
+            tensor: error.tensor,
+            expected: error.expected,
+            found: error.found,
+            hint: error.hint,
+            rule: Some(error.rule),
+            source: error.source.map(|source| Box::new(source) as _),
+            ..Error::new(kind, what).file(file)
+        }
+    }
+
+    /// A failed system call on `file` while `what` was done.
+    pub fn from_io(kind: Kind, what: impl Into<String>, file: &Path, source: io::Error) -> Error {
+        let kind = match source.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::MFILE.raw_os_error() => Kind::Resource,
+            Some(code) if code == rustix::io::Errno::NFILE.raw_os_error() => Kind::Resource,
+            _ if source.kind() == io::ErrorKind::OutOfMemory => Kind::Resource,
+            _ => kind,
+        };
+        Error {
+            found: source.to_string(),
+            source: Some(Box::new(source)),
+            ..Error::new(kind, what).file(file)
+        }
+    }
+
+    /// The same with the file's path.
+    #[must_use]
+    pub fn file(mut self, file: &Path) -> Error {
+        self.file = Some(file.to_path_buf());
+        self
+    }
+
+    /// The same with the tensor's name.
+    #[must_use]
+    pub fn tensor(mut self, name: impl Into<String>) -> Error {
+        self.tensor = Some(name.into());
+        self
+    }
+
+    /// The same with what was expected and what was found.
+    #[must_use]
+    pub fn expected(mut self, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        self.expected = expected.into();
+        self.found = found.into();
+        self
+    }
+
+    /// The same with advice, printed apart as `hint: ...`.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn caused_by(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whose fault.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The format rule that was broken, where the file itself is at fault.
+    pub fn rule(&self) -> Option<Rule> {
+        self.rule
+    }
+
+    /// The tensor concerned.
+    pub fn tensor_name(&self) -> Option<&str> {
+        self.tensor.as_deref()
+    }
+
+    /// The file concerned.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Advice.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escape_lines(&self.what))?;
+        if let Some(file) = &self.file {
+            write!(f, ": {}", escape(&file.to_string_lossy()))?;
+        }
+        if let Some(tensor) = &self.tensor {
+            write!(f, ": `{}`", escape(tensor))?;
+        }
+        match (self.expected.is_empty(), self.found.is_empty()) {
+            (false, false) => write!(
+                f,
+                ": expected {}, found {}",
+                escape_lines(&self.expected),
+                escape_lines(&self.found)
+            ),
+            (false, true) => write!(f, ": expected {}", escape_lines(&self.expected)),
+            (true, false) => write!(f, ": {}", escape_lines(&self.found)),
+            (true, true) => Ok(()),
+        }
+    }
+}
+
+/// Our own line breaks stay (lists of mismatches); everything else is escaped.
+fn escape_lines(text: &str) -> String {
+    text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.source {
+            Some(source) => Some(source.as_ref()),
+            None => None,
+        }
+    }
+}

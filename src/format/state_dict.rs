@@ -1,0 +1,85 @@
+//! What a checkpoint file holds, without its data: names, dtypes, layouts, and where the bytes are.
+
+use crate::tensor::{DType, Layout};
+
+/// The state dict of one file: its tensors in the file's order, and the storages they look at.
+///
+/// Validated when it is made: every tensor lies inside its storage, every storage inside the file,
+/// ranks agree and no product overflows. Later floors need not check again.
+#[derive(Clone, Debug)]
+pub struct StateDict {
+    /// Which container the file is.
+    pub container: Container,
+    /// Tensors in the order of the pickle's dict; names are unique.
+    pub tensors: Vec<Tensor>,
+    /// Storages in order of first use.
+    pub storages: Vec<Storage>,
+    /// The key under which the state dict was found (`state_dict`, `model_state_dict`, `model`,
+    /// `module`), `None` where it is the top level.
+    pub nest: Option<String>,
+    /// Keys beside the tensors that are not tensors (`epoch`, `lr`), in order.
+    pub skipped: Vec<String>,
+}
+
+/// The container of a checkpoint file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Container {
+    /// Zip archive, `torch.save` since 1.6.
+    Zip,
+    /// Consecutive pickles, `torch.save` before 1.6.
+    Legacy,
+}
+
+/// One named tensor.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Name in the state dict.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape, strides, offset into the storage, in elements of `dtype`.
+    pub layout: Layout,
+    /// Index into [`StateDict::storages`]. Two tensors with the same index share memory.
+    pub storage: usize,
+}
+
+/// One run of bytes that tensors look at.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// torch's key: `0`, `1`, ... or an address as text.
+    pub key: String,
+    /// Bytes of the storage once decoded.
+    pub size_bytes: u64,
+    /// Byte position of the stored data in the file.
+    pub file_offset: u64,
+    /// How the bytes are stored.
+    pub encoding: Encoding,
+    /// Byte order of the elements.
+    pub byte_order: ByteOrder,
+    /// CRC-32 (zip polynomial) of the decoded bytes, where the file has one. A stored 0 over bytes
+    /// that are there means that it was never computed, and is `None` here.
+    pub crc32: Option<u32>,
+    /// Bytes that `crc32` covers, from the storage's start; at least `size_bytes`.
+    pub record_bytes: u64,
+}
+
+/// How a storage's bytes lie in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As they are.
+    Stored,
+    /// Raw deflate (zip method 8), in this many bytes of the file.
+    Deflated {
+        /// Length in the file, in bytes.
+        compressed_bytes: u64,
+    },
+}
+
+/// Byte order of a storage's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// As on all machines we run on.
+    Little,
+    /// Written on a big-endian host; elements are swapped when read.
+    Big,
+}

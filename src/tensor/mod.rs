@@ -1,0 +1,9 @@
+//! Floor 0: the words that every floor shares. No I/O, no torch.
+
+mod dtype;
+mod layout;
+mod units;
+
+pub use dtype::DType;
+pub use layout::Layout;
+pub use units::{escape, human_bytes};

@@ -1,0 +1,55 @@
+//! Sizes and foreign strings as people read them.
+
+/// Bytes in decimal units, as HuggingFace counts them: `13.5 GB`, `812 B`.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    for (size, unit) in UNITS {
+        if bytes >= size {
+            #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+            let value = bytes as f64 / size as f64;
+            return format!("{value:.1} {unit}");
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// A string from a file, safe to print: control characters, bidirectional marks and backslashes
+/// become escapes, and what is longer than 200 characters is cut with `…`.
+pub fn escape(text: &str) -> String {
+    const LIMIT: usize = 200;
+    let mut out = String::with_capacity(text.len().min(LIMIT));
+    for (position, character) in text.chars().enumerate() {
+        if position == LIMIT {
+            out.push('…');
+            break;
+        }
+        let unprintable = character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if unprintable || character == '\\' {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_decimal_units() {
+        assert_eq!(human_bytes(999), "999 B");
+        assert_eq!(human_bytes(13_500_000_000), "13.5 GB");
+        assert_eq!(human_bytes(5_000_000_000_000), "5.0 TB");
+    }
+
+    #[test]
+    fn terminal_escapes_do_not_survive() {
+        assert_eq!(escape("a\u{1b}[31mb\n\u{202e}"), "a\\u{1b}[31mb\\n\\u{202e}");
+        assert_eq!(escape("层.重量"), "层.重量");
+        assert_eq!(escape(&"x".repeat(300)).chars().count(), 201);
+    }
+}
