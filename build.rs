@@ -5,7 +5,7 @@
 //! `torch-sys` included, so that it runs before `torch-sys` can fail in more words than one needs.
 
 use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::{env, fs};
 
 /// The libtorch that `tch` is made for.
 const VERSION: &str = "2.11.0";
@@ -19,10 +19,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     match find_libtorch() {
         Ok(lib) => write_run_path(&lib),
-        Err(sentence) => {
-            println!("cargo::error={sentence}");
-            process::exit(1);
-        }
+        // Cargo stops here, and without an exit status prints nothing but the sentence.
+        Err(sentence) => println!("cargo::error={sentence}"),
     }
 }
 
