@@ -4,10 +4,18 @@
 //! offsets. Every number that comes from a file is checked before use, memory is bounded by the
 //! file's true size, and no pickle code is ever run.
 
+mod archive;
+mod emit_error;
 mod error;
+pub mod pickle;
 mod read_at;
 mod state_dict;
+pub mod zip;
 
+pub use archive::ShardLayout;
+pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};
+pub use pickle::EmitTensor;
 pub use read_at::ReadAt;
 pub use state_dict::{ByteOrder, Container, Encoding, StateDict, Storage, Tensor};
+pub use zip::{Piece, StorageSum};
