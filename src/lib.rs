@@ -11,6 +11,7 @@
 //! | 1 | [`format`] | one file: pickle, zip, legacy; reading and writing |
 //! | 0 | [`tensor`], [`error`] | words that all floors share |
 
+pub mod checkpoint;
 pub mod error;
 pub mod format;
 pub mod tensor;

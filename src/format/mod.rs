@@ -4,10 +4,23 @@
 //! offsets. Every number that comes from a file is checked before use, memory is bounded by the
 //! file's true size, and no pickle code is ever run.
 
+mod archive;
+mod emit_error;
 mod error;
+mod index_json;
+pub(crate) mod json;
+pub mod pickle;
 mod read_at;
+mod size;
 mod state_dict;
+pub mod zip;
 
+pub use archive::ShardLayout;
+pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};
+pub use index_json::{Index, MAX_INDEX_BYTES, index_text};
+pub use pickle::EmitTensor;
 pub use read_at::ReadAt;
+pub use size::parse_shard_size;
 pub use state_dict::{ByteOrder, Container, Encoding, StateDict, Storage, Tensor};
+pub use zip::{Piece, StorageSum};

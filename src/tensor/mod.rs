@@ -5,5 +5,5 @@ mod layout;
 mod units;
 
 pub use dtype::DType;
-pub use layout::Layout;
+pub use layout::{Layout, numel};
 pub use units::{escape, human_bytes};

@@ -1,0 +1,5 @@
+//! Floor 2: a model directory.
+
+pub mod config;
+pub mod side_file;
+pub mod split;

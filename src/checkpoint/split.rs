@@ -1,0 +1,250 @@
+//! Which tensor goes to which file, as transformers 4.57.3 `save_pretrained` decides.
+//!
+//! ```text
+//! size(t)   bytes of the whole storage that t looks at
+//! group(t)  its storage; all storages of 0 bytes are one group
+//!
+//! in order, first members of groups only:
+//!   size > max               a file of its own, numbered BEFORE the one being filled
+//!   filled + size > max      close the file being filled, open the next
+//!   else                     add
+//! then every later member of a group goes to the END of its first member's file
+//! ```
+//!
+//! So an oversized tensor overtakes, and a tied head sits at the end of the embedding's file. Where
+//! one file is enough, it holds all tensors in their original order.
+//!
+//! Source: huggingface_hub 0.36.2 `serialization/_base.py` (`split_state_dict_into_shards_factory`)
+//! and `serialization/_torch.py` (`get_torch_storage_id`, `get_torch_storage_size`).
+
+use std::collections::HashMap;
+
+/// What the split needs to know of one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitTensor {
+    /// Its storage; tensors with the same one are tied.
+    pub storage: usize,
+    /// Size of the whole storage, in bytes.
+    pub storage_bytes: u64,
+}
+
+/// The files of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Per file, in order: positions of its tensors in the input, in the file's order.
+    pub shards: Vec<Vec<usize>>,
+    /// Bytes of all storages, tied ones once: the index's `total_size`.
+    pub total_bytes: u64,
+}
+
+/// Splits `tensors` into files of at most `max_bytes` (0 and less: every tensor that has bytes gets
+/// its own). No tensors give no files.
+pub fn split(tensors: &[SplitTensor], max_bytes: i64) -> Split {
+    let exceeds = |bytes: u64| i128::from(bytes) > i128::from(max_bytes);
+    let mut groups = Groups::default();
+    let mut shards = Vec::new();
+    let mut open = Vec::new();
+    let mut open_bytes = 0u64;
+    let mut total_bytes = 0u64;
+    for (position, tensor) in tensors.iter().enumerate() {
+        if !groups.is_first_of_its_group(position, *tensor) {
+            continue;
+        }
+        // Sums of sizes of real files stay far below u64.
+        let bytes = tensor.storage_bytes;
+        total_bytes = total_bytes.saturating_add(bytes);
+        if exceeds(bytes) {
+            shards.push(vec![position]);
+            continue;
+        }
+        if exceeds(open_bytes.saturating_add(bytes)) {
+            shards.push(std::mem::take(&mut open));
+            open_bytes = 0;
+        }
+        open.push(position);
+        open_bytes = open_bytes.saturating_add(bytes);
+    }
+    if !open.is_empty() {
+        shards.push(open);
+    }
+    if shards.len() == 1 {
+        let everything = (0..tensors.len()).collect();
+        return Split { shards: vec![everything], total_bytes };
+    }
+    groups.append_later_members(&mut shards);
+    Split { shards, total_bytes }
+}
+
+/// Names of the files: one is `pytorch_model.bin`, several are `pytorch_model-00001-of-00002.bin`
+/// and so on (more digits from 100,000 on).
+pub fn shard_file_names(count: usize) -> Vec<String> {
+    if count == 1 {
+        return vec!["pytorch_model.bin".to_owned()];
+    }
+    (1..=count).map(|number| format!("pytorch_model-{number:05}-of-{count:05}.bin")).collect()
+}
+
+/// Name of the index beside several files.
+pub const INDEX_FILE_NAME: &str = "pytorch_model.bin.index.json";
+
+impl Split {
+    /// (position of the tensor in the input, number of its file from 0), files in order: with
+    /// [`shard_file_names`], the index's `weight_map`.
+    pub fn assignments(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.shards
+            .iter()
+            .enumerate()
+            .flat_map(|(shard, members)| members.iter().map(move |position| (*position, shard)))
+    }
+}
+
+/// Tensors by storage, groups in order of first appearance.
+#[derive(Default)]
+struct Groups {
+    /// `None` stands for all storages without bytes.
+    by_storage: HashMap<Option<usize>, usize>,
+    /// Per group: the first member and the later ones.
+    members: Vec<(usize, Vec<usize>)>,
+}
+
+impl Groups {
+    fn is_first_of_its_group(&mut self, position: usize, tensor: SplitTensor) -> bool {
+        let storage = (tensor.storage_bytes > 0).then_some(tensor.storage);
+        let next = self.members.len();
+        let group = *self.by_storage.entry(storage).or_insert(next);
+        match self.members.get_mut(group) {
+            Some((_, later)) => {
+                later.push(position);
+                false
+            }
+            None => {
+                self.members.push((position, Vec::new()));
+                true
+            }
+        }
+    }
+
+    fn append_later_members(&self, shards: &mut [Vec<usize>]) {
+        let shard_of: HashMap<usize, usize> = shards
+            .iter()
+            .enumerate()
+            .flat_map(|(shard, members)| members.iter().map(move |position| (*position, shard)))
+            .collect();
+        for (first, later) in &self.members {
+            if let Some(shard) = shard_of.get(first).and_then(|shard| shards.get_mut(*shard)) {
+                shard.extend(later);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Splits tensors given as (storage, bytes).
+    fn shards(tensors: &[(usize, u64)], max_bytes: i64) -> Vec<Vec<usize>> {
+        let tensors: Vec<SplitTensor> = tensors
+            .iter()
+            .map(|(storage, storage_bytes)| SplitTensor {
+                storage: *storage,
+                storage_bytes: *storage_bytes,
+            })
+            .collect();
+        split(&tensors, max_bytes).shards
+    }
+
+    #[test]
+    fn an_oversized_tensor_overtakes_the_file_being_filled() {
+        assert_eq!(shards(&[(0, 40), (1, 4000), (2, 40)], 100), [vec![1], vec![0, 2]]);
+    }
+
+    #[test]
+    fn a_file_may_be_filled_to_the_last_byte() {
+        assert_eq!(shards(&[(0, 50), (1, 50), (2, 1)], 100), [vec![0, 1], vec![2]]);
+        assert_eq!(shards(&[(0, 100), (1, 1)], 100), [vec![0], vec![1]]);
+        assert_eq!(shards(&[(0, 101), (1, 1)], 100), [vec![0], vec![1]]);
+    }
+
+    #[test]
+    fn a_tied_tensor_goes_to_the_end_of_its_first_members_file() {
+        let tied = [(0, 60), (1, 30), (2, 60), (0, 60)];
+        assert_eq!(shards(&tied, 100), [vec![0, 1, 3], vec![2]]);
+    }
+
+    #[test]
+    fn one_file_keeps_the_original_order() {
+        assert_eq!(shards(&[(0, 60), (1, 30), (0, 60), (2, 5)], 1000), [vec![0, 1, 2, 3]]);
+        assert_eq!(shards(&[(0, 60), (0, 60)], 10), [vec![0, 1]]);
+    }
+
+    #[test]
+    fn tensors_without_bytes_are_one_group() {
+        assert_eq!(
+            shards(&[(0, 0), (1, 60), (2, 0), (3, 60), (4, 0)], 100),
+            [vec![0, 1, 2, 4], vec![3]]
+        );
+    }
+
+    #[test]
+    fn a_limit_of_zero_or_less_gives_every_tensor_its_file() {
+        assert_eq!(shards(&[(0, 1), (1, 0), (2, 1)], 0), [vec![0], vec![2], vec![1]]);
+        assert_eq!(shards(&[(0, 1), (1, 0), (2, 1)], -5), [vec![0], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn no_tensors_give_no_files() {
+        assert_eq!(shards(&[], 100), [[0usize; 0]; 0]);
+    }
+
+    #[test]
+    fn tied_storages_count_once() {
+        let tensor = |storage, storage_bytes| SplitTensor { storage, storage_bytes };
+        assert_eq!(split(&[tensor(0, 7), tensor(1, 5), tensor(0, 7)], 100).total_bytes, 12);
+    }
+
+    #[test]
+    fn no_file_exceeds_the_limit_unless_it_is_one_group_and_no_tensor_is_lost() {
+        // A small linear congruential generator: the same cases every time.
+        let mut state = 1u64;
+        let mut next = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..500 {
+            let sizes: Vec<u64> = (0..next(30) + 1).map(|_| next(50)).collect();
+            let tensors: Vec<SplitTensor> = (0..next(60))
+                .map(|_| next(sizes.len() as u64) as usize)
+                .map(|storage| SplitTensor { storage, storage_bytes: sizes[storage] })
+                .collect();
+            let max_bytes = next(120) as i64;
+            let result = split(&tensors, max_bytes);
+            let mut seen: Vec<usize> = result.assignments().map(|(position, _)| position).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..tensors.len()).collect::<Vec<_>>());
+            for shard in &result.shards {
+                let mut storages: Vec<(usize, u64)> = shard
+                    .iter()
+                    .map(|position| (tensors[*position].storage, tensors[*position].storage_bytes))
+                    .filter(|(_, bytes)| *bytes > 0)
+                    .collect();
+                storages.sort_unstable();
+                storages.dedup();
+                let bytes: u64 = storages.iter().map(|(_, bytes)| bytes).sum();
+                assert!(!shard.is_empty());
+                assert!(bytes as i64 <= max_bytes || storages.len() == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn file_names_are_those_of_transformers() {
+        assert_eq!(shard_file_names(1), ["pytorch_model.bin"]);
+        assert_eq!(
+            shard_file_names(2),
+            ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+        );
+        assert_eq!(shard_file_names(100_000)[0], "pytorch_model-00001-of-100000.bin");
+        assert!(shard_file_names(0).is_empty());
+    }
+}

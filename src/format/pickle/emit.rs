@@ -1,0 +1,426 @@
+//! Writes `data.pkl` for a plain dict of tensors: the bytes that `torch.save` 2.11 on CPython 3.11
+//! writes (protocol 2, C pickler).
+//!
+//! ```text
+//! 80 02            protocol 2
+//! 7d 71 00         empty dict, memo 0
+//! 28 K V K V .. 75 a batch of up to 1000 items; a full batch is followed by another, maybe empty
+//! 2e               stop
+//! ```
+//!
+//! A dict of one item is `K V 73`, without the mark. Strings, globals, non-empty tuples and results
+//! of calls take the next memo slot when written; what is written again as the same Python object
+//! (globals, `"storage"`, `"cpu"`, the key of a shared storage) is a memo reference instead.
+//!
+//! Sources: CPython `Modules/_pickle.c` (`save`, `batch_dict_exact`, `save_long`), torch 2.11
+//! `torch/serialization.py` (`persistent_id`) and `torch/_tensor.py` (`_reduce_ex_internal`). Held
+//! to golden files of torch 2.11 by the tests of [`crate::format::ShardLayout`].
+
+use std::collections::{HashMap, HashSet};
+
+use crate::format::EmitError;
+use crate::format::zip::MAX_RECORDS;
+use crate::tensor::{DType, Layout};
+
+/// Items of one `SETITEMS`, as in CPython's `BATCHSIZE`.
+const BATCH: usize = 1000;
+
+/// One tensor to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmitTensor {
+    /// Name in the state dict.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape, strides and offset in the storage, in elements.
+    pub layout: Layout,
+    /// Which storage. Tensors with the same index share its bytes.
+    pub storage: usize,
+}
+
+impl EmitTensor {
+    /// A contiguous tensor at the start of its storage. `shape` is in elements.
+    pub fn contiguous(
+        name: impl Into<String>,
+        dtype: DType,
+        shape: &[u64],
+        storage: usize,
+    ) -> EmitTensor {
+        EmitTensor { name: name.into(), dtype, layout: Layout::contiguous(shape), storage }
+    }
+}
+
+/// The pickle and what it settles for the records beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataPkl {
+    /// The bytes of `data.pkl`.
+    pub bytes: Vec<u8>,
+    /// Storages in order of first use: record `data/k` holds storage `storage_order[k]`.
+    pub storage_order: Vec<usize>,
+}
+
+/// Pickles `tensors`, in order, over storages of `storage_bytes` bytes each.
+///
+/// # Errors
+/// Names that repeat or are too long, tensors outside their storage, storages without a tensor or
+/// with two storage classes, more than [`MAX_RECORDS`] tensors.
+pub fn data_pkl(tensors: &[EmitTensor], storage_bytes: &[u64]) -> Result<DataPkl, EmitError> {
+    // It also keeps memo indices (at most 16 per tensor) far below 2^32.
+    if tensors.len() > MAX_RECORDS {
+        return Err(EmitError::TooMany { count: tensors.len(), limit: MAX_RECORDS });
+    }
+    let mut storages = Storages::new(storage_bytes);
+    let mut names = HashSet::with_capacity(tensors.len());
+    let mut pickle = Pickle::new(tensors.len());
+    pickle.op(b"}");
+    pickle.put();
+    if let [tensor] = tensors {
+        pickle.item(tensor, &mut storages)?;
+        pickle.op(b"s");
+    } else {
+        for batch in tensors.chunks(BATCH) {
+            pickle.op(b"(");
+            for tensor in batch {
+                if !names.insert(tensor.name.as_str()) {
+                    return Err(EmitError::DuplicateName { name: tensor.name.clone() });
+                }
+                pickle.item(tensor, &mut storages)?;
+            }
+            pickle.op(b"u");
+        }
+        // CPython stops only after a batch that was not full.
+        if !tensors.is_empty() && tensors.len().is_multiple_of(BATCH) {
+            pickle.op(b"(u");
+        }
+    }
+    pickle.op(b".");
+    Ok(DataPkl { bytes: pickle.out, storage_order: storages.finish()? })
+}
+
+/// Numbers the storages in order of first use and checks the tensors against them.
+struct Storages<'a> {
+    size_bytes: &'a [u64],
+    /// Per storage: its key and the dtype of its first tensor.
+    seen: Vec<Option<(usize, DType)>>,
+    order: Vec<usize>,
+}
+
+impl<'a> Storages<'a> {
+    fn new(size_bytes: &'a [u64]) -> Storages<'a> {
+        Storages { size_bytes, seen: vec![None; size_bytes.len()], order: Vec::new() }
+    }
+
+    /// Key and size in bytes of the tensor's storage.
+    fn enter(&mut self, tensor: &EmitTensor) -> Result<(usize, u64), EmitError> {
+        let name = || tensor.name.clone();
+        let storage = tensor.storage;
+        let (Some(&bytes), Some(seen)) = (self.size_bytes.get(storage), self.seen.get_mut(storage))
+        else {
+            let count = self.size_bytes.len();
+            return Err(EmitError::UnknownStorage { name: name(), storage, count });
+        };
+        let layout = &tensor.layout;
+        if layout.shape.len() != layout.stride.len() {
+            return Err(EmitError::RankMismatch { name: name() });
+        }
+        let end_bytes = layout.end().and_then(|end| end.checked_mul(tensor.dtype.size_bytes()));
+        if end_bytes.is_none_or(|end| end > bytes) {
+            return Err(EmitError::OutsideStorage { name: name(), storage_bytes: bytes });
+        }
+        if let Some((key, first)) = *seen {
+            // torch compares storages by address, and those of 0 bytes have none.
+            if bytes > 0 && saved_as(first) != saved_as(tensor.dtype) {
+                return Err(EmitError::TwoDTypes { name: name(), first, second: tensor.dtype });
+            }
+            return Ok((key, bytes));
+        }
+        let key = self.order.len();
+        *seen = Some((key, tensor.dtype));
+        self.order.push(storage);
+        Ok((key, bytes))
+    }
+
+    fn finish(self) -> Result<Vec<usize>, EmitError> {
+        match self.seen.iter().position(Option::is_none) {
+            Some(storage) => Err(EmitError::UnusedStorage { storage }),
+            None => Ok(self.order),
+        }
+    }
+}
+
+/// The dtype that torch compares when two tensors share a storage: untyped storages count as uint8.
+fn saved_as(dtype: DType) -> DType {
+    if dtype.storage_class().is_some() { dtype } else { DType::UInt8 }
+}
+
+/// Python objects that are written once and referred to afterwards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Shared {
+    Global(&'static str, &'static str),
+    Word(&'static str),
+    StorageKey(usize),
+}
+
+/// The pickler: bytes so far, and which memo slot holds which shared object.
+struct Pickle {
+    out: Vec<u8>,
+    memo: HashMap<Shared, u32>,
+    next_slot: u32,
+}
+
+impl Pickle {
+    fn new(n_tensors: usize) -> Pickle {
+        let mut out = Vec::with_capacity(n_tensors.saturating_mul(160));
+        out.extend_from_slice(b"\x80\x02");
+        Pickle { out, memo: HashMap::new(), next_slot: 0 }
+    }
+
+    fn op(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// `BINPUT` / `LONG_BINPUT` of the next slot.
+    fn put(&mut self) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        self.slot_op(b'q', b'r', slot);
+        slot
+    }
+
+    fn slot_op(&mut self, short: u8, long: u8, slot: u32) {
+        match u8::try_from(slot) {
+            Ok(slot) => self.op(&[short, slot]),
+            Err(_) => {
+                self.op(&[long]);
+                self.op(&slot.to_le_bytes());
+            }
+        }
+    }
+
+    /// Writes a reference to `object` (`BINGET`, `LONG_BINGET`) if it is in the memo.
+    fn get(&mut self, object: Shared) -> bool {
+        let Some(&slot) = self.memo.get(&object) else { return false };
+        self.slot_op(b'h', b'j', slot);
+        true
+    }
+
+    fn put_shared(&mut self, object: Shared) {
+        let slot = self.put();
+        self.memo.insert(object, slot);
+    }
+
+    fn global(&mut self, module: &'static str, name: &'static str) {
+        let object = Shared::Global(module, name);
+        if !self.get(object) {
+            self.op(b"c");
+            self.op(module.as_bytes());
+            self.op(b"\n");
+            self.op(name.as_bytes());
+            self.op(b"\n");
+            self.put_shared(object);
+        }
+    }
+
+    /// `BINUNICODE`, without its memo slot.
+    fn text(&mut self, text: &str) -> Result<(), EmitError> {
+        let length = u32::try_from(text.len())
+            .map_err(|_| EmitError::NameTooLong { bytes: text.len() as u64 })?;
+        self.op(b"X");
+        self.op(&length.to_le_bytes());
+        self.op(text.as_bytes());
+        Ok(())
+    }
+
+    fn shared_text(&mut self, object: Shared, text: &str) -> Result<(), EmitError> {
+        if !self.get(object) {
+            self.text(text)?;
+            self.put_shared(object);
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, word: &'static str) -> Result<(), EmitError> {
+        self.shared_text(Shared::Word(word), word)
+    }
+
+    /// `BININT1`, `BININT2`, `BININT` or `LONG1` (shortest two's complement), by size.
+    fn int(&mut self, value: u64) {
+        if let Ok(value) = u8::try_from(value) {
+            self.op(&[b'K', value]);
+        } else if let Ok(value) = u16::try_from(value) {
+            self.op(b"M");
+            self.op(&value.to_le_bytes());
+        } else if let Ok(value) = i32::try_from(value) {
+            self.op(b"J");
+            self.op(&value.to_le_bytes());
+        } else {
+            // One more bit than the value has, for the sign, in whole bytes: 5 to 9.
+            let bits = u64::BITS - value.leading_zeros();
+            let length = bits / 8 + 1;
+            let bytes = u128::from(value).to_le_bytes();
+            self.op(&[0x8a, length.to_le_bytes()[0]]);
+            self.out.extend(bytes.iter().take(length as usize));
+        }
+    }
+
+    fn tuple(&mut self, values: &[u64]) {
+        if values.is_empty() {
+            // The empty tuple is one object that never enters the memo.
+            self.op(b")");
+            return;
+        }
+        if values.len() > 3 {
+            self.op(b"(");
+        }
+        for value in values {
+            self.int(*value);
+        }
+        self.op(match values.len() {
+            1 => b"\x85",
+            2 => b"\x86",
+            3 => b"\x87",
+            _ => b"t",
+        });
+        self.put();
+    }
+
+    /// One name and its tensor.
+    fn item(&mut self, tensor: &EmitTensor, storages: &mut Storages) -> Result<(), EmitError> {
+        let (key, storage_bytes) = storages.enter(tensor)?;
+        self.text(&tensor.name)?;
+        self.put();
+        // dtypes without a storage class of their own go through an untyped storage, whose length
+        // is in bytes, and name their dtype in a last argument.
+        let class = tensor.dtype.storage_class();
+        self.global(
+            "torch._utils",
+            if class.is_some() { "_rebuild_tensor_v2" } else { "_rebuild_tensor_v3" },
+        );
+        self.op(b"((");
+        self.word("storage")?;
+        let storage_numel = match class {
+            Some(class) => {
+                self.global("torch", class);
+                storage_bytes / tensor.dtype.size_bytes()
+            }
+            None => {
+                self.global("torch.storage", "UntypedStorage");
+                storage_bytes
+            }
+        };
+        self.shared_text(Shared::StorageKey(key), &key.to_string())?;
+        self.word("cpu")?;
+        self.int(storage_numel);
+        self.op(b"t");
+        self.put();
+        self.op(b"Q");
+        self.int(tensor.layout.storage_offset);
+        self.tuple(&tensor.layout.shape);
+        self.tuple(&tensor.layout.stride);
+        // requires_grad: a state dict's tensors are detached.
+        self.op(b"\x89");
+        self.global("collections", "OrderedDict");
+        self.op(b")R");
+        self.put();
+        if class.is_none() {
+            self.global("torch", tensor.dtype.name());
+        }
+        self.op(b"t");
+        self.put();
+        self.op(b"R");
+        self.put();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn int(value: u64) -> Vec<u8> {
+        let mut pickle = Pickle::new(0);
+        pickle.int(value);
+        pickle.out.split_off(2)
+    }
+
+    #[test]
+    fn integers_take_the_shortest_opcode_that_cpython_takes() {
+        assert_eq!(int(255), [b'K', 255]);
+        assert_eq!(int(256), [b'M', 0, 1]);
+        assert_eq!(int(65536), [b'J', 0, 0, 1, 0]);
+        assert_eq!(int((1 << 31) - 1), [b'J', 255, 255, 255, 127]);
+        assert_eq!(int(1 << 31), [0x8a, 5, 0, 0, 0, 128, 0]);
+        assert_eq!(int((1 << 39) - 1), [0x8a, 5, 255, 255, 255, 255, 127]);
+        assert_eq!(int(1 << 39), [0x8a, 6, 0, 0, 0, 0, 128, 0]);
+        assert_eq!(int(u64::MAX), [0x8a, 9, 255, 255, 255, 255, 255, 255, 255, 255, 0]);
+    }
+
+    #[test]
+    fn storages_are_numbered_by_first_use() {
+        let tensors = [
+            EmitTensor::contiguous("a", DType::Float32, &[1], 2),
+            EmitTensor::contiguous("b", DType::Float32, &[1], 0),
+            EmitTensor::contiguous("c", DType::Float32, &[1], 2),
+            EmitTensor::contiguous("d", DType::Float32, &[1], 1),
+        ];
+        let pickle = data_pkl(&tensors, &[4, 4, 4]).expect("valid");
+        assert_eq!(pickle.storage_order, [2, 0, 1]);
+    }
+
+    #[test]
+    fn tensors_that_do_not_fit_their_storage_are_refused() {
+        let tensor =
+            |shape: &[u64], storage| EmitTensor::contiguous("a", DType::Float32, shape, storage);
+        let refused = |tensors: &[EmitTensor], sizes: &[u64]| data_pkl(tensors, sizes).err();
+        assert_eq!(
+            refused(&[tensor(&[2], 0)], &[7]),
+            Some(EmitError::OutsideStorage { name: "a".into(), storage_bytes: 7 })
+        );
+        assert_eq!(
+            refused(&[tensor(&[1 << 62, 16], 0)], &[7]),
+            Some(EmitError::OutsideStorage { name: "a".into(), storage_bytes: 7 })
+        );
+        assert_eq!(
+            refused(&[tensor(&[1], 3)], &[4]),
+            Some(EmitError::UnknownStorage { name: "a".into(), storage: 3, count: 1 })
+        );
+        assert_eq!(
+            refused(&[tensor(&[1], 0)], &[4, 4]),
+            Some(EmitError::UnusedStorage { storage: 1 })
+        );
+        let mut bad = tensor(&[1], 0);
+        bad.layout.stride.push(1);
+        assert_eq!(refused(&[bad], &[4]), Some(EmitError::RankMismatch { name: "a".into() }));
+    }
+
+    #[test]
+    fn a_repeated_name_is_refused() {
+        let tensor = EmitTensor::contiguous("a", DType::Float32, &[1], 0);
+        assert_eq!(
+            data_pkl(&[tensor.clone(), tensor], &[4]).err(),
+            Some(EmitError::DuplicateName { name: "a".into() })
+        );
+    }
+
+    #[test]
+    fn one_storage_under_two_storage_classes_is_refused_as_torch_does() {
+        let pair = |first, second| {
+            data_pkl(
+                &[
+                    EmitTensor::contiguous("a", first, &[1], 0),
+                    EmitTensor::contiguous("b", second, &[1], 0),
+                ],
+                &[4],
+            )
+        };
+        assert_eq!(
+            pair(DType::Float32, DType::Int32).err(),
+            Some(EmitError::TwoDTypes {
+                name: "b".into(),
+                first: DType::Float32,
+                second: DType::Int32
+            })
+        );
+        assert!(pair(DType::Float8E4M3Fn, DType::Float8E5M2).is_ok());
+    }
+}

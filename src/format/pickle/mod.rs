@@ -1,0 +1,5 @@
+//! The pickle `data.pkl` of a torch file.
+
+mod emit;
+
+pub use emit::{DataPkl, EmitTensor, data_pkl};
