@@ -1,0 +1,14 @@
+//! Pickles as torch writes them: reading without running.
+
+mod globals;
+mod machine;
+mod objects;
+mod opcode;
+mod stack;
+mod text;
+mod value;
+
+pub(crate) use globals::{Global, Rebuild, StorageClass};
+pub(crate) use machine::{MAX_PICKLE_BYTES, read_pickle};
+pub(crate) use stack::Source;
+pub(crate) use value::{Pickle, Ref, Value};
