@@ -5,13 +5,19 @@
 //! file's true size, and no pickle code is ever run.
 
 mod archive;
+mod bytes;
 mod emit_error;
 mod error;
 mod index_json;
+mod inflate;
 pub(crate) mod json;
+mod legacy;
+mod load;
 pub mod pickle;
 mod read_at;
+mod rebuild;
 mod size;
+mod sniff;
 mod state_dict;
 pub mod zip;
 
@@ -19,6 +25,8 @@ pub use archive::ShardLayout;
 pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};
 pub use index_json::{Index, MAX_INDEX_BYTES, index_text};
+pub use inflate::inflate_exact;
+pub use load::read_state_dict;
 pub use pickle::EmitTensor;
 pub use read_at::ReadAt;
 pub use size::parse_shard_size;

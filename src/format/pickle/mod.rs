@@ -1,5 +1,16 @@
-//! The pickle `data.pkl` of a torch file.
+//! Pickles as torch writes them: reading without running, and writing `data.pkl`.
 
 mod emit;
+mod globals;
+mod machine;
+mod objects;
+mod opcode;
+mod stack;
+mod text;
+mod value;
 
 pub use emit::{DataPkl, EmitTensor, data_pkl};
+pub(crate) use globals::{Global, Rebuild, StorageClass};
+pub(crate) use machine::{MAX_PICKLE_BYTES, read_pickle};
+pub(crate) use stack::Source;
+pub(crate) use value::{Pickle, Ref, Value};

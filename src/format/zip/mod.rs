@@ -1,10 +1,17 @@
-//! The zip archive around a torch file's records.
+//! Zip archives as torch writes them, and as people re-zip them: reading and writing.
 
+mod archive;
+mod directory;
 mod emit;
 mod emit_record;
+mod end;
 mod folder;
+mod locals;
+mod names;
+mod record;
 mod serialization_id;
 
+pub(crate) use archive::{Archive, missing};
 pub use emit::{ArchiveLayout, Piece, StorageSum};
 pub use folder::top_folder;
 pub use serialization_id::MAX_RECORDS;

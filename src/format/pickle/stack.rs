@@ -1,0 +1,269 @@
+//! The machine's state, its stack and its bounds, and how it takes bytes and words errors.
+
+use std::collections::HashMap;
+
+use super::value::{Arena, Ref, Span, Value};
+use crate::format::bytes::Cursor;
+use crate::format::error::{FormatError, Rule};
+use crate::tensor::escape;
+
+/// Deepest nesting of containers and of marks. State dicts with optimizer states use about ten.
+pub(super) const MAX_DEPTH: u8 = 64;
+
+/// Most values of one pickle: about 1.5 million tensors, at 17 bytes a value.
+pub(super) const MAX_VALUES: usize = 1 << 25;
+
+/// Most pushes of one pickle: memo references make no value, but take room in containers.
+const MAX_PUSHES: usize = 1 << 27;
+
+/// The bytes of a pickle and where they come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// The bytes at hand, from the pickle's first on.
+    pub(crate) bytes: &'a [u8],
+    /// Bytes that there are in all, at hand or not.
+    pub(crate) total: u64,
+    /// Byte position of the first in what the messages count from.
+    pub(crate) base: u64,
+    /// What messages call the pickle.
+    pub(crate) what: &'a str,
+}
+
+/// The state of the machine.
+pub(super) struct Machine<'a> {
+    pub(super) source: Source<'a>,
+    pub(super) cursor: Cursor<'a>,
+    /// Position of the opcode that runs.
+    pub(super) at: usize,
+    pub(super) stack: Vec<Ref>,
+    pushes: usize,
+    pub(super) marks: Vec<usize>,
+    pub(super) memo: HashMap<u32, Ref>,
+    pub(super) arena: Arena,
+}
+
+// Values that every pickle shares, made by `Machine::new` in this order.
+pub(super) const NONE: Ref = Ref(0);
+pub(super) const TRUE: Ref = Ref(1);
+pub(super) const FALSE: Ref = Ref(2);
+pub(super) const EMPTY_TUPLE: Ref = Ref(3);
+
+impl<'a> Machine<'a> {
+    /// A machine before its first opcode.
+    pub(super) fn new(source: Source<'a>) -> Machine<'a> {
+        let mut arena = Arena::default();
+        arena.values.extend([
+            Value::None,
+            Value::Bool(true),
+            Value::Bool(false),
+            Value::Tuple(Span { start: 0, len: 0 }),
+        ]);
+        arena.depths.extend([0; 4]);
+        Machine {
+            source,
+            cursor: Cursor::new(source.bytes),
+            at: 0,
+            stack: Vec::new(),
+            pushes: 0,
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            arena,
+        }
+    }
+
+    // ---- stack
+
+    pub(super) fn fence(&self) -> usize {
+        self.marks.last().copied().unwrap_or(0)
+    }
+
+    pub(super) fn top(&self) -> Result<Ref, FormatError> {
+        match self.stack.last() {
+            Some(top) if self.stack.len() > self.fence() => Ok(*top),
+            _ => Err(self.broken("a value on the stack", "none")),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Result<Ref, FormatError> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    pub(super) fn pop_mark(&mut self) -> Result<Vec<Ref>, FormatError> {
+        match self.marks.pop() {
+            Some(mark) if mark <= self.stack.len() => Ok(self.stack.split_off(mark)),
+            _ => Err(self.broken("a mark on the stack", "none")),
+        }
+    }
+
+    pub(super) fn push_ref(&mut self, reference: Ref) -> Result<(), FormatError> {
+        if self.pushes >= MAX_PUSHES {
+            return Err(self.limit(format!("at most {MAX_PUSHES} pushes"), "more"));
+        }
+        self.pushes = self.pushes.saturating_add(1);
+        self.stack.push(reference);
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, value: Value, depth: u8) -> Result<(), FormatError> {
+        if self.arena.values.len() >= MAX_VALUES {
+            return Err(self.limit(format!("at most {MAX_VALUES} values"), "more"));
+        }
+        let reference = Ref(self.index(self.arena.values.len())?);
+        self.arena.values.push(value);
+        self.arena.depths.push(depth);
+        self.push_ref(reference)
+    }
+
+    /// Depth of a container over `items`.
+    pub(super) fn depth_over(
+        &self,
+        items: impl IntoIterator<Item = Ref>,
+    ) -> Result<u8, FormatError> {
+        let depth_of = |item: Ref| self.arena.depths.get(item.0 as usize).copied().unwrap_or(0);
+        let deepest = items.into_iter().map(depth_of).max().unwrap_or(0);
+        match deepest.checked_add(1) {
+            Some(depth) if depth <= MAX_DEPTH => Ok(depth),
+            _ => Err(self.limit(format!("values nested at most {MAX_DEPTH} deep"), "deeper")),
+        }
+    }
+
+    pub(super) fn deepen(&mut self, container: Ref, items: &[Ref]) -> Result<(), FormatError> {
+        let depth = self.depth_over(items.iter().copied())?;
+        if let Some(own) = self.arena.depths.get_mut(container.0 as usize) {
+            *own = depth.max(*own);
+        }
+        Ok(())
+    }
+
+    // ---- bytes
+
+    pub(super) fn left(&self) -> u64 {
+        self.source.total.saturating_sub(self.cursor.position() as u64)
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], FormatError> {
+        match self.cursor.take(count) {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.too_long(count as u64, self.left())),
+        }
+    }
+
+    pub(super) fn take_u64(&mut self, count: u64) -> Result<&'a [u8], FormatError> {
+        match usize::try_from(count) {
+            Ok(count) => self.take(count),
+            Err(_) => Err(self.too_long(count, self.left())),
+        }
+    }
+
+    pub(super) fn line(&mut self) -> Result<&'a [u8], FormatError> {
+        match self.cursor.line() {
+            Some(line) => Ok(line),
+            None => Err(self.too_long(self.cursor.left() as u64, self.left())),
+        }
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
+        match self.cursor.array() {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.too_long(N as u64, self.left())),
+        }
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, FormatError> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, FormatError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, FormatError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn length_i32(&mut self) -> Result<u64, FormatError> {
+        let length = self.array().map(i32::from_le_bytes)?;
+        u64::try_from(length).map_err(|_| self.broken("a length", format!("{length}")))
+    }
+
+    // ---- errors
+
+    pub(super) fn index(&self, position: usize) -> Result<u32, FormatError> {
+        u32::try_from(position).map_err(|_| self.limit("at most 4 GiB of values", "more"))
+    }
+
+    pub(super) fn error(&self, rule: Rule, expected: String, found: String) -> FormatError {
+        let at = self.source.base.saturating_add(self.at as u64);
+        FormatError::new(rule, self.source.what, expected, found).at(at)
+    }
+
+    pub(super) fn broken(
+        &self,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> FormatError {
+        self.error(Rule::Pickle, expected.into(), found.into())
+    }
+
+    pub(super) fn limit(
+        &self,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> FormatError {
+        self.error(Rule::PickleLimit, expected.into(), found.into())
+    }
+
+    pub(super) fn unsupported(
+        &self,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> FormatError {
+        self.error(Rule::Unsupported, expected.into(), found.into())
+    }
+
+    /// More bytes are needed: there are some that are not at hand, or there are none.
+    pub(super) fn too_long(&self, needed: u64, left: u64) -> FormatError {
+        let at_hand = self.source.bytes.len() as u64;
+        let more = at_hand < self.source.total && needed <= left;
+        let rule = if more { Rule::Truncated } else { Rule::Pickle };
+        let expected = format!("{} more bytes", needed.max(1));
+        self.error(rule, expected, format!("{left} left"))
+    }
+
+    pub(super) fn forbidden(&self, module: &[u8], name: &[u8]) -> FormatError {
+        let full = format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(name));
+        let found = format!("`{}`", escape(&full));
+        self.error(Rule::ForbiddenGlobal, "names that tensors need".to_owned(), found).hint(
+            "loading this file in Python could run code; nothing was run here. If you trust it, \
+             load it with torch and save only its state dict",
+        )
+    }
+
+    pub(super) fn kind(&self, reference: Ref) -> String {
+        match self.arena.get(reference) {
+            Value::Global(global) => format!("the name `{global}`"),
+            Value::Call { function, .. } => format!("an object made by `{function}`"),
+            Value::Persistent(_) => "a storage".to_owned(),
+            Value::Tuple(_) => "a tuple".to_owned(),
+            Value::List(_) => "a list".to_owned(),
+            Value::Dict(_) => "a dict".to_owned(),
+            Value::Set => "a set".to_owned(),
+            _ => "a plain value".to_owned(),
+        }
+    }
+
+    pub(super) fn expect(
+        &self,
+        reference: Ref,
+        expected: &str,
+        test: impl Fn(Value) -> bool,
+    ) -> Result<(), FormatError> {
+        if test(self.arena.get(reference)) {
+            Ok(())
+        } else {
+            Err(self.broken(expected, self.kind(reference)))
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What kind of file is this? By its bytes, never by its name (FORMAT D.1).
+
+use super::error::{FormatError, Rule};
+use super::read_at::ReadAt;
+
+/// A kind of file that we read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A zip archive.
+    Zip,
+    /// Something that starts with a pickle: the legacy format, or a bare pickle.
+    Pickle,
+}
+
+/// Bytes looked at: enough for tar's signature, a magic number and the first words of a text.
+const HEAD_BYTES: u64 = 1024;
+
+const DOWNLOAD: &str = "download the file again";
+
+/// Signatures at byte 0, what they are, and advice.
+const SIGNATURES: &[(&[u8], &str, &str)] = &[
+    (b"version https://git-lfs", "a git-LFS pointer", "run `git lfs pull`"),
+    (b"version https://hawser", "a git-LFS pointer", "run `git lfs pull`"),
+    (b"PK\x05\x06", "an empty zip archive", DOWNLOAD),
+    (b"PK\x07\x08", "a part of a split zip archive", "join its parts"),
+    (b"\x1f\x8b", "gzip data", "decompress it with gunzip"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (b"Rar!", "a RAR archive", "unpack it"),
+    (b"\xfd7zXZ", "xz data", "decompress it with unxz"),
+    (b"\x28\xb5\x2f\xfd", "zstd data", "decompress it with unzstd"),
+    (b"BZh", "bzip2 data", "decompress it with bunzip2"),
+    (b"\x93NUMPY", "a numpy array", "it is no torch checkpoint"),
+    (b"\x89PNG", "a PNG picture", DOWNLOAD),
+    (b"\xff\xd8\xff", "a JPEG picture", DOWNLOAD),
+    (b"GIF8", "a GIF picture", DOWNLOAD),
+    (b"%PDF", "a PDF document", DOWNLOAD),
+    (b"GGUF", "a GGUF model", "convert it to a torch checkpoint"),
+    (b"ggml", "a GGML model", "convert it to a torch checkpoint"),
+    (b"ggjt", "a GGML model", "convert it to a torch checkpoint"),
+    (b"\x89HDF", "an HDF5 file (Keras, TensorFlow)", "convert it to a torch checkpoint"),
+    (b"PYTORCH1", "a torch file of an unreleased format", "save it with a released torch"),
+    (b"\x7fELF", "a program", DOWNLOAD),
+];
+
+/// Names of the members of torch's tar format.
+const TAR_MEMBERS: [&[u8]; 4] = [b"sys_info\0", b"pickle\0", b"tensors\0", b"storages\0"];
+
+/// Recognises the file.
+///
+/// # Errors
+/// [`Rule::Empty`], [`Rule::WrongKind`] for a kind that has a name, [`Rule::UnknownKind`] else.
+pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
+    let length = source.len();
+    let mut head = vec![0; usize::try_from(length.min(HEAD_BYTES)).unwrap_or(0)];
+    source.read_exact_at(0, &mut head).map_err(|error| FormatError::read("file", 0, error))?;
+    if head.len() < 4 {
+        let found = format!("{length} bytes");
+        return Err(
+            FormatError::new(Rule::Empty, "file", "a torch checkpoint", found).hint(DOWNLOAD)
+        );
+    }
+    if head.starts_with(b"PK\x03\x04") {
+        return Ok(Kind::Zip);
+    }
+    // PROTO, or the magic number without one: as LONG1, or as a line of text.
+    let proto = head.first() == Some(&0x80) && head.get(1).is_some_and(|byte| *byte <= 5);
+    let magic = head.starts_with(b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
+        || head.starts_with(b"L119547037146038801333356L\n");
+    if proto || magic {
+        return Ok(Kind::Pickle);
+    }
+    Err(name_it(&head, length))
+}
+
+fn name_it(head: &[u8], length: u64) -> FormatError {
+    if let Some((_, kind, advice)) = SIGNATURES.iter().find(|row| head.starts_with(row.0)) {
+        return wrong(kind, advice);
+    }
+    if is_safetensors(head, length) {
+        return wrong("a safetensors file", "give the tool .bin files");
+    }
+    let tar = head.get(257..262) == Some(b"ustar")
+        || (length.is_multiple_of(512) && TAR_MEMBERS.iter().any(|name| head.starts_with(name)));
+    if tar {
+        let advice = "if torch older than 0.1.10 wrote it, load it with torch and save it again";
+        return wrong("a tar archive", advice);
+    }
+    if head.iter().all(|byte| *byte == 0) {
+        return wrong("zeros", "the download was interrupted; download the file again");
+    }
+    if let Some(text) = text(head) {
+        let start = text.trim_start_matches('\u{feff}').trim_start();
+        if start.starts_with('<') {
+            return wrong("an HTML page", "this is a web server's answer; download the file again");
+        }
+        if start.starts_with('{') || start.starts_with('[') {
+            return wrong("a JSON file", "give the tool the .bin file or its directory");
+        }
+        return wrong("a text file", DOWNLOAD);
+    }
+    FormatError::new(Rule::UnknownKind, "file", "a torch checkpoint", "an unknown kind of file")
+        .hint(DOWNLOAD)
+}
+
+fn wrong(kind: &str, advice: &str) -> FormatError {
+    FormatError::new(Rule::WrongKind, "file", "a torch checkpoint", kind).hint(advice)
+}
+
+/// Eight bytes of length, then a JSON object of that length.
+fn is_safetensors(head: &[u8], length: u64) -> bool {
+    let Some(Ok(header)) = head.get(..8).map(<[u8; 8]>::try_from) else { return false };
+    let fits = u64::from_le_bytes(header).checked_add(8).is_some_and(|end| end <= length);
+    fits && head.get(8) == Some(&b'{')
+}
+
+/// The head as text, where it is; the last character may be cut.
+fn text(head: &[u8]) -> Option<&str> {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(head.get(..error.valid_up_to())?).ok()?
+        }
+        Err(_) => return None,
+    };
+    let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t' | '\u{c}');
+    text.chars().all(printable).then_some(text)
+}

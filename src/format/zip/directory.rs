@@ -1,0 +1,152 @@
+//! The central directory: every entry of the archive, checked against every other and the file.
+
+use std::collections::HashSet;
+
+use super::end;
+use super::locals;
+use super::names;
+use super::record::{Bad, CENTRAL_BYTES, Central, UNREADABLE};
+use crate::format::bytes::Cursor;
+use crate::format::error::{FormatError, Rule};
+use crate::format::inflate::MAX_RATIO;
+use crate::format::read_at::ReadAt;
+use crate::format::state_dict::Encoding;
+use crate::tensor::escape;
+
+/// Longest directory, in bytes: two million entries.
+const MAX_DIRECTORY_BYTES: u64 = 256 << 20;
+
+/// One entry of an archive.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Name as it stands in the directory, checked by [`names::check`].
+    pub(crate) name: String,
+    /// Flags, which the local header must repeat.
+    pub(super) flags: u16,
+    /// Compression method: 0 or 8.
+    pub(super) method: u16,
+    /// CRC-32 of the decoded bytes; 0 over bytes that are there means that it was not computed.
+    pub(crate) crc32: u32,
+    /// Bytes in the file.
+    pub(crate) compressed_bytes: u64,
+    /// Bytes once decoded.
+    pub(crate) size_bytes: u64,
+    /// Position of the local header.
+    pub(super) header_offset: u64,
+    /// Position of the first byte of data.
+    pub(crate) data_offset: u64,
+}
+
+impl Entry {
+    /// How the bytes are stored.
+    pub(crate) fn encoding(&self) -> Encoding {
+        match self.method {
+            0 => Encoding::Stored,
+            _ => Encoding::Deflated { compressed_bytes: self.compressed_bytes },
+        }
+    }
+
+    /// The CRC-32, where one was computed.
+    pub(crate) fn known_crc32(&self) -> Option<u32> {
+        if self.crc32 == 0 && self.size_bytes > 0 { None } else { Some(self.crc32) }
+    }
+
+    /// Whether it is a directory.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.name.ends_with('/')
+    }
+}
+
+/// All entries in the directory's order. Reads the directory and the headers, no payload.
+///
+/// # Errors
+/// [`Rule::Truncated`], [`Rule::ZipStructure`], [`Rule::ZipOverlap`] and [`Rule::ZipUnsupported`]
+/// as their words say; [`Rule::Inflate`] for an entry that claims more than deflate can hold.
+pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
+    let extent = end::find(source)?;
+    let least = extent.count.checked_mul(CENTRAL_BYTES);
+    if extent.size > MAX_DIRECTORY_BYTES || least.is_none_or(|least| least > extent.size) {
+        let found = format!("{} bytes for {} entries", extent.size, extent.count);
+        let expected = "a directory of at most 256 MiB that has room for its entries";
+        return Err(refuse(expected, found).at(extent.offset));
+    }
+    let mut bytes = vec![0; usize::try_from(extent.size).unwrap_or(0)];
+    source
+        .read_exact_at(extent.offset, &mut bytes)
+        .map_err(|error| FormatError::read("zip directory", extent.offset, error))?;
+
+    let mut cursor = Cursor::new(&bytes);
+    let mut entries = Vec::new();
+    let mut seen = HashSet::new();
+    for _ in 0..extent.count {
+        let at = extent.offset.saturating_add(cursor.position() as u64);
+        let entry = read_entry(&mut cursor).map_err(|error| error.at(at))?;
+        if !seen.insert(names::folded(&entry.name)) {
+            let found = format!("`{}` again", escape(&entry.name));
+            let error = FormatError::new(Rule::ZipOverlap, WHAT, "names that differ", found);
+            return Err(error.at(at));
+        }
+        entries.push(entry);
+    }
+    if cursor.left() != 0 {
+        let found = format!("{} bytes more", cursor.left());
+        return Err(refuse(format!("{} entries", extent.count), found).at(extent.offset));
+    }
+    locals::check(source, &mut entries, extent.offset)?;
+    Ok(entries)
+}
+
+const WHAT: &str = "zip directory";
+
+fn refuse(expected: impl Into<String>, found: impl Into<String>) -> FormatError {
+    FormatError::new(Rule::ZipStructure, WHAT, expected, found)
+}
+
+fn read_entry(cursor: &mut Cursor<'_>) -> Result<Entry, FormatError> {
+    let central = Central::read(cursor).map_err(|bad| match bad {
+        Bad::Header => refuse("an entry", "other bytes, or fewer"),
+        Bad::Extra => refuse("extra fields that add up", "others"),
+        Bad::Zip64 => refuse("a zip64 field with what the entry lacks", "another"),
+    })?;
+    let name = names::check(central.name).map_err(|found| refuse("a plain name", found))?;
+    let named = |rule, expected: &str, found: String| {
+        FormatError::new(rule, format!("zip entry `{}`", escape(name)), expected, found)
+    };
+    if central.disk != 0 {
+        let found = format!("disk {}", central.disk);
+        return Err(named(Rule::ZipStructure, "disk 0", found));
+    }
+    if central.flags & UNREADABLE != 0 {
+        let found = format!("flags {:#06x}", central.flags);
+        return Err(named(Rule::ZipUnsupported, "no encryption", found));
+    }
+    match central.method {
+        0 if central.compressed != central.size => {
+            let found = format!("{} and {}", central.compressed, central.size);
+            return Err(named(Rule::ZipStructure, "equal sizes of a stored entry", found));
+        }
+        0 => {}
+        8 if central.size > central.compressed.saturating_mul(MAX_RATIO) => {
+            let found = format!("{} from {}", central.size, central.compressed);
+            return Err(named(Rule::Inflate, "at most 1032 bytes for one", found));
+        }
+        8 => {}
+        other => {
+            let found = format!("method {other}");
+            return Err(named(Rule::ZipUnsupported, "stored or deflated data", found));
+        }
+    }
+    if name.ends_with('/') && central.size != 0 {
+        return Err(named(Rule::ZipStructure, "an empty directory entry", "bytes".to_owned()));
+    }
+    Ok(Entry {
+        name: name.to_owned(),
+        flags: central.flags,
+        method: central.method,
+        crc32: central.crc32,
+        compressed_bytes: central.compressed,
+        size_bytes: central.size,
+        header_offset: central.header_offset,
+        data_offset: 0,
+    })
+}
