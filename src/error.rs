@@ -166,6 +166,11 @@ impl Error {
         self.kind
     }
 
+    /// Whether this is the error of those words.
+    pub(crate) fn is(&self, what: &str) -> bool {
+        self.what == what
+    }
+
     /// The format rule that was broken, where the file itself is at fault.
     pub fn rule(&self) -> Option<Rule> {
         self.rule

@@ -12,8 +12,13 @@
 //! | 0 | [`tensor`], [`error`] | words that all floors share |
 
 pub mod checkpoint;
+#[cfg(feature = "torch")]
+pub mod cli;
+#[cfg(feature = "torch")]
+pub mod engine;
 pub mod error;
 pub mod format;
+pub mod merge;
 pub mod tensor;
 
 pub use error::{Error, Kind, Result};

@@ -1,1 +1,7 @@
-fn main() {}
+//! `llm-slerp-merge`: see `llm_slerp_merge::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    llm_slerp_merge::cli::run(std::env::args_os())
+}

@@ -1,5 +1,26 @@
-//! Floor 2: a model directory.
+//! Floor 2: a model directory. The only floor that opens files.
 
+mod child;
 pub mod config;
-pub mod side_file;
+mod inventory;
+mod model;
+mod output;
+mod side;
+mod side_file;
+mod side_files;
+mod source;
 pub mod split;
+mod staging;
+mod token_ids;
+mod tokenizer;
+
+pub use child::{ChildLayout, ChildWriter, ShardSpec};
+pub use config::Config;
+pub use inventory::{Inventory, StorageEntry, TensorEntry};
+pub use model::Checkpoint;
+pub use output::{check_output, check_room};
+pub use side::Side;
+pub use side_files::SideFiles;
+pub use source::{FileSource, Identity};
+pub use staging::Staging;
+pub use tokenizer::{TokenizerFacts, TokenizerMode};

@@ -1,0 +1,303 @@
+//! A parent: a model directory or a single checkpoint file, opened by its headers only.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::config::Config;
+use crate::checkpoint::inventory::Inventory;
+use crate::checkpoint::side_file::{is_present, read_bounded};
+use crate::checkpoint::source::FileSource;
+use crate::checkpoint::split::INDEX_FILE_NAME;
+use crate::error::{Error, Kind, Result};
+use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt};
+use crate::tensor::escape;
+
+/// Weight file of an unsharded checkpoint.
+pub const SINGLE_FILE: &str = "pytorch_model.bin";
+
+/// An opened checkpoint: headers, config and the files behind them. No data is loaded.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Path as the user gave it.
+    pub path: PathBuf,
+    /// The model directory; `None` where a single file was named.
+    pub dir: Option<PathBuf>,
+    /// Weight files, in shard order.
+    pub files: Vec<FileSource>,
+    /// Container of each weight file.
+    pub containers: Vec<Container>,
+    /// Tensors of all files.
+    pub inventory: Inventory,
+    /// config.json, where the directory has one.
+    pub config: Option<Config>,
+    /// `total_parameters` of the index, where it has the figure.
+    pub total_parameters: Option<u64>,
+    /// Things worth telling the user, in sentences.
+    pub notes: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens a model directory or a single checkpoint file.
+    ///
+    /// # Errors
+    /// [`Kind::NoInput`] where nothing is there, [`Kind::Data`] where it breaks a rule of its
+    /// format or index and shards contradict each other.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let meta = std::fs::metadata(path)
+            .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
+        if !meta.is_dir() {
+            let mut checkpoint = Checkpoint::empty(path, None);
+            checkpoint.add_file(path)?;
+            return Ok(checkpoint);
+        }
+        let mut checkpoint = Checkpoint::empty(path, Some(path.to_path_buf()));
+        let config = path.join("config.json");
+        if is_present(&config)? {
+            checkpoint.config = Some(Config::read(&config)?);
+        }
+        match weights_of(path)? {
+            Weights::Single(file) => {
+                checkpoint.add_file(&file)?;
+            }
+            Weights::Index(file) => checkpoint.open_shards(path, &file)?,
+        }
+        checkpoint.note_other_weights(path);
+        Ok(checkpoint)
+    }
+
+    fn empty(path: &Path, dir: Option<PathBuf>) -> Checkpoint {
+        Checkpoint {
+            path: path.to_path_buf(),
+            dir,
+            files: Vec::new(),
+            containers: Vec::new(),
+            inventory: Inventory::default(),
+            config: None,
+            total_parameters: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let source = FileSource::open(path)?;
+        let state_dict = format::read_state_dict(&source).map_err(|error| {
+            if error.rule == format::Rule::Read {
+                let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
+                return source.read_error("cannot read checkpoint", cause);
+            }
+            Error::from_format(path, error)
+        })?;
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(nest) = &state_dict.nest {
+            self.notes.push(format!(
+                "the state dict of `{}` is its entry `{}`",
+                escape(&file_name),
+                escape(nest)
+            ));
+        }
+        if !state_dict.skipped.is_empty() {
+            let mut names: Vec<String> =
+                state_dict.skipped.iter().take(8).map(|name| escape(name)).collect();
+            if state_dict.skipped.len() > names.len() {
+                names.push(format!("{} more", state_dict.skipped.len() - names.len()));
+            }
+            self.notes.push(format!(
+                "entries of `{}` that are no tensors are left out: {}",
+                escape(&file_name),
+                names.join(", ")
+            ));
+        }
+        self.containers.push(state_dict.container);
+        self.inventory.append(self.files.len(), state_dict);
+        self.files.push(source);
+        Ok(())
+    }
+
+    fn open_shards(&mut self, dir: &Path, index_path: &Path) -> Result<()> {
+        let bytes = read_bounded(index_path, MAX_INDEX_BYTES)?;
+        let index =
+            Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))?;
+        let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        for shard in &shards {
+            let path = dir.join(shard);
+            if !path.exists() {
+                return Err(missing_shard(index_path, &path, shards.len()));
+            }
+            let before = self.inventory.tensors.len();
+            self.add_file(&path)?;
+            check_shard(index_path, shard, &index, &self.inventory, before)?;
+        }
+        check_index(index_path, &index, self)?;
+        self.total_parameters = index.total_parameters;
+        self.inventory.restore_model_order();
+        Ok(())
+    }
+
+    /// Other weights beside those that were taken are named, so that nobody merges the wrong ones.
+    fn note_other_weights(&mut self, dir: &Path) {
+        let taken = &self.files;
+        let others: Vec<String> = [SINGLE_FILE, INDEX_FILE_NAME, "model.safetensors", "model.safetensors.index.json"]
+            .into_iter()
+            .filter(|name| dir.join(name).exists())
+            .filter(|name| !taken.iter().any(|file| file.path() == dir.join(name)))
+            .filter(|name| *name != INDEX_FILE_NAME || taken.iter().any(|file| file.path() == dir.join(SINGLE_FILE)))
+            .map(str::to_owned)
+            .collect();
+        if !others.is_empty() {
+            let used: Vec<String> = taken
+                .iter()
+                .take(3)
+                .map(|file| file.path().file_name().unwrap_or_default().to_string_lossy().into_owned())
+                .collect();
+            self.notes.push(format!("{} used; not looked at: {}", used.join(", "), others.join(", ")));
+        }
+    }
+
+    /// Checks that no weight file changed since it was opened.
+    ///
+    /// # Errors
+    /// [`Kind::TryAgain`] where one did.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(FileSource::check_unchanged)
+    }
+
+    /// Bytes of all weight files.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(ReadAt::len).fold(0, u64::saturating_add)
+    }
+
+    /// The file that holds a tensor of the inventory.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        let tensor = self.inventory.find(name)?;
+        self.files.get(self.inventory.file_of(tensor)).map(FileSource::path)
+    }
+}
+
+enum Weights {
+    Single(PathBuf),
+    Index(PathBuf),
+}
+
+/// Which weights of a directory are taken: the order of transformers' `from_pretrained`, `.bin` only.
+fn weights_of(dir: &Path) -> Result<Weights> {
+    let single = dir.join(SINGLE_FILE);
+    if single.exists() {
+        return Ok(Weights::Single(single));
+    }
+    let index = dir.join(INDEX_FILE_NAME);
+    if index.exists() {
+        return Ok(Weights::Index(index));
+    }
+    let mut candidates = Vec::new();
+    let mut safetensors = false;
+    let entries = std::fs::read_dir(dir)
+        .map_err(|error| Error::from_io(Kind::NoInput, "cannot list directory", dir, error))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("bin" | "pt" | "pth" | "ckpt") => candidates.push(path),
+            Some("safetensors") => safetensors = true,
+            _ => {}
+        }
+    }
+    candidates.sort();
+    // training_args.bin is a pickled object that the Trainer leaves beside the weights.
+    candidates.retain(|path| path.file_name().is_none_or(|name| name != "training_args.bin"));
+    if let [only] = candidates.as_slice() {
+        return Ok(Weights::Single(only.clone()));
+    }
+    let refusal = Error::new(Kind::NoInput, "no checkpoint in this directory").file(dir).expected(
+        format!("{SINGLE_FILE} or {INDEX_FILE_NAME}"),
+        match candidates.len() {
+            0 if safetensors => "only safetensors files".to_owned(),
+            0 => "neither".to_owned(),
+            count => format!("{count} other checkpoint files"),
+        },
+    );
+    Err(match candidates.len() {
+        0 if safetensors => refusal.with_hint(
+            "this tool reads .bin checkpoints; save the model with `safe_serialization=False` first",
+        ),
+        0 => refusal.with_hint("name a model directory or a .bin, .pt, .pth or .ckpt file"),
+        _ => refusal.with_hint("name one of the files instead of the directory"),
+    })
+}
+
+fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> Error {
+    Error::new(Kind::NoInput, "a shard is missing")
+        .file(index_path)
+        .expected(
+            format!("{shards} shards beside the index"),
+            format!("no `{}`", shard.file_name().unwrap_or_default().to_string_lossy()),
+        )
+        .with_hint("download that shard again")
+}
+
+/// Each tensor of the shard just read must be one that the index maps, once.
+fn check_shard(
+    index_path: &Path,
+    shard: &str,
+    index: &Index,
+    inventory: &Inventory,
+    before: usize,
+) -> Result<()> {
+    let earlier: HashMap<&str, ()> =
+        inventory.tensors[..before].iter().map(|tensor| (tensor.name.as_str(), ())).collect();
+    let mapped: HashMap<&str, &str> =
+        index.weight_map.iter().map(|entry| (entry.0.as_str(), entry.1.as_str())).collect();
+    for tensor in &inventory.tensors[before..] {
+        if earlier.contains_key(tensor.name.as_str()) {
+            return Err(Error::new(Kind::Data, "a tensor is in two shards")
+                .file(&index_path.with_file_name(shard))
+                .tensor(&tensor.name)
+                .expected("each tensor once", "another copy in an earlier shard"));
+        }
+        if !mapped.contains_key(tensor.name.as_str()) {
+            return Err(Error::new(Kind::Data, "a shard holds a tensor that the index does not map")
+                .file(&index_path.with_file_name(shard))
+                .tensor(&tensor.name)
+                .expected(
+                    format!("an entry in {}", INDEX_FILE_NAME),
+                    "none",
+                )
+                .with_hint("index and shards are from different saves; download both again"));
+        }
+    }
+    Ok(())
+}
+
+/// Each name of the index must be in a shard; one in another shard than the index says is noted.
+fn check_index(index_path: &Path, index: &Index, checkpoint: &mut Checkpoint) -> Result<()> {
+    let found: HashMap<&str, usize> = checkpoint
+        .inventory
+        .tensors
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), checkpoint.inventory.file_of(tensor)))
+        .collect();
+    let mut elsewhere = 0usize;
+    for (name, shard) in &index.weight_map {
+        let expected = index_path.with_file_name(shard);
+        match found.get(name.as_str()) {
+            None => {
+                return Err(Error::new(Kind::Data, "a shard lacks a tensor that the index names")
+                    .file(&expected)
+                    .tensor(name)
+                    .expected("the tensor in this shard", "no such name in any shard")
+                    .with_hint("index and shards are from different saves; download both again"));
+            }
+            Some(file) => {
+                if checkpoint.files.get(*file).is_some_and(|source| source.path() != expected) {
+                    elsewhere += 1;
+                }
+            }
+        }
+    }
+    if elsewhere > 0 {
+        checkpoint
+            .notes
+            .push(format!("the index names the wrong shard for {elsewhere} tensors; found all the same"));
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! Whether an output directory may be written: refusals before any work.
+
+use std::ffi::CString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+use crate::tensor::human_bytes;
+
+/// Room kept free beside the child's bytes, as a fraction of them: 1 %.
+const SPARE_DIVISOR: u64 = 100;
+
+/// Checks that a child may appear at `output`.
+///
+/// `parents` are the paths of the parents (directories or files).
+///
+/// # Errors
+/// [`Kind::Output`] where it exists and is not empty (without `overwrite`), is no directory, is
+/// equal to, inside or around a parent (compared by device and inode, so through links too), or
+/// where the directory that would hold it is missing or not writable.
+pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result<()> {
+    if output.as_os_str().is_empty() || output.file_name().is_none() {
+        return Err(Error::new(Kind::Output, "output has no name")
+            .file(output)
+            .with_hint("name a directory that is to be made, e.g. `-o child`"));
+    }
+    check_place(output, parents)?;
+    match std::fs::symlink_metadata(output) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(Error::from_io(Kind::Output, "cannot look at output", output, error));
+        }
+        Ok(meta) if meta.is_symlink() => {
+            return Err(Error::new(Kind::Output, "output is a symbolic link")
+                .file(output)
+                .expected("a new or empty directory", "a link")
+                .with_hint("name the directory that it leads to"));
+        }
+        Ok(meta) if !meta.is_dir() => {
+            return Err(Error::new(Kind::Output, "output exists and is no directory")
+                .file(output)
+                .expected("a new or empty directory", "a file"));
+        }
+        Ok(_) => {
+            let mut entries = std::fs::read_dir(output).map_err(|error| {
+                Error::from_io(Kind::Output, "cannot list output", output, error)
+            })?;
+            if !overwrite && entries.next().is_some() {
+                return Err(Error::new(Kind::Output, "output exists")
+                    .file(output)
+                    .expected("a new or empty directory", "one with files in it")
+                    .with_hint("give another -o, or --overwrite to replace it"));
+            }
+        }
+    }
+    check_writable(&parent_of(output))
+}
+
+/// Checks that the file system of `output` has room for `bytes` more, and 1 %.
+///
+/// # Errors
+/// [`Kind::Output`] with both figures where it has not.
+pub fn check_room(output: &Path, bytes: u64) -> Result<()> {
+    let dir = nearest_existing(&parent_of(output));
+    let stat = rustix::fs::statvfs(&dir)
+        .map_err(|error| Error::from_io(Kind::Output, "cannot ask for free space", &dir, error.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let needed = bytes.saturating_add(bytes / SPARE_DIVISOR);
+    if free < needed {
+        return Err(Error::new(Kind::Output, "not enough room for the child")
+            .file(&dir)
+            .expected(
+                format!("{} free ({needed} bytes)", human_bytes(needed)),
+                format!("{} ({free} bytes)", human_bytes(free)),
+            )
+            .with_hint("free some space or give an -o on another disk; nothing was written"));
+    }
+    Ok(())
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn nearest_existing(path: &Path) -> PathBuf {
+    let mut current = path.to_path_buf();
+    while !current.exists() {
+        let parent = parent_of(&current);
+        if parent == current || parent.as_os_str() == "." {
+            return PathBuf::from(".");
+        }
+        current = parent;
+    }
+    current
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Absolute path without `.` and `..`, links resolved as far as the path exists.
+fn resolved(path: &Path) -> PathBuf {
+    let mut rest = Vec::new();
+    let mut current = path.to_path_buf();
+    loop {
+        if let Ok(real) = current.canonicalize() {
+            return rest.iter().rev().fold(real, |path, name| path.join(name));
+        }
+        match current.components().next_back() {
+            Some(Component::Normal(name)) => rest.push(name.to_os_string()),
+            Some(Component::ParentDir) => rest.push("..".into()),
+            _ => {}
+        }
+        let parent = parent_of(&current);
+        if parent == current {
+            return path.to_path_buf();
+        }
+        current = parent;
+    }
+}
+
+fn check_place(output: &Path, parents: &[&Path]) -> Result<()> {
+    let real_output = resolved(output);
+    let refused = |what: &str, parent: &Path| {
+        Err(Error::new(Kind::Output, what)
+            .file(output)
+            .expected("a directory apart from both parents", format!("parent `{}`", parent.display()))
+            .with_hint("give another -o"))
+    };
+    for parent in parents {
+        let parent_id = identity(parent);
+        if parent_id.is_some() && identity(&real_output) == parent_id {
+            return refused("output is a parent", parent);
+        }
+        if parent_id.is_some()
+            && real_output.ancestors().skip(1).any(|above| identity(above) == parent_id)
+        {
+            return refused("output is inside a parent", parent);
+        }
+        let real_parent = resolved(parent);
+        let output_id = identity(&real_output);
+        if output_id.is_some()
+            && real_parent.ancestors().skip(1).any(|above| identity(above) == output_id)
+        {
+            return refused("a parent is inside the output", parent);
+        }
+    }
+    Ok(())
+}
+
+fn check_writable(dir: &Path) -> Result<()> {
+    let dir = nearest_existing(dir);
+    let refused = |error: rustix::io::Errno| {
+        Err(Error::from_io(Kind::Output, "cannot write into the output's directory", &dir, error.into()))
+    };
+    if CString::new(dir.as_os_str().as_encoded_bytes()).is_err() {
+        return refused(rustix::io::Errno::INVAL);
+    }
+    if let Err(error) = rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK) {
+        return refused(error);
+    }
+    match rustix::fs::statvfs(&dir) {
+        Ok(stat) if stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) => {
+            refused(rustix::io::Errno::ROFS)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(output: &Path, parents: &[&Path]) -> String {
+        let error = check_output(output, parents, false).unwrap_err();
+        assert_eq!(error.kind(), Kind::Output);
+        error.to_string()
+    }
+
+    #[test]
+    fn an_output_equal_to_inside_or_around_a_parent_is_refused_through_links_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = dir.path().join("models/a");
+        std::fs::create_dir_all(&parent).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&parent, &link).unwrap();
+        assert!(refusal(&parent, &[&parent]).starts_with("output is a parent"));
+        assert!(refusal(&parent.join("child/deep"), &[&parent]).contains("inside a parent"));
+        assert!(refusal(&link.join("child"), &[&parent]).contains("inside a parent"));
+        assert!(refusal(&parent.join("../../models"), &[&parent]).contains("inside the output"));
+    }
+
+    #[test]
+    fn a_directory_with_files_is_refused_and_an_empty_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("child");
+        std::fs::create_dir(&output).unwrap();
+        check_output(&output, &[], false).unwrap();
+        std::fs::write(output.join("x"), b"").unwrap();
+        assert!(refusal(&output, &[]).starts_with("output exists"));
+        check_output(&output, &[], true).unwrap();
+    }
+
+    #[test]
+    fn more_bytes_than_the_disk_has_are_refused_with_both_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = check_room(&dir.path().join("child"), u64::MAX / 2).unwrap_err();
+        assert_eq!(error.kind(), Kind::Output);
+        check_room(&dir.path().join("child"), 1).unwrap();
+    }
+}

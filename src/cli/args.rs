@@ -1,0 +1,232 @@
+//! The command line as typed. Nothing here opens a file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::merge::{Extend, Method, Missing, Tokenizer};
+use crate::tensor::DType;
+
+/// Exit codes, at the end of `--help`.
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 2 usage; 65 bad or unfitting parents; 66 input not found; 69 device
+unavailable; 70 a bug of ours; 71 out of memory or file handles; 73 output refused;
+74 I/O error while working; 75 try again; 130, 143 interrupted.";
+
+/// Merge two language-model checkpoints (.bin) by spherical linear interpolation.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Merge two parents into one child
+    Merge(Box<MergeArgs>),
+    /// Show what merge would do; writes nothing
+    Plan(Box<MergeArgs>),
+    /// List tensors, dtypes, shapes and sizes; loads no data
+    Inspect(InspectArgs),
+}
+
+/// How the tool speaks.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Machine-readable result on stdout; logs and progress stay on stderr
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// More log lines (twice: still more); RUST_LOG works too
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Only errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// No progress bar
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// Model directory or checkpoint file at t = 0
+    pub(crate) primary: PathBuf,
+    /// Model directory or checkpoint file at t = 1
+    pub(crate) secondary: PathBuf,
+    /// Directory to be made for the child; holds {t} where there are several values of t
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: Option<PathBuf>,
+    /// Place between the parents: 0 is the primary, 1 the secondary. Several values, separated by
+    /// commas, write several children in one pass
+    #[arg(short, long, value_delimiter = ',', default_value = "0.5", value_parser = parse_t)]
+    pub(crate) t: Vec<f64>,
+    /// How two tensors become one
+    #[arg(long, value_enum, default_value_t = MethodArg::Slerp)]
+    pub(crate) method: MethodArg,
+    /// Where to compute: auto or cpu
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    pub(crate) device: String,
+    /// Worker threads [default: number of cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Memory for tensors that are kept between the two passes, e.g. 128MB or 1GiB; the child does
+    /// not depend on it
+    #[arg(long, default_value = "128MiB", value_parser = parse_memory)]
+    pub(crate) memory: u64,
+    /// dtype of the child's floating tensors; keep takes each tensor's dtype in the primary
+    #[arg(long, value_enum, default_value_t = DTypeArg::Keep)]
+    pub(crate) dtype: DTypeArg,
+    /// Largest shard, by HuggingFace's rule: KB, MB, GB, TB (powers of ten), KiB, MiB, GiB, or bytes
+    #[arg(long, default_value = "5GB", value_parser = parse_shard_size, allow_hyphen_values = true)]
+    pub(crate) max_shard_size: i64,
+    /// How the shorter vocabulary is extended
+    #[arg(long, value_enum, default_value_t = ExtendArg::Gradient)]
+    pub(crate) extend: ExtendArg,
+    /// What becomes of a tensor that one parent lacks
+    #[arg(long, value_enum, default_value_t = MissingArg::Primary)]
+    pub(crate) missing: MissingArg,
+    /// Whose tokenizer files the child gets; auto takes the longer vocabulary's
+    #[arg(long, value_enum, default_value_t = TokenizerArg::Auto)]
+    pub(crate) tokenizer: TokenizerArg,
+    /// Copy the primary's custom *.py code into the child
+    #[arg(long)]
+    pub(crate) copy_code: bool,
+    /// Replace an existing child, once the new one is complete
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Leave flushing to the system (benchmarks, scratch disks)
+    #[arg(long)]
+    pub(crate) no_fsync: bool,
+    /// Merge though a parent holds NaN or Inf, or the child overflows its dtype
+    #[arg(long)]
+    pub(crate) allow_nonfinite: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Model directories or checkpoint files
+    #[arg(required = true, value_name = "MODEL")]
+    pub(crate) models: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MethodArg {
+    /// Along the arc between the two tensors
+    Slerp,
+    /// (1 - t)·a + t·b for every tensor
+    Linear,
+}
+
+impl From<MethodArg> for Method {
+    fn from(arg: MethodArg) -> Method {
+        match arg {
+            MethodArg::Slerp => Method::Slerp,
+            MethodArg::Linear => Method::Linear,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DTypeArg {
+    Keep,
+    Float16,
+    Bfloat16,
+    Float32,
+}
+
+impl From<DTypeArg> for Option<DType> {
+    fn from(arg: DTypeArg) -> Option<DType> {
+        match arg {
+            DTypeArg::Keep => None,
+            DTypeArg::Float16 => Some(DType::Float16),
+            DTypeArg::Bfloat16 => Some(DType::BFloat16),
+            DTypeArg::Float32 => Some(DType::Float32),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExtendArg {
+    /// Evenly spaced between the short tensor's last and first row
+    Gradient,
+    /// Evenly spaced between the short tensor's last row and the longer one's last row
+    Bridge,
+    /// The longer parent's own rows
+    Inherit,
+    /// The mean of the short tensor's rows
+    Mean,
+    /// Zeros
+    Zero,
+    /// Refuse
+    Error,
+}
+
+impl From<ExtendArg> for Extend {
+    fn from(arg: ExtendArg) -> Extend {
+        match arg {
+            ExtendArg::Gradient => Extend::Gradient,
+            ExtendArg::Bridge => Extend::Bridge,
+            ExtendArg::Inherit => Extend::Inherit,
+            ExtendArg::Mean => Extend::Mean,
+            ExtendArg::Zero => Extend::Zero,
+            ExtendArg::Error => Extend::Error,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MissingArg {
+    /// The child has the primary's tensors
+    Primary,
+    /// The child has the tensors of both
+    Union,
+    /// Refuse
+    Error,
+}
+
+impl From<MissingArg> for Missing {
+    fn from(arg: MissingArg) -> Missing {
+        match arg {
+            MissingArg::Primary => Missing::Primary,
+            MissingArg::Union => Missing::Union,
+            MissingArg::Error => Missing::Error,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TokenizerArg {
+    Auto,
+    Primary,
+    Secondary,
+}
+
+impl From<TokenizerArg> for Tokenizer {
+    fn from(arg: TokenizerArg) -> Tokenizer {
+        match arg {
+            TokenizerArg::Auto => Tokenizer::Auto,
+            TokenizerArg::Primary => Tokenizer::Primary,
+            TokenizerArg::Secondary => Tokenizer::Secondary,
+        }
+    }
+}
+
+fn parse_t(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(t) if (0.0..=1.0).contains(&t) => Ok(t),
+        _ => Err(format!("t must lie in 0..=1, got `{text}`")),
+    }
+}
+
+fn parse_shard_size(text: &str) -> Result<i64, String> {
+    crate::format::parse_shard_size(text).map_err(|error| error.to_string())
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_shard_size(text)?;
+    u64::try_from(bytes).map_err(|_| "memory can't be negative".to_owned())
+}

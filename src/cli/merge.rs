@@ -1,0 +1,121 @@
+//! `merge` and `plan`.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::args::{MergeArgs, OutputArgs};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::{print, progress};
+use crate::engine::{Job, Outcome, Prepared, Settings, prepare, run};
+use crate::error::{Error, Kind, Result};
+use crate::merge::{MergeOptions, MergePlan};
+use crate::tensor::escape;
+
+/// Shows what merge would do.
+pub(crate) fn plan(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
+    let prepared = prepare(job(args))?;
+    if output.json {
+        return print::json(&plan_json(&prepared));
+    }
+    print::result(&print::plan_table(&prepared.plan, &place(&prepared)))?;
+    if let Some(reason) = &prepared.side_files.tokenizer_reason {
+        print::result(&format!("tokenizer: {reason}"))?;
+    }
+    prepared.plan.warnings.iter().for_each(print::warning);
+    Ok(())
+}
+
+/// Merges.
+pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
+    let started = Instant::now();
+    if args.output.is_none() {
+        return Err(Error::new(Kind::Usage, "no output is named")
+            .with_hint("name the child's directory: -o OUT"));
+    }
+    let interrupt = Interrupt::listen();
+    let prepared = prepare(job(args))?;
+    if !output.quiet {
+        prepared.plan.warnings.iter().for_each(print::warning);
+    }
+    if let Some(reason) = &prepared.side_files.tokenizer_reason {
+        log::info!("tokenizer: {reason}");
+    }
+    let interrupted = || interrupt.error();
+    let settings = Settings {
+        threads: threads(args),
+        memory_bytes: args.memory,
+        interrupted: &interrupted,
+    };
+    let reporter = progress::reporter(!output.quiet && !output.no_progress);
+    let place = place(&prepared);
+    let (plan, outcome) = run(prepared, &settings, reporter.as_ref(), started)?;
+    if !output.quiet {
+        outcome.report.warnings.iter().for_each(print::warning);
+        print::line(&print::summary(&plan, &outcome.report, &place, outcome.seconds));
+    }
+    if output.json { print::json(&merge_json(&plan, &outcome)) } else { Ok(()) }
+}
+
+fn threads(args: &MergeArgs) -> usize {
+    match args.threads {
+        Some(threads) => usize::from(threads),
+        None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    }
+}
+
+fn job(args: &MergeArgs) -> Job {
+    Job {
+        primary: args.primary.clone(),
+        secondary: args.secondary.clone(),
+        output: args.output.clone(),
+        options: MergeOptions {
+            t: args.t.clone(),
+            method: args.method.into(),
+            dtype: args.dtype.into(),
+            max_shard_bytes: args.max_shard_size,
+            extend: args.extend.into(),
+            missing: args.missing.into(),
+            tokenizer: args.tokenizer.into(),
+            allow_nonfinite: args.allow_nonfinite,
+            copy_code: args.copy_code,
+        },
+        overwrite: args.overwrite,
+        fsync: !args.no_fsync,
+    }
+}
+
+/// Where the children are, as the user wrote it.
+fn place(prepared: &Prepared) -> String {
+    let shown: Vec<String> = prepared
+        .outputs
+        .iter()
+        .map(|output| format!("`{}`", escape(&output.to_string_lossy())))
+        .collect();
+    if shown.is_empty() { "no output named".to_owned() } else { shown.join(", ") }
+}
+
+fn plan_json(prepared: &Prepared) -> impl Serialize + use<> {
+    json!({
+        "plan": prepared.plan,
+        "outputs": prepared.outputs,
+        "weight_bytes": prepared.weight_bytes,
+        "tokenizer": prepared.side_files.tokenizer_reason,
+    })
+}
+
+fn merge_json(plan: &MergePlan, outcome: &Outcome) -> impl Serialize + use<> {
+    json!({
+        "outputs": outcome.outputs,
+        "seconds": outcome.seconds,
+        "counts": outcome.report.counts(),
+        "vocab": plan.vocab,
+        "total_size": plan.total_size,
+        "shards": plan.shards.len(),
+        "bytes_read": outcome.report.bytes_read,
+        "bytes_written": outcome.report.bytes_written,
+        "warnings": plan.warnings.iter().chain(&outcome.report.warnings).collect::<Vec<_>>(),
+        "tensors": outcome.report.tensors,
+    })
+}

@@ -1,0 +1,178 @@
+//! Everything that the tool prints: stdout for results, stderr for people.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
+
+use std::io::Write;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::engine::MergeReport;
+use crate::error::{Error, Kind, Result};
+use crate::merge::{Action, MergePlan, Side, Warning};
+use crate::tensor::{escape, human_bytes};
+
+/// An error with its hint; with `--json` the same fields as one object on stdout.
+pub(crate) fn error(error: &Error, as_json: bool) {
+    eprintln!("error: {error}");
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+    if as_json {
+        let object = json!({
+            "error": {
+                "message": error.to_string(),
+                "hint": error.hint(),
+                "file": error.path().map(|path| path.to_string_lossy()),
+                "tensor": error.tensor_name(),
+                "exit_code": error.kind().exit_code(),
+            }
+        });
+        println!("{object}");
+    }
+}
+
+/// One warning on stderr.
+pub(crate) fn warning(warning: &Warning) {
+    eprintln!("warning: {warning}");
+}
+
+/// One line on stderr.
+pub(crate) fn line(text: &str) {
+    eprintln!("{text}");
+}
+
+/// One value as pretty JSON on stdout.
+pub(crate) fn json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| {
+        Error::new(Kind::Internal, "cannot make JSON").expected("", error.to_string())
+    })?;
+    result(&text)
+}
+
+/// A result on stdout. A reader that went away (`| head`) is no error.
+pub(crate) fn result(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Io, "cannot write to stdout").expected("", error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The plan as a table: one line per tensor, then what the child is.
+pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
+    let mut rows = vec![[
+        "tensor".to_owned(),
+        "dtype".to_owned(),
+        "shape".to_owned(),
+        "action".to_owned(),
+        "shard".to_owned(),
+    ]];
+    let mut shard_of = vec![0usize; plan.tensors.len()];
+    for (shard, planned) in plan.shards.iter().enumerate() {
+        for tensor in &planned.tensors {
+            shard_of[*tensor] = shard + 1;
+        }
+    }
+    let mut first = vec![true; plan.storages.len()];
+    for (position, tensor) in plan.tensors.iter().enumerate() {
+        let storage = &plan.storages[tensor.storage];
+        let mut action = match storage.action {
+            Action::Slerp => "slerp".to_owned(),
+            Action::Linear => "linear".to_owned(),
+            Action::CopyPrimary => "copy primary".to_owned(),
+            Action::CopySecondary => "copy secondary".to_owned(),
+        };
+        if let Some(extension) = storage.extension {
+            let side = match extension.side {
+                Side::Primary => "primary",
+                Side::Secondary => "secondary",
+            };
+            action.push_str(&format!(", {side} +{} rows", extension.to_rows - extension.from_rows));
+        }
+        if !std::mem::replace(&mut first[tensor.storage], false) {
+            action = format!("tied to {}", escape(&storage.name));
+        }
+        rows.push([
+            escape(&tensor.name),
+            storage.dtype.to_string(),
+            format!("{:?}", storage.shape),
+            action,
+            shard_of[position].to_string(),
+        ]);
+    }
+    let mut text = table(&rows);
+    text.push_str(&format!(
+        "\n{} tensors, {} in {} {}: {place}",
+        plan.tensors.len(),
+        human_bytes(plan.total_size),
+        plan.shards.len(),
+        if plan.shards.len() == 1 { "file" } else { "shards" },
+    ));
+    if let Some(vocab) = plan.vocab {
+        text.push_str(&format!(
+            "\nvocabulary: {} rows in the primary, {} in the secondary, {} in the child",
+            vocab.primary,
+            vocab.secondary,
+            vocab.child()
+        ));
+    }
+    text
+}
+
+/// Left-aligned columns, two spaces apart.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0usize; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let lines = rows.iter().map(|row| {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            line.push_str(cell);
+            if column + 1 < N {
+                let gap = width - cell.chars().count() + 2;
+                line.extend(std::iter::repeat_n(' ', gap));
+            }
+        }
+        line.trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a merge did, in the words that a person wants.
+pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, seconds: f64) -> String {
+    let counts = report.counts();
+    let mut text = format!(
+        "merged {} tensors ({}) in {} {} into {place}: {} slerp, {} lerp, {} copied",
+        plan.tensors.len(),
+        human_bytes(plan.total_size),
+        plan.shards.len(),
+        if plan.shards.len() == 1 { "file" } else { "shards" },
+        counts.slerp,
+        counts.lerp,
+        counts.carried,
+    );
+    let tied = plan.tensors.len() - plan.storages.len();
+    if tied > 0 {
+        text.push_str(&format!(", {tied} tied"));
+    }
+    if counts.rows_added > 0 {
+        text.push_str(&format!("; {} vocabulary rows added", counts.rows_added));
+    }
+    if let (Some(smallest), Some(largest)) = (counts.smallest_angle, counts.largest_angle) {
+        text.push_str(&format!("; angles {smallest:.2}° to {largest:.2}°"));
+    }
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown with one decimal")]
+    let rate = ((report.bytes_read + report.bytes_written) as f64 / seconds.max(1e-6)) as u64;
+    text.push_str(&format!(
+        "\n{seconds:.1} s, {} read and {} written, {}/s",
+        human_bytes(report.bytes_read),
+        human_bytes(report.bytes_written),
+        human_bytes(rate)
+    ));
+    text
+}

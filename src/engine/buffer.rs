@@ -1,0 +1,93 @@
+//! Bytes that a file is read into and torch looks at: the one place where a tensor is laid over
+//! bytes.
+#![expect(unsafe_code, reason = "a slice over a tensor's own memory")]
+
+use tch::{Device, Kind as TorchKind, Tensor};
+
+use crate::engine::torch::{TorchResult, torch_error};
+use crate::error::Result;
+
+/// A block of host memory, owned by a uint8 tensor, 64-byte aligned by torch's allocator.
+///
+/// Rust writes it through [`Buffer::bytes_mut`], torch reads and writes it through
+/// [`Buffer::view`]. Views share the memory and keep it alive.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    tensor: Tensor,
+    len: usize,
+}
+
+impl Buffer {
+    /// A block of `len` bytes, uninitialised in torch's sense: zeroed pages or old bytes.
+    pub(crate) fn new(len: usize) -> Result<Buffer> {
+        let elements = i64::try_from(len).map_err(|_| torch_error("buffer is too large"))?;
+        let tensor =
+            Tensor::f_zeros([elements], (TorchKind::Uint8, Device::Cpu)).or_torch("allocate")?;
+        Ok(Buffer { tensor, len })
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The block's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let pointer = self.tensor.data_ptr().cast::<u8>();
+        if self.len == 0 || pointer.is_null() {
+            return &[];
+        }
+        // SAFETY: the tensor is a contiguous CPU uint8 tensor of `len` elements that lives as long
+        // as `self`; every byte is initialised (zeros at first) and any bit pattern is a u8; torch
+        // only writes during calls that this thread makes, none of which overlaps this borrow.
+        unsafe { std::slice::from_raw_parts(pointer, self.len) }
+    }
+
+    /// The block's bytes, to write.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let pointer = self.tensor.data_ptr().cast::<u8>();
+        if self.len == 0 || pointer.is_null() {
+            return &mut [];
+        }
+        // SAFETY: as in `bytes`; `&mut self` makes this the only Rust borrow, and views are plain
+        // handles through which torch touches the memory only inside calls of this thread.
+        unsafe { std::slice::from_raw_parts_mut(pointer, self.len) }
+    }
+
+    /// A 1-D tensor of `numel` elements of `kind` over the bytes from `start` on. `start` must be a
+    /// multiple of the element size (torch checks).
+    pub(crate) fn view(&self, start: usize, kind: TorchKind, numel: usize) -> Result<Tensor> {
+        let bytes = numel.saturating_mul(kind.elt_size_in_bytes());
+        let (start, bytes) = (to_i64(start)?, to_i64(bytes)?);
+        self.tensor
+            .f_narrow(0, start, bytes)
+            .or_torch("take a view")?
+            .f_view_dtype(kind)
+            .or_torch("take a view")
+    }
+}
+
+fn to_i64(value: usize) -> Result<i64> {
+    i64::try_from(value).map_err(|_| torch_error("buffer is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torch_sees_the_bytes_that_were_written_and_writes_back() {
+        let mut buffer = Buffer::new(64).unwrap();
+        buffer.bytes_mut()[8..12].copy_from_slice(&1.5f32.to_le_bytes());
+        let mut view = buffer.view(8, TorchKind::Float, 2).unwrap();
+        assert_eq!(f64::try_from(view.get(0)).unwrap(), 1.5);
+        let _ = view.fill_(2.0);
+        assert_eq!(&buffer.bytes()[12..16], &2f32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_view_past_the_end_is_an_error() {
+        let buffer = Buffer::new(16).unwrap();
+        assert!(buffer.view(8, TorchKind::Float, 3).is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! Floor 4: runs a plan. The only floor that names torch.
+
+mod assemble;
+mod buffer;
+mod extend;
+mod kernel;
+mod report;
+mod reporter;
+mod schedule;
+mod source;
+mod task;
+mod torch;
+mod worker;
+
+pub use assemble::{Job, Outcome, Prepared, prepare, run};
+pub use report::{Counts, MergeReport, TensorReport};
+pub use reporter::Reporter;
+pub use schedule::{Settings, execute};

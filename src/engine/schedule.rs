@@ -1,0 +1,483 @@
+//! Runs a plan: hands spans to workers until every byte of every child is written.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::checkpoint::{Checkpoint, ChildWriter};
+use crate::engine::report::{MergeReport, TensorReport};
+use crate::engine::reporter::Reporter;
+use crate::engine::source::verify_storage;
+use crate::engine::task::{
+    Decision, Finished, Scan, Task, Written, add_up, decide, joined_crc,
+};
+use crate::engine::torch::use_one_thread;
+use crate::engine::worker::{NONFINITE, Sink, Worker};
+use crate::error::{Error, Kind, Result};
+use crate::format::StorageSum;
+use crate::merge::{Action, MergePlan, Path, Sums, Warning};
+
+/// How fast and in how much memory a plan is run. Nothing here changes the child.
+pub struct Settings<'s> {
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    /// Bytes that the workers together may use to keep tensors between the two passes.
+    pub memory_bytes: u64,
+    /// Asked between spans: an error to stop with (interrupts).
+    pub interrupted: &'s (dyn Fn() -> Option<Error> + Sync),
+}
+
+/// What a worker takes from the queue.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    /// A small tensor, both passes.
+    Whole(usize),
+    /// Pass one over a span.
+    Scan(usize, usize),
+    /// Pass two over a span.
+    Write(usize, usize),
+    /// A storage of the primary (0) or secondary (1) of which tensors show only parts.
+    Verify(usize, usize),
+}
+
+struct Queue {
+    units: VecDeque<Unit>,
+    running: usize,
+    error: Option<Error>,
+}
+
+struct Job<'a> {
+    plan: &'a MergePlan,
+    parents: [&'a Checkpoint; 2],
+    tasks: Vec<Task<'a>>,
+    children: &'a [ChildWriter],
+    settings: &'a Settings<'a>,
+    reporter: &'a dyn Reporter,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    finished: Mutex<Vec<Option<Finished>>>,
+    bytes_read: AtomicU64,
+}
+
+struct Children<'a>(&'a [ChildWriter]);
+
+impl Sink for Children<'_> {
+    fn write(&self, child: usize, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        match self.0.get(child) {
+            Some(writer) => writer.write(storage, offset, bytes),
+            None => Err(Error::new(Kind::Internal, "more values of t than children")),
+        }
+    }
+}
+
+/// Runs `plan` over both parents into `children`, one per value of t, and finishes their weight
+/// files; they appear when the caller commits them.
+///
+/// The children's bytes do not depend on the settings.
+///
+/// # Errors
+/// [`Kind::Data`] for NaN or Inf in a parent, overflow of the child and damaged data,
+/// [`Kind::TryAgain`] where a parent changed meanwhile, [`Kind::Io`], or what
+/// [`Settings::interrupted`] says.
+pub fn execute(
+    plan: &MergePlan,
+    primary: &Checkpoint,
+    secondary: &Checkpoint,
+    children: &[ChildWriter],
+    settings: &Settings<'_>,
+    reporter: &dyn Reporter,
+) -> Result<MergeReport> {
+    use_one_thread();
+    let _no_grad = tch::no_grad_guard();
+    let tasks = plan
+        .storages
+        .iter()
+        .map(|storage| Task::new(storage, primary, secondary, &plan.options))
+        .collect::<Result<Vec<_>>>()?;
+    let n_children = u64::try_from(children.len()).unwrap_or(1);
+    reporter.start(plan.total_size.saturating_mul(n_children));
+    let threads = settings.threads.max(1);
+    let keep_bytes = settings.memory_bytes / u64::try_from(threads).unwrap_or(1);
+    let units = units(&tasks, [primary, secondary], keep_bytes);
+    let job = Job {
+        plan,
+        parents: [primary, secondary],
+        finished: Mutex::new(tasks.iter().map(|_| None).collect()),
+        tasks,
+        children,
+        settings,
+        reporter,
+        queue: Mutex::new(Queue { units, running: 0, error: None }),
+        wake: Condvar::new(),
+        bytes_read: AtomicU64::new(0),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| job.work());
+        }
+    });
+    if let Some(error) = job.lock().error.take() {
+        reporter.finish();
+        return Err(error);
+    }
+    job.conclude()
+}
+
+/// The work in the order of the child's file, small tensors as one unit.
+fn units(tasks: &[Task<'_>], parents: [&Checkpoint; 2], keep_bytes: u64) -> VecDeque<Unit> {
+    let mut units = VecDeque::new();
+    let mut partly = BTreeSet::new();
+    for (index, task) in tasks.iter().enumerate() {
+        for (side, source) in task.sides().into_iter().enumerate() {
+            if let Some(source) = source
+                && !source.covers_storage()
+                && !source.needs_whole()
+            {
+                partly.insert((side, source.tensor.storage));
+            }
+        }
+        let whole = task.kept_bytes() <= keep_bytes
+            || task.sides().into_iter().flatten().any(|source| source.needs_whole());
+        if task.needs_scan() && whole {
+            units.push_back(Unit::Whole(index));
+        } else if task.needs_scan() {
+            units.extend((0..task.spans()).map(|span| Unit::Scan(index, span)));
+        } else {
+            units.extend((0..task.spans()).map(|span| Unit::Write(index, span)));
+        }
+    }
+    let has_crc = |side: usize, storage: usize| {
+        parents[side].inventory.storages.get(storage).is_some_and(|storage| storage.crc32.is_some())
+    };
+    units.extend(
+        partly
+            .into_iter()
+            .filter(|(side, storage)| has_crc(*side, *storage))
+            .map(|(side, storage)| Unit::Verify(side, storage)),
+    );
+    units
+}
+
+impl Job<'_> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker's life: a panic in it is an error of the merge, not the end of the process.
+    fn work(&self) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.loop_units()));
+        let error = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(Kind::Internal, "a worker broke down")
+                .with_hint("please report this with the log of RUST_LOG=debug"),
+        };
+        let mut queue = self.lock();
+        queue.running = queue.running.saturating_sub(1);
+        queue.units.clear();
+        if queue.error.is_none() {
+            queue.error = Some(error);
+        }
+        self.wake.notify_all();
+    }
+
+    fn loop_units(&self) -> Result<()> {
+        let sink = Children(self.children);
+        // Counted as running until the first unit is asked for, so that an error here is counted right.
+        self.lock().running += 1;
+        let _no_grad = tch::no_grad_guard();
+        let mut worker = Worker::new(&self.plan.options, &sink)?;
+        self.lock().running -= 1;
+        self.wake.notify_all();
+        while let Some(unit) = self.next() {
+            if let Some(error) = (self.settings.interrupted)() {
+                return Err(error);
+            }
+            self.run(&mut worker, unit)?;
+            self.lock().running -= 1;
+            self.wake.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Waits for a unit; `None` when there will be no more.
+    fn next(&self) -> Option<Unit> {
+        let mut queue = self.lock();
+        loop {
+            if queue.error.is_some() {
+                return None;
+            }
+            if let Some(unit) = queue.units.pop_front() {
+                queue.running += 1;
+                return Some(unit);
+            }
+            if queue.running == 0 {
+                return None;
+            }
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn run(&self, worker: &mut Worker<'_>, unit: Unit) -> Result<()> {
+        match unit {
+            Unit::Verify(side, storage) => verify_storage(self.parents[side], storage),
+            Unit::Whole(index) => {
+                let task = &self.tasks[index];
+                let mut settle = |scan: &Scan| self.settle(task, std::slice::from_ref(scan));
+                let written = worker
+                    .scan_and_write(task, index, &mut settle)
+                    .map_err(|error| explain(worker_again(worker, task), error))?;
+                self.advance(task.plan.size_bytes());
+                self.finish(index, vec![written])
+            }
+            Unit::Scan(index, span) => {
+                let task = &self.tasks[index];
+                let scan = worker.scan(task, task.span(span))?;
+                let Some(scans) = task.scanned(span, scan) else {
+                    return Ok(());
+                };
+                let decision = self
+                    .settle(task, &scans)
+                    .map_err(|error| explain(worker_again(worker, task), error))?;
+                task.decide(decision);
+                let mut queue = self.lock();
+                for span in (0..task.spans()).rev() {
+                    queue.units.push_front(Unit::Write(index, span));
+                }
+                Ok(())
+            }
+            Unit::Write(index, span) => {
+                let task = &self.tasks[index];
+                let range = task.span(span);
+                let numel = range.end - range.start;
+                let decision = task.decision();
+                let written = worker
+                    .write(task, index, range, decision.as_deref())
+                    .map_err(|error| explain(worker_again(worker, task), error))?;
+                if let Some(first) = task.scan_of(span)
+                    && first != written.read
+                {
+                    return Err(changed(task));
+                }
+                self.advance(numel * task.plan.dtype.size_bytes());
+                match task.written(span, written) {
+                    Some(all) => self.finish(index, all),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        let n_children = u64::try_from(self.children.len()).unwrap_or(1);
+        self.reporter.advance(bytes.saturating_mul(n_children));
+    }
+
+    /// From the sums of all spans: is the data whole and finite, and what are the coefficients.
+    fn settle(&self, task: &Task<'_>, scans: &[Scan]) -> Result<Decision> {
+        self.check_crcs(task, scans.iter().map(|scan| scan.read))?;
+        let sums = add_up(scans.iter().map(|scan| &scan.sums));
+        if !sums.is_finite() && !self.plan.options.allow_nonfinite {
+            return Err(crate::engine::worker::nonfinite_marker(task));
+        }
+        let options = &self.plan.options;
+        Ok(decide(task.plan, options.method, &options.t, sums))
+    }
+
+    fn check_crcs(
+        &self,
+        task: &Task<'_>,
+        spans: impl Iterator<Item = [crate::engine::task::SpanCrc; 2]> + Clone,
+    ) -> Result<()> {
+        for (lane, source) in task.sides().into_iter().enumerate() {
+            let Some(source) = source else { continue };
+            let crc = joined_crc(spans.clone().map(|read| read[lane]));
+            self.bytes_read.fetch_add(crc.bytes, Ordering::Relaxed);
+            source.check_crc(crc.crc32)?;
+        }
+        Ok(())
+    }
+
+    /// A tensor's last span is written.
+    fn finish(&self, index: usize, spans: Vec<Written>) -> Result<()> {
+        let task = &self.tasks[index];
+        task.sides().into_iter().flatten().for_each(crate::engine::source::Source::release);
+        let decision = task.decision();
+        if !task.needs_scan() {
+            self.check_crcs(task, spans.iter().map(|span| span.read))?;
+        }
+        let sums = match decision {
+            Some(decision) => decision.sums,
+            None => add_up(spans.iter().map(|span| &span.sums)),
+        };
+        let out = (0..self.children.len())
+            .map(|child| {
+                let crcs = spans.iter().filter_map(|span| span.out.get(child)).map(|out| out.0);
+                let first = spans.first().and_then(|span| span.out.get(child));
+                StorageSum {
+                    crc32: joined_crc(crcs).crc32,
+                    first_bytes: first.map_or([0; 8], |out| out.1),
+                }
+            })
+            .collect();
+        let finished = Finished {
+            sums,
+            out,
+            differs: spans.iter().any(|span| span.differs),
+            nonfinite: spans.iter().map(|span| span.nonfinite).sum(),
+        };
+        let mut all = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = all.get_mut(index) {
+            *slot = Some(finished);
+        }
+        Ok(())
+    }
+
+    /// All data is written: the parents are looked at once more, and the weight files finished.
+    fn conclude(&self) -> Result<MergeReport> {
+        self.parents.iter().try_for_each(|parent| parent.check_unchanged())?;
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reporter.phase("flushing to disk");
+        for (child, writer) in self.children.iter().enumerate() {
+            let empty = StorageSum { crc32: 0, first_bytes: [0; 8] };
+            let sums: Vec<StorageSum> = finished
+                .iter()
+                .map(|task| {
+                    task.as_ref().and_then(|task| task.out.get(child).copied()).unwrap_or(empty)
+                })
+                .collect();
+            writer.finish(&sums, self.plan.total_size, self.plan.total_parameters)?;
+        }
+        self.reporter.finish();
+        Ok(self.report(&finished))
+    }
+
+    fn report(&self, finished: &[Option<Finished>]) -> MergeReport {
+        let mut warnings = Vec::new();
+        let mut tensors = Vec::with_capacity(self.tasks.len());
+        for (task, finished) in self.tasks.iter().zip(finished) {
+            let Some(finished) = finished else {
+                // A tensor without elements has no spans.
+                tensors.push(tensor_report(task, None, None));
+                continue;
+            };
+            let sums = task.merges().then_some(finished.sums);
+            let path = sums.map(|sums| {
+                crate::merge::coefficients(self.plan.options.method, 0.5, &sums).path
+            });
+            let report = tensor_report(task, sums, path);
+            if let (Some(Path::LerpOpposite), Some(cos_theta)) = (path, report.cos_theta)
+                && task.plan.numel > 1
+            {
+                warnings.push(Warning::Opposite { name: report.name.clone(), cos_theta });
+            }
+            if finished.differs && task.plan.action == Action::CopyPrimary {
+                warnings.push(Warning::IntegersDiffer { name: report.name.clone() });
+            }
+            if finished.nonfinite > 0 {
+                warnings.push(Warning::NonFinite {
+                    name: report.name.clone(),
+                    place: "child",
+                    count: finished.nonfinite,
+                });
+            }
+            tensors.push(report);
+        }
+        warnings.extend(self.parents.iter().flat_map(|parent| unverified(parent)));
+        MergeReport {
+            t: self.plan.options.t.clone(),
+            tensors,
+            warnings,
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            bytes_written: self
+                .plan
+                .total_size
+                .saturating_mul(u64::try_from(self.children.len()).unwrap_or(1)),
+        }
+    }
+}
+
+fn tensor_report(task: &Task<'_>, sums: Option<Sums>, path: Option<Path>) -> TensorReport {
+    TensorReport {
+        name: task.plan.name.clone(),
+        dtype: task.plan.dtype,
+        shape: task.plan.shape.clone(),
+        action: task.plan.action,
+        path,
+        cos_theta: sums.and_then(|sums| sums.cos_theta()).filter(|cos| cos.is_finite()),
+        norm_primary: sums.map(|sums| sums.a_squared.sqrt()).filter(|norm| norm.is_finite()),
+        norm_secondary: sums.map(|sums| sums.b_squared.sqrt()).filter(|norm| norm.is_finite()),
+        rows_added: task.plan.extension.map_or(0, |rows| rows.to_rows - rows.from_rows),
+    }
+}
+
+/// Zip files of a parent whose storages carry no CRC.
+fn unverified(parent: &Checkpoint) -> Vec<Warning> {
+    let mut counts = vec![0usize; parent.files.len()];
+    for storage in &parent.inventory.storages {
+        let zip = parent.containers.get(storage.file) == Some(&crate::format::Container::Zip);
+        if zip && storage.crc32.is_none() && storage.size_bytes > 0 {
+            counts[storage.file] += 1;
+        }
+    }
+    parent
+        .files
+        .iter()
+        .zip(counts)
+        .filter(|(_, count)| *count > 0)
+        .map(|(file, storages)| Warning::Unverified {
+            storages,
+            file: file.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        })
+        .collect()
+}
+
+fn changed(task: &Task<'_>) -> Error {
+    let path = task.primary.as_ref().or(task.secondary.as_ref()).map(|source| source.path());
+    let error = Error::new(Kind::TryAgain, "a parent changed while it was read")
+        .tensor(&task.plan.name)
+        .expected("the same bytes twice", "others the second time");
+    match path {
+        Some(path) => error.file(path),
+        None => error,
+    }
+}
+
+/// Counts NaN and Inf of both sides of a task, for the message.
+fn worker_again<'w>(
+    worker: &'w mut Worker<'_>,
+    task: &'w Task<'_>,
+) -> impl FnOnce() -> Result<Vec<(std::path::PathBuf, u64, u64)>> + 'w {
+    move || {
+        let mut found = Vec::new();
+        for (lane, source) in task.sides().into_iter().enumerate() {
+            if let Some(source) = source {
+                let (count, first) = worker.count_side(task, lane)?;
+                if count > 0 {
+                    found.push((source.path().to_path_buf(), count, first.unwrap_or(0)));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Puts file, count and place into the error of a tensor that holds NaN or Inf.
+fn explain(
+    count: impl FnOnce() -> Result<Vec<(std::path::PathBuf, u64, u64)>>,
+    error: Error,
+) -> Error {
+    if !error.is(NONFINITE) {
+        return error;
+    }
+    match count() {
+        Ok(found) => match found.first() {
+            Some((path, count, first)) => error
+                .file(path)
+                .expected("finite values", format!("{count} NaN or Inf, the first at element {first}"))
+                .with_hint("that parent is broken; --allow-nonfinite merges it all the same"),
+            None => error.expected("finite values", "sums beyond float64"),
+        },
+        Err(error) => error,
+    }
+}

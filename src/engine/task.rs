@@ -1,0 +1,271 @@
+//! One tensor of the child to be made, and what is known of it so far.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::extend::Filler;
+use crate::engine::kernel::{PIECE, may_overflow};
+use crate::engine::source::Source;
+use crate::error::Result;
+use crate::format::StorageSum;
+use crate::merge::{
+    Action, Coefficients, MergeOptions, Method, PlannedStorage, Side, Sums, coefficients,
+};
+
+/// Pieces per span: the unit of work that is handed to a worker (4 M elements).
+pub(crate) const SPAN_PIECES: usize = 64;
+
+/// Elements per span.
+pub(crate) const SPAN: u64 = (SPAN_PIECES * PIECE) as u64;
+
+/// A planned tensor with its sides open.
+pub(crate) struct Task<'a> {
+    /// What was planned.
+    pub(crate) plan: &'a PlannedStorage,
+    /// The primary's side.
+    pub(crate) primary: Option<Source<'a>>,
+    /// The secondary's side.
+    pub(crate) secondary: Option<Source<'a>>,
+    progress: Mutex<Progress>,
+}
+
+/// What the workers have found so far.
+#[derive(Default)]
+struct Progress {
+    scanned: Vec<Option<Scan>>,
+    scans_left: usize,
+    decision: Option<Arc<Decision>>,
+    written: Vec<Option<Written>>,
+    writes_left: usize,
+}
+
+/// What pass one found in a span.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scan {
+    /// Sums of each piece, in order.
+    pub(crate) sums: Vec<Sums>,
+    /// CRC-32 and length of what was read of the primary and the secondary.
+    pub(crate) read: [SpanCrc; 2],
+}
+
+/// CRC-32 of the bytes that a span read from one side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SpanCrc {
+    pub(crate) crc32: u32,
+    pub(crate) bytes: u64,
+}
+
+/// What pass two made of a span.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    /// Sums of each piece, where pass one did not take them.
+    pub(crate) sums: Vec<Sums>,
+    /// What was read, as in [`Scan::read`].
+    pub(crate) read: [SpanCrc; 2],
+    /// Per child: CRC-32, length and first bytes of what was written.
+    pub(crate) out: Vec<(SpanCrc, [u8; 8])>,
+    /// Whether integer tensors differ between the parents.
+    pub(crate) differs: bool,
+    /// NaN and Inf in each child, where they were allowed.
+    pub(crate) nonfinite: u64,
+}
+
+/// How a tensor is merged, once its sums are known.
+#[derive(Clone, Debug)]
+pub(crate) struct Decision {
+    /// Sums over the whole tensor.
+    pub(crate) sums: Sums,
+    /// Per child.
+    pub(crate) children: Vec<ChildDecision>,
+}
+
+/// The part of a decision that depends on t.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChildDecision {
+    pub(crate) t: f64,
+    pub(crate) coefficients: Coefficients,
+    /// Whether the child's elements must be looked at for overflow.
+    pub(crate) check: bool,
+}
+
+/// A whole tensor, when its last span is written.
+pub(crate) struct Finished {
+    /// Sums over the whole tensor.
+    pub(crate) sums: Sums,
+    /// Per child.
+    pub(crate) out: Vec<StorageSum>,
+    /// Whether integer tensors differ.
+    pub(crate) differs: bool,
+    /// NaN and Inf in the children.
+    pub(crate) nonfinite: u64,
+}
+
+impl<'a> Task<'a> {
+    pub(crate) fn new(
+        plan: &'a PlannedStorage,
+        primary: &'a Checkpoint,
+        secondary: &'a Checkpoint,
+        options: &MergeOptions,
+    ) -> Result<Task<'a>> {
+        let open = |checkpoint: &'a Checkpoint, position: Option<usize>| {
+            position.map(|position| Source::new(checkpoint, position)).transpose()
+        };
+        let mut a = open(primary, plan.primary)?;
+        let mut b = open(secondary, plan.secondary)?;
+        if let Some(extension) = plan.extension {
+            let (short, long) = match extension.side {
+                Side::Primary => (&mut a, &b),
+                Side::Secondary => (&mut b, &a),
+            };
+            if let Some(short) = short {
+                short.filler =
+                    Some(Filler::new(options.extend, extension, short, long.as_ref())?);
+            }
+        }
+        let spans = usize::try_from(plan.numel.div_ceil(SPAN)).unwrap_or(usize::MAX);
+        let progress = Progress {
+            scanned: vec![None; spans],
+            scans_left: spans,
+            decision: None,
+            written: vec![None; spans],
+            writes_left: spans,
+        };
+        Ok(Task { plan, primary: a, secondary: b, progress: Mutex::new(progress) })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of spans.
+    pub(crate) fn spans(&self) -> usize {
+        self.progress().written.len()
+    }
+
+    /// Elements of a span.
+    pub(crate) fn span(&self, span: usize) -> Range<u64> {
+        let start = (span as u64).saturating_mul(SPAN).min(self.plan.numel);
+        start..start.saturating_add(SPAN).min(self.plan.numel)
+    }
+
+    /// Whether both parents are interpolated.
+    pub(crate) fn merges(&self) -> bool {
+        matches!(self.plan.action, Action::Slerp | Action::Linear)
+    }
+
+    /// Whether the angle must be known before the first element can be made.
+    pub(crate) fn needs_scan(&self) -> bool {
+        self.plan.action == Action::Slerp
+    }
+
+    /// Both sides, primary first.
+    pub(crate) fn sides(&self) -> [Option<&Source<'a>>; 2] {
+        [self.primary.as_ref(), self.secondary.as_ref()]
+    }
+
+    /// Bytes of both sides in memory, extended.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        let of = |source: &Source<'_>| {
+            self.plan.numel.saturating_mul(source.tensor.dtype.size_bytes())
+        };
+        self.sides().into_iter().flatten().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Takes what pass one found in a span; `Some` when it was the last one.
+    pub(crate) fn scanned(&self, span: usize, scan: Scan) -> Option<Vec<Scan>> {
+        let mut progress = self.progress();
+        if let Some(slot) = progress.scanned.get_mut(span)
+            && slot.replace(scan).is_none()
+        {
+            progress.scans_left -= 1;
+        }
+        if progress.scans_left > 0 {
+            return None;
+        }
+        progress.scanned.iter().cloned().collect()
+    }
+
+    /// CRCs that pass one found in a span.
+    pub(crate) fn scan_of(&self, span: usize) -> Option<[SpanCrc; 2]> {
+        self.progress().scanned.get(span)?.as_ref().map(|scan| scan.read)
+    }
+
+    /// Takes the decision for pass two.
+    pub(crate) fn decide(&self, decision: Decision) {
+        self.progress().decision = Some(Arc::new(decision));
+    }
+
+    /// The decision, once taken.
+    pub(crate) fn decision(&self) -> Option<Arc<Decision>> {
+        self.progress().decision.clone()
+    }
+
+    /// Takes what pass two made of a span; all of them when it was the last one.
+    pub(crate) fn written(&self, span: usize, written: Written) -> Option<Vec<Written>> {
+        let mut progress = self.progress();
+        if let Some(slot) = progress.written.get_mut(span)
+            && slot.replace(written).is_none()
+        {
+            progress.writes_left -= 1;
+        }
+        if progress.writes_left > 0 {
+            return None;
+        }
+        progress.written.iter_mut().map(Option::take).collect()
+    }
+}
+
+/// Sums over all spans, pieces in order.
+pub(crate) fn add_up<'s>(spans: impl Iterator<Item = &'s Vec<Sums>>) -> Sums {
+    let mut total = Sums::default();
+    for piece in spans.flatten() {
+        total.add(*piece);
+    }
+    total
+}
+
+/// CRC-32 of all spans of one side, in order.
+pub(crate) fn joined_crc(spans: impl Iterator<Item = SpanCrc>) -> SpanCrc {
+    spans.fold(SpanCrc::default(), |all, next| {
+        if all.bytes == 0 {
+            return next;
+        }
+        let joined = crc_fast::checksum_combine(
+            crc_fast::CrcAlgorithm::Crc32IsoHdlc,
+            u64::from(all.crc32),
+            u64::from(next.crc32),
+            next.bytes,
+        );
+        SpanCrc {
+            crc32: u32::try_from(joined).unwrap_or_default(),
+            bytes: all.bytes.saturating_add(next.bytes),
+        }
+    })
+}
+
+/// The coefficients of every child, from the sums over the whole tensor.
+pub(crate) fn decide(plan: &PlannedStorage, method: Method, t: &[f64], sums: Sums) -> Decision {
+    let children = t
+        .iter()
+        .map(|t| {
+            let coefficients = coefficients(method, *t, &sums);
+            let check = may_overflow(plan.dtype, coefficients.s0, coefficients.s1, &sums);
+            ChildDecision { t: *t, coefficients, check }
+        })
+        .collect();
+    Decision { sums, children }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::source::crc32;
+
+    #[test]
+    fn joined_crcs_are_the_crc_of_the_whole() {
+        let part = |bytes: &[u8]| SpanCrc { crc32: crc32(bytes), bytes: bytes.len() as u64 };
+        let joined = joined_crc([part(b"1234"), part(b""), part(b"56789")].into_iter());
+        assert_eq!((joined.crc32, joined.bytes), (0xcbf4_3926, 9));
+    }
+}

@@ -1,0 +1,15 @@
+//! Floor 3: the mathematics and the decisions. No I/O, no torch.
+
+mod options;
+mod pairing;
+mod plan;
+mod slerp;
+mod vocab;
+mod warning;
+
+pub use options::{Extend, MergeOptions, Method, Missing, Tokenizer};
+pub use pairing::{Extension, Side};
+pub use plan::{Action, MergePlan, PlannedShard, PlannedStorage, PlannedTensor, plan};
+pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
+pub use vocab::{Vocab, embedding};
+pub use warning::Warning;

@@ -1,0 +1,118 @@
+//! What the user asked for, resolved: no option is left open after this.
+
+use serde::{Deserialize, Serialize};
+
+use crate::tensor::DType;
+
+/// How two tensors become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Spherical linear interpolation, with lerp for nearly parallel, opposite or zero tensors.
+    Slerp,
+    /// (1 − t)·a + t·b for every tensor.
+    Linear,
+}
+
+/// How the shorter vocabulary is extended: the value of row n−1+i, i = 1..k, of an n-row tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Extend {
+    /// (1 − i/(k+1))·last + i/(k+1)·first, between the short tensor's own edge rows.
+    Gradient,
+    /// The same from the short tensor's last row to the longer tensor's last row.
+    Bridge,
+    /// The longer parent's own row.
+    Inherit,
+    /// The mean of the short tensor's rows.
+    Mean,
+    /// Zeros.
+    Zero,
+    /// Refuse to merge.
+    Error,
+}
+
+/// What becomes of a tensor that one parent lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Missing {
+    /// The child has the primary's tensors.
+    Primary,
+    /// The child has the tensors of both.
+    Union,
+    /// Refuse to merge.
+    Error,
+}
+
+/// Which parent the tokenizer files come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tokenizer {
+    /// The one with the longer vocabulary; at equal size see `checkpoint::tokenizer`.
+    Auto,
+    /// The primary.
+    Primary,
+    /// The secondary.
+    Secondary,
+}
+
+/// Everything that decides what the child is. How fast it is made is the engine's settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergeOptions {
+    /// One child per value, each in 0..=1: 0 is the primary, 1 the secondary.
+    pub t: Vec<f64>,
+    /// slerp or linear.
+    pub method: Method,
+    /// dtype of the child's floating tensors; `None` keeps each tensor's dtype in the primary.
+    #[serde(serialize_with = "dtype_or_keep", deserialize_with = "dtype_from_word")]
+    pub dtype: Option<DType>,
+    /// Largest shard in bytes, by HuggingFace's rule.
+    pub max_shard_bytes: i64,
+    /// Extension of the shorter vocabulary.
+    pub extend: Extend,
+    /// Tensors that one parent lacks.
+    pub missing: Missing,
+    /// Where the tokenizer files come from.
+    pub tokenizer: Tokenizer,
+    /// Merge though a parent holds NaN or Inf, or the child overflows.
+    pub allow_nonfinite: bool,
+    /// Copy the primary's custom `*.py` code into the child.
+    pub copy_code: bool,
+}
+
+impl Default for MergeOptions {
+    /// The defaults of the command line; 5 GB is transformers 4.57.3's default shard size.
+    fn default() -> MergeOptions {
+        MergeOptions {
+            t: vec![0.5],
+            method: Method::Slerp,
+            dtype: None,
+            max_shard_bytes: 5_000_000_000,
+            extend: Extend::Gradient,
+            missing: Missing::Primary,
+            tokenizer: Tokenizer::Auto,
+            allow_nonfinite: false,
+            copy_code: false,
+        }
+    }
+}
+
+#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
+fn dtype_or_keep<S: serde::Serializer>(
+    dtype: &Option<DType>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(dtype.map_or("keep", DType::name))
+}
+
+fn dtype_from_word<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<DType>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    if word == "keep" {
+        return Ok(None);
+    }
+    DType::from_name(&word)
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format!("`{word}` is no dtype")))
+}

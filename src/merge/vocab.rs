@@ -1,0 +1,105 @@
+//! Vocabularies: how many rows each parent has, and which tensors have one row per token.
+
+use serde::Serialize;
+
+use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
+
+/// Ends of the names of input embeddings, most common first.
+const EMBEDDINGS: [&str; 10] = [
+    "embed_tokens.weight",
+    "wte.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "shared.weight",
+    "embedding.weight",
+    "embeddings.weight",
+    "token_embedding.weight",
+    "word_embedding.weight",
+];
+
+/// Ends of the names of output heads, one row per token.
+const HEADS: [&str; 7] = [
+    "lm_head.weight",
+    "lm_head.bias",
+    "embed_out.weight",
+    "embed_out.bias",
+    "output.weight",
+    "decoder.weight",
+    "decoder.bias",
+];
+
+/// Rows of both vocabularies and of the child's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Vocab {
+    /// Rows of the primary's input embedding.
+    pub primary: u64,
+    /// Rows of the secondary's input embedding.
+    pub secondary: u64,
+}
+
+impl Vocab {
+    /// Both vocabularies, or `None` where a parent has no input embedding (a vision model).
+    pub fn of(primary: &Checkpoint, secondary: &Checkpoint) -> Option<Vocab> {
+        Some(Vocab { primary: rows(primary)?, secondary: rows(secondary)? })
+    }
+
+    /// Rows of the child: the longer of the two.
+    pub fn child(&self) -> u64 {
+        self.primary.max(self.secondary)
+    }
+
+    /// Whether one parent must be extended.
+    pub fn differs(&self) -> bool {
+        self.primary != self.secondary
+    }
+}
+
+/// Row count of a parent's input embedding; where none is known by name, the config's vocab_size
+/// if a matrix has that many rows.
+pub fn rows(parent: &Checkpoint) -> Option<u64> {
+    if let Some(embedding) = embedding(&parent.inventory) {
+        return embedding.layout.shape.first().copied();
+    }
+    let vocab_size = parent.config.as_ref()?.facts().vocab_size?;
+    parent
+        .inventory
+        .tensors
+        .iter()
+        .any(|tensor| tensor.layout.shape.len() == 2 && tensor.layout.shape[0] == vocab_size)
+        .then_some(vocab_size)
+}
+
+/// The input embedding of a state dict.
+pub fn embedding(inventory: &Inventory) -> Option<&TensorEntry> {
+    EMBEDDINGS.iter().find_map(|end| {
+        inventory.tensors.iter().find(|tensor| {
+            ends_with_module(&tensor.name, end)
+                && tensor.layout.shape.len() == 2
+                && tensor.dtype.is_floating()
+        })
+    })
+}
+
+/// Whether a name is that of an embedding or an output head: a tensor with one row per token.
+pub fn is_vocab_name(name: &str) -> bool {
+    EMBEDDINGS.iter().chain(&HEADS).any(|end| ends_with_module(name, end))
+}
+
+fn ends_with_module(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embeddings_and_heads_are_known_by_whole_module_names() {
+        assert!(is_vocab_name("model.embed_tokens.weight"));
+        assert!(is_vocab_name("lm_head.weight"));
+        assert!(is_vocab_name("transformer.wte.weight"));
+        assert!(!is_vocab_name("model.layers.0.my_lm_head.weight"));
+        assert!(!is_vocab_name("model.layers.0.mlp.up_proj.weight"));
+    }
+}

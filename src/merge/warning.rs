@@ -1,0 +1,192 @@
+//! Everything a merge warns of, in one place: plans and engine collect them, the cli prints them.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::tensor::{DType, escape};
+
+/// One warning. Each says what was done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Warning {
+    /// A parent without config.json.
+    NoConfig {
+        /// `primary` or `secondary`.
+        parent: &'static str,
+    },
+    /// The configs name different architectures.
+    ModelTypes {
+        /// The primary's model_type.
+        primary: String,
+        /// The secondary's.
+        secondary: String,
+    },
+    /// Tensors that only the primary has; the child has the primary's.
+    OnlyPrimary {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Tensors that only the secondary has.
+    OnlySecondary {
+        /// Their names.
+        names: Vec<String>,
+        /// Whether the child has them (`--missing union`).
+        taken: bool,
+    },
+    /// Pairs of different floating dtypes.
+    DTypes {
+        /// How many pairs.
+        count: usize,
+        /// The first one's name.
+        name: String,
+        /// dtype in the primary, which the child keeps unless told otherwise.
+        primary: DType,
+        /// dtype in the secondary.
+        secondary: DType,
+    },
+    /// Names tied in the primary and not in the secondary.
+    Untied {
+        /// The name that holds the data.
+        first: String,
+        /// The name whose own values in the secondary are not used.
+        other: String,
+    },
+    /// An extension mode needs the longer parent's tensor, which it lacks.
+    ExtendAlone {
+        /// The tensor.
+        name: String,
+    },
+    /// config.json has no vocab_size to set.
+    NoVocabSize {
+        /// The child's rows.
+        rows: u64,
+    },
+    /// A config that needs code files which were not copied.
+    CustomCode,
+    /// Integer or boolean tensors that differ; the primary's were taken.
+    IntegersDiffer {
+        /// The tensor.
+        name: String,
+    },
+    /// Parents that point in opposite directions: a line through zero.
+    Opposite {
+        /// The tensor.
+        name: String,
+        /// cos θ.
+        cos_theta: f64,
+    },
+    /// NaN or Inf that went into the child because it was allowed.
+    NonFinite {
+        /// The tensor.
+        name: String,
+        /// Where: `primary`, `secondary` or `child`.
+        place: &'static str,
+        /// How many elements.
+        count: u64,
+    },
+    /// Files without CRCs: their bytes could not be checked.
+    Unverified {
+        /// How many storages.
+        storages: usize,
+        /// The file's name.
+        file: String,
+    },
+    /// Something a parent's files say of themselves.
+    Note(String),
+}
+
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text =
+        names.iter().take(SHOWN).map(|name| escape(name)).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::NoConfig { parent: "primary" } => {
+                f.write_str("the primary has no config.json, so the child has none; copy one into it before loading it")
+            }
+            Warning::NoConfig { parent } => {
+                write!(f, "the {parent} has no config.json; its architecture was not compared")
+            }
+            Warning::ModelTypes { primary, secondary } => write!(
+                f,
+                "the configs name different model types: `{}` and `{}`; make sure that the parents belong together",
+                escape(primary),
+                escape(secondary)
+            ),
+            Warning::OnlyPrimary { names } => write!(
+                f,
+                "{} tensors only in the primary are copied from it: {}",
+                names.len(),
+                list(names)
+            ),
+            Warning::OnlySecondary { names, taken: true } => write!(
+                f,
+                "{} tensors only in the secondary are copied from it: {}",
+                names.len(),
+                list(names)
+            ),
+            Warning::OnlySecondary { names, taken: false } => write!(
+                f,
+                "{} tensors only in the secondary are left out: {}; give --missing union to keep them",
+                names.len(),
+                list(names)
+            ),
+            Warning::DTypes { count, name, primary, secondary } => write!(
+                f,
+                "{count} pairs differ in dtype, `{}` for one: {primary} in the primary, {secondary} in the secondary; computed in float32 or better",
+                escape(name)
+            ),
+            Warning::Untied { first, other } => write!(
+                f,
+                "`{}` and `{}` are one tensor in the primary and two in the secondary; the child keeps them tied and the secondary's `{}` is not used",
+                escape(first),
+                escape(other),
+                escape(other)
+            ),
+            Warning::ExtendAlone { name } => write!(
+                f,
+                "`{}` is only in the shorter parent, so its new rows are a gradient between its own edge rows",
+                escape(name)
+            ),
+            Warning::NoVocabSize { rows } => write!(
+                f,
+                "config.json has no vocab_size to set; the child has {rows} vocabulary rows"
+            ),
+            Warning::CustomCode => f.write_str(
+                "config.json names custom code (auto_map), which was not copied; give --copy-code if you trust it",
+            ),
+            Warning::IntegersDiffer { name } => write!(
+                f,
+                "`{}` is not floating and differs between the parents; the primary's was copied",
+                escape(name)
+            ),
+            Warning::Opposite { name, cos_theta } => write!(
+                f,
+                "`{}` points in opposite directions in the parents (cos θ = {cos_theta:.4}); merged along a line, it shrinks towards zero",
+                escape(name)
+            ),
+            Warning::NonFinite { name, place, count } => {
+                write!(f, "`{}`: {count} NaN or Inf in the {place} were let through", escape(name))
+            }
+            Warning::Unverified { storages, file } => write!(
+                f,
+                "{storages} storages of `{}` carry no CRC-32, so their bytes could not be checked",
+                escape(file)
+            ),
+            Warning::Note(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Serialize for Warning {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
