@@ -3,3 +3,5 @@
 pub mod config;
 pub mod side_file;
 pub mod split;
+mod token_ids;
+pub mod tokenizer;

@@ -2,4 +2,5 @@
 
 mod emit;
 
-pub use emit::{DataPkl, EmitTensor, data_pkl};
+pub use emit::EmitTensor;
+pub(crate) use emit::data_pkl;

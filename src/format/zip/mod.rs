@@ -5,6 +5,7 @@ mod emit_record;
 mod folder;
 mod serialization_id;
 
-pub use emit::{ArchiveLayout, Piece, StorageSum};
+pub(crate) use emit::ArchiveLayout;
+pub use emit::{Piece, StorageSum};
 pub use folder::top_folder;
-pub use serialization_id::MAX_RECORDS;
+pub(crate) use serialization_id::MAX_RECORDS;
