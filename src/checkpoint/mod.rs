@@ -20,7 +20,7 @@ pub use inventory::{Inventory, StorageEntry, TensorEntry};
 pub use model::Checkpoint;
 pub use output::{check_output, check_room};
 pub use side::Side;
-pub use side_files::SideFiles;
+pub use side_files::{SideFileOptions, SideFiles};
 pub use source::{FileSource, Identity};
 pub use staging::Staging;
 pub use tokenizer::{TokenizerFacts, TokenizerMode};

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::merge::{Extend, Method, Missing, Tokenizer};
+use crate::checkpoint::TokenizerMode;
+use crate::merge::{Extend, Method, Missing};
 use crate::tensor::DType;
 
 /// Exit codes, at the end of `--help`.
@@ -205,12 +206,12 @@ pub(crate) enum TokenizerArg {
     Secondary,
 }
 
-impl From<TokenizerArg> for Tokenizer {
-    fn from(arg: TokenizerArg) -> Tokenizer {
+impl From<TokenizerArg> for TokenizerMode {
+    fn from(arg: TokenizerArg) -> TokenizerMode {
         match arg {
-            TokenizerArg::Auto => Tokenizer::Auto,
-            TokenizerArg::Primary => Tokenizer::Primary,
-            TokenizerArg::Secondary => Tokenizer::Secondary,
+            TokenizerArg::Auto => TokenizerMode::Auto,
+            TokenizerArg::Primary => TokenizerMode::Primary,
+            TokenizerArg::Secondary => TokenizerMode::Secondary,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::engine::MergeReport;
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Action, MergePlan, Side, Warning};
+use crate::merge::{Action, MergePlan, Warning};
 use crate::tensor::{escape, human_bytes};
 
 /// An error with its hint; with `--json` the same fields as one object on stdout.
@@ -85,10 +85,7 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
             Action::CopySecondary => "copy secondary".to_owned(),
         };
         if let Some(extension) = storage.extension {
-            let side = match extension.side {
-                Side::Primary => "primary",
-                Side::Secondary => "secondary",
-            };
+            let side = extension.side.name();
             action.push_str(&format!(", {side} +{} rows", extension.to_rows - extension.from_rows));
         }
         if !std::mem::replace(&mut first[tensor.storage], false) {

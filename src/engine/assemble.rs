@@ -7,14 +7,14 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Checkpoint, ChildLayout, ChildWriter, ShardSpec, SideFiles, check_output, check_room,
+    Checkpoint, ChildLayout, ChildWriter, ShardSpec, SideFileOptions, SideFiles, check_output, check_room,
 };
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::schedule::{Settings, execute};
 use crate::error::{Error, Kind, Result};
 use crate::format::EmitTensor;
-use crate::merge::{MergeOptions, MergePlan, Tokenizer, Warning, plan};
+use crate::merge::{MergeOptions, MergePlan, Warning, plan};
 
 /// What is to be merged into what.
 #[derive(Clone, Debug)]
@@ -78,21 +78,17 @@ pub fn prepare(job: Job) -> Result<Prepared> {
     }
     let primary = Checkpoint::open(&job.primary)?;
     let secondary = Checkpoint::open(&job.secondary)?;
-    let mut plan = plan(&primary, &secondary, &job.options)?;
-    let rows = plan.vocab;
+    let plan = plan(&primary, &secondary, &job.options)?;
     let side_files = SideFiles::gather(
         &primary,
         &secondary,
-        rows.map(|vocab| (vocab.primary, vocab.secondary)),
-        job.options.dtype,
-        match job.options.tokenizer {
-            Tokenizer::Auto => crate::checkpoint::TokenizerMode::Auto,
-            Tokenizer::Primary => crate::checkpoint::TokenizerMode::Primary,
-            Tokenizer::Secondary => crate::checkpoint::TokenizerMode::Secondary,
+        SideFileOptions {
+            rows: plan.vocab.map(|vocab| (vocab.primary, vocab.secondary)),
+            dtype: job.options.dtype,
+            tokenizer: job.options.tokenizer,
+            copy_code: job.options.copy_code,
         },
-        job.options.copy_code,
     )?;
-    plan.warnings.extend(side_files.notes.iter().cloned().map(Warning::Note));
     let layouts = match outputs.as_slice() {
         [] => vec![layout(&plan, Path::new("child"))?],
         several => several.iter().map(|output| layout(&plan, output)).collect::<Result<_>>()?,
@@ -104,12 +100,11 @@ pub fn prepare(job: Job) -> Result<Prepared> {
         let beside = side_files.total_bytes().saturating_mul(n_children);
         check_room(first, all.saturating_add(beside))?;
     }
-    let outputs_then = if job.output.is_some() { outputs } else { Vec::new() };
     Ok(Prepared {
         primary,
         secondary,
         plan,
-        outputs: outputs_then,
+        outputs,
         side_files,
         weight_bytes,
         layouts,

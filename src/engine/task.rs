@@ -3,14 +3,14 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Side};
 use crate::engine::extend::Filler;
 use crate::engine::kernel::{PIECE, may_overflow};
 use crate::engine::source::Source;
 use crate::error::Result;
 use crate::format::StorageSum;
 use crate::merge::{
-    Action, Coefficients, MergeOptions, Method, PlannedStorage, Side, Sums, coefficients,
+    Action, Coefficients, MergeOptions, Method, PlannedStorage, Sums, coefficients,
 };
 
 /// Pieces per span: the unit of work that is handed to a worker (4 M elements).

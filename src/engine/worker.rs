@@ -11,8 +11,9 @@ use crate::engine::kernel::{Kernel, PIECE, computed_kind, count_nonfinite};
 use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, SpanCrc, Task, Written, decide};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind, use_one_thread};
+use crate::checkpoint::Side;
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Action, MergeOptions, Path, Side, Sums};
+use crate::merge::{Action, MergeOptions, Path, Sums};
 
 /// Where a worker writes: the children, by their position in the list of t.
 pub(crate) trait Sink: Sync {

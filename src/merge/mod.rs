@@ -7,8 +7,8 @@ mod slerp;
 mod vocab;
 mod warning;
 
-pub use options::{Extend, MergeOptions, Method, Missing, Tokenizer};
-pub use pairing::{Extension, Side};
+pub use options::{Extend, MergeOptions, Method, Missing};
+pub use pairing::Extension;
 pub use plan::{Action, MergePlan, PlannedShard, PlannedStorage, PlannedTensor, plan};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
 pub use vocab::{Vocab, embedding};

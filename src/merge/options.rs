@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::TokenizerMode;
 use crate::tensor::DType;
 
 /// How two tensors become one.
@@ -44,18 +45,6 @@ pub enum Missing {
     Error,
 }
 
-/// Which parent the tokenizer files come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tokenizer {
-    /// The one with the longer vocabulary; at equal size see `checkpoint::tokenizer`.
-    Auto,
-    /// The primary.
-    Primary,
-    /// The secondary.
-    Secondary,
-}
-
 /// Everything that decides what the child is. How fast it is made is the engine's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MergeOptions {
@@ -73,7 +62,7 @@ pub struct MergeOptions {
     /// Tensors that one parent lacks.
     pub missing: Missing,
     /// Where the tokenizer files come from.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: TokenizerMode,
     /// Merge though a parent holds NaN or Inf, or the child overflows.
     pub allow_nonfinite: bool,
     /// Copy the primary's custom `*.py` code into the child.
@@ -90,7 +79,7 @@ impl Default for MergeOptions {
             max_shard_bytes: 5_000_000_000,
             extend: Extend::Gradient,
             missing: Missing::Primary,
-            tokenizer: Tokenizer::Auto,
+            tokenizer: TokenizerMode::Auto,
             allow_nonfinite: false,
             copy_code: false,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::checkpoint::{Checkpoint, TensorEntry};
+use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::options::{Extend, MergeOptions, Missing};
 use crate::merge::vocab::{Vocab, is_vocab_name};
@@ -11,16 +11,6 @@ use crate::tensor::escape;
 
 /// Mismatches shown in one error; the count of the others follows.
 const SHOWN: usize = 50;
-
-/// Which side of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The first parent, t = 0.
-    Primary,
-    /// The second parent, t = 1.
-    Secondary,
-}
 
 /// The rows by which one side of a tensor is extended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
-use crate::checkpoint::{Checkpoint, TensorEntry};
+use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::options::{MergeOptions, Method};
-use crate::merge::pairing::{Extension, Pair, Side, pair};
+use crate::merge::pairing::{Extension, Pair, pair};
 use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;
 use crate::tensor::{DType, Layout};

@@ -52,11 +52,11 @@ impl EmitTensor {
 
 /// The pickle and what it settles for the records beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataPkl {
+pub(crate) struct DataPkl {
     /// The bytes of `data.pkl`.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Storages in order of first use: record `data/k` holds storage `storage_order[k]`.
-    pub storage_order: Vec<usize>,
+    pub(crate) storage_order: Vec<usize>,
 }
 
 /// Pickles `tensors`, in order, over storages of `storage_bytes` bytes each.
@@ -64,7 +64,10 @@ pub struct DataPkl {
 /// # Errors
 /// Names that repeat or are too long, tensors outside their storage, storages without a tensor or
 /// with two storage classes, more than [`MAX_RECORDS`] tensors.
-pub fn data_pkl(tensors: &[EmitTensor], storage_bytes: &[u64]) -> Result<DataPkl, EmitError> {
+pub(crate) fn data_pkl(
+    tensors: &[EmitTensor],
+    storage_bytes: &[u64],
+) -> Result<DataPkl, EmitError> {
     // It also keeps memo indices (at most 16 per tensor) far below 2^32.
     if tensors.len() > MAX_RECORDS {
         return Err(EmitError::TooMany { count: tensors.len(), limit: MAX_RECORDS });

@@ -9,7 +9,8 @@ mod stack;
 mod text;
 mod value;
 
-pub use emit::{DataPkl, EmitTensor, data_pkl};
+pub use emit::EmitTensor;
+pub(crate) use emit::data_pkl;
 pub(crate) use globals::{Global, Rebuild, StorageClass};
 pub(crate) use machine::{MAX_PICKLE_BYTES, read_pickle};
 pub(crate) use stack::Source;

@@ -11,7 +11,7 @@
 //!
 //! 1. [`ArchiveLayout::new`], allocate [`ArchiveLayout::total_bytes`];
 //! 2. write the [`head_pieces`](ArchiveLayout::head_pieces);
-//! 3. write every storage at its [`storage_offset`](ArchiveLayout::storage_offset), taking its
+//! 3. write every storage at its [offset](ArchiveLayout::storage_offsets), taking its
 //!    CRC-32 and its first bytes;
 //! 4. write the [`tail_pieces`](ArchiveLayout::tail_pieces).
 //!
@@ -64,7 +64,7 @@ impl StorageSum {
 
 /// Every offset of one archive.
 #[derive(Clone, Debug)]
-pub struct ArchiveLayout {
+pub(crate) struct ArchiveLayout {
     folder: String,
     records: Vec<Record>,
     /// Payloads that are known from the start, by record.
@@ -84,7 +84,7 @@ impl ArchiveLayout {
     /// # Errors
     /// A folder of more than about 65,500 bytes, more than [`MAX_RECORDS`] records, a file above
     /// 2^63 - 1 bytes.
-    pub fn new(
+    pub(crate) fn new(
         folder: &str,
         data_pkl: Vec<u8>,
         storage_bytes: &[u64],
@@ -136,32 +136,24 @@ impl ArchiveLayout {
     }
 
     /// Length of the finished file, in bytes.
-    pub fn total_bytes(&self) -> u64 {
+    pub(crate) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
     /// Number of storages.
-    pub fn n_storages(&self) -> usize {
+    pub(crate) fn n_storages(&self) -> usize {
         self.records.len() - N_FIXED
     }
 
-    /// Position of the payload of `data/key`, a multiple of 64; `None` where there is no such key.
-    pub fn storage_offset(&self, key: usize) -> Option<u64> {
-        self.storage_records().nth(key).map(|record| record.payload_offset)
-    }
-
-    /// Positions of all payloads, by key.
-    pub fn storage_offsets(&self) -> impl Iterator<Item = u64> + '_ {
-        self.storage_records().map(|record| record.payload_offset)
-    }
-
-    fn storage_records(&self) -> impl Iterator<Item = &Record> {
-        self.records.iter().skip(FIRST_STORAGE).take(self.n_storages())
+    /// Positions of the payloads of `data/0`, `data/1`, ...: multiples of 64.
+    pub(crate) fn storage_offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        let storages = self.records.iter().skip(FIRST_STORAGE).take(self.n_storages());
+        storages.map(|record| record.payload_offset)
     }
 
     /// What can be written before the data: all local headers, the pickle and the other fixed
     /// records. In file order; neighbours are joined.
-    pub fn head_pieces(&self) -> Vec<Piece> {
+    pub(crate) fn head_pieces(&self) -> Vec<Piece> {
         let mut pieces = Pieces::default();
         for (position, record) in self.records.iter().enumerate() {
             pieces.push(record.header_offset, &record.local_header(&self.folder));
@@ -178,7 +170,7 @@ impl ArchiveLayout {
     ///
     /// # Errors
     /// [`EmitError::ChecksumCount`] unless there is one sum per storage.
-    pub fn tail_pieces(&self, sums: &[StorageSum]) -> Result<Vec<Piece>, EmitError> {
+    pub(crate) fn tail_pieces(&self, sums: &[StorageSum]) -> Result<Vec<Piece>, EmitError> {
         if sums.len() != self.n_storages() {
             let expected = self.n_storages();
             return Err(EmitError::ChecksumCount { expected, found: sums.len() });

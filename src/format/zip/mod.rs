@@ -12,6 +12,7 @@ mod record;
 mod serialization_id;
 
 pub(crate) use archive::{Archive, missing};
-pub use emit::{ArchiveLayout, Piece, StorageSum};
-pub use folder::top_folder;
-pub use serialization_id::MAX_RECORDS;
+pub(crate) use emit::ArchiveLayout;
+pub use emit::{Piece, StorageSum};
+pub(crate) use folder::top_folder;
+pub(crate) use serialization_id::MAX_RECORDS;

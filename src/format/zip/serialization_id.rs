@@ -16,7 +16,7 @@ const GROWTH: [usize; 19] = [
 ];
 
 /// The most records that one archive can have: the last bucket count that we know.
-pub const MAX_RECORDS: usize = 5_967_347;
+pub(crate) const MAX_RECORDS: usize = 5_967_347;
 
 /// `boost::hash_combine` as c10 has it.
 pub(super) fn combine(seed: u64, value: u64) -> u64 {
