@@ -70,8 +70,7 @@ impl ChildLayout {
                 });
                 tensor.storage = index;
             }
-            let sizes: Vec<u64> =
-                storages.iter().map(|storage| storage_bytes[*storage]).collect();
+            let sizes: Vec<u64> = storages.iter().map(|storage| storage_bytes[*storage]).collect();
             let layout = ShardLayout::new(&final_path.to_string_lossy(), &tensors, &sizes)
                 .map_err(|error| {
                     Error::new(Kind::Data, error.to_string()).file(&final_path).caused_by(error)
@@ -167,9 +166,10 @@ impl ChildWriter {
         for (position, shard) in self.layout.shards.iter().enumerate() {
             let own: Vec<StorageSum> =
                 shard.storages.iter().filter_map(|storage| sums.get(*storage).copied()).collect();
-            let tail = shard.layout.tail_pieces(&own).map_err(|error| {
-                Error::new(Kind::Internal, error.to_string()).caused_by(error)
-            })?;
+            let tail = shard
+                .layout
+                .tail_pieces(&own)
+                .map_err(|error| Error::new(Kind::Internal, error.to_string()).caused_by(error))?;
             let file = self.file(position)?;
             self.write_pieces(&file, &shard.file_name, &tail)?;
             self.staging.flush(&file, &shard.file_name)?;
@@ -212,7 +212,11 @@ impl ChildWriter {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
         );
         let error = Error::from_io(Kind::Io, "cannot write the child", &path, error);
-        if full { error.with_hint("free some space and merge again; nothing was left") } else { error }
+        if full {
+            error.with_hint("free some space and merge again; nothing was left")
+        } else {
+            error
+        }
     }
 
     fn file(&self, shard: usize) -> Result<Arc<File>> {
@@ -222,11 +226,9 @@ impl ChildWriter {
         }
         let name = &self.layout.shards[shard].file_name;
         let path = self.staging.dir().join(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| Error::from_io(Kind::Io, "cannot open the child's file", &path, error))?;
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| {
+            Error::from_io(Kind::Io, "cannot open the child's file", &path, error)
+        })?;
         let file = Arc::new(file);
         if open.len() >= OPEN_FILES {
             open.pop_front();

@@ -206,7 +206,11 @@ mod tests {
     #[test]
     fn a_tied_lm_head_at_the_end_of_the_first_shard_goes_to_the_end() {
         let mut inventory = inventory(&[
-            &[("transformer.wte.weight", 0, 9), ("transformer.h.0.w", 1, 3), ("lm_head.weight", 0, 9)],
+            &[
+                ("transformer.wte.weight", 0, 9),
+                ("transformer.h.0.w", 1, 3),
+                ("lm_head.weight", 0, 9),
+            ],
             &[("transformer.h.1.w", 2, 3), ("transformer.ln_f.weight", 3, 1)],
         ]);
         inventory.restore_model_order();

@@ -13,7 +13,7 @@ use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt};
 use crate::tensor::escape;
 
 /// Weight file of an unsharded checkpoint.
-pub const SINGLE_FILE: &str = "pytorch_model.bin";
+const SINGLE_FILE: &str = "pytorch_model.bin";
 
 /// An opened checkpoint: headers, config and the files behind them. No data is loaded.
 #[derive(Debug)]
@@ -115,8 +115,7 @@ impl Checkpoint {
 
     fn open_shards(&mut self, dir: &Path, index_path: &Path) -> Result<()> {
         let bytes = read_bounded(index_path, MAX_INDEX_BYTES)?;
-        let index =
-            Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))?;
+        let index = Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))?;
         let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
         shards.sort_unstable();
         shards.dedup();
@@ -138,20 +137,30 @@ impl Checkpoint {
     /// Other weights beside those that were taken are named, so that nobody merges the wrong ones.
     fn note_other_weights(&mut self, dir: &Path) {
         let taken = &self.files;
-        let others: Vec<String> = [SINGLE_FILE, INDEX_FILE_NAME, "model.safetensors", "model.safetensors.index.json"]
-            .into_iter()
-            .filter(|name| dir.join(name).exists())
-            .filter(|name| !taken.iter().any(|file| file.path() == dir.join(name)))
-            .filter(|name| *name != INDEX_FILE_NAME || taken.iter().any(|file| file.path() == dir.join(SINGLE_FILE)))
-            .map(str::to_owned)
-            .collect();
+        let others: Vec<String> =
+            [SINGLE_FILE, INDEX_FILE_NAME, "model.safetensors", "model.safetensors.index.json"]
+                .into_iter()
+                .filter(|name| dir.join(name).exists())
+                .filter(|name| !taken.iter().any(|file| file.path() == dir.join(name)))
+                .filter(|name| {
+                    *name != INDEX_FILE_NAME
+                        || taken.iter().any(|file| file.path() == dir.join(SINGLE_FILE))
+                })
+                .map(str::to_owned)
+                .collect();
         if !others.is_empty() {
             let used: Vec<String> = taken
                 .iter()
                 .take(3)
-                .map(|file| file.path().file_name().unwrap_or_default().to_string_lossy().into_owned())
+                .map(|file| {
+                    file.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+                })
                 .collect();
-            self.notes.push(format!("{} used; not looked at: {}", used.join(", "), others.join(", ")));
+            self.notes.push(format!(
+                "{} used; not looked at: {}",
+                used.join(", "),
+                others.join(", ")
+            ));
         }
     }
 
@@ -255,14 +264,14 @@ fn check_shard(
                 .expected("each tensor once", "another copy in an earlier shard"));
         }
         if !mapped.contains_key(tensor.name.as_str()) {
-            return Err(Error::new(Kind::Data, "a shard holds a tensor that the index does not map")
-                .file(&index_path.with_file_name(shard))
-                .tensor(&tensor.name)
-                .expected(
-                    format!("an entry in {}", INDEX_FILE_NAME),
-                    "none",
-                )
-                .with_hint("index and shards are from different saves; download both again"));
+            return Err(Error::new(
+                Kind::Data,
+                "a shard holds a tensor that the index does not map",
+            )
+            .file(&index_path.with_file_name(shard))
+            .tensor(&tensor.name)
+            .expected(format!("an entry in {}", INDEX_FILE_NAME), "none")
+            .with_hint("index and shards are from different saves; download both again"));
         }
     }
     Ok(())
@@ -295,9 +304,9 @@ fn check_index(index_path: &Path, index: &Index, checkpoint: &mut Checkpoint) ->
         }
     }
     if elsewhere > 0 {
-        checkpoint
-            .notes
-            .push(format!("the index names the wrong shard for {elsewhere} tensors; found all the same"));
+        checkpoint.notes.push(format!(
+            "the index names the wrong shard for {elsewhere} tensors; found all the same"
+        ));
     }
     Ok(())
 }

@@ -62,8 +62,9 @@ pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result
 /// [`Kind::Output`] with both figures where it has not.
 pub fn check_room(output: &Path, bytes: u64) -> Result<()> {
     let dir = nearest_existing(&parent_of(output));
-    let stat = rustix::fs::statvfs(&dir)
-        .map_err(|error| Error::from_io(Kind::Output, "cannot ask for free space", &dir, error.into()))?;
+    let stat = rustix::fs::statvfs(&dir).map_err(|error| {
+        Error::from_io(Kind::Output, "cannot ask for free space", &dir, error.into())
+    })?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let needed = bytes.saturating_add(bytes / SPARE_DIVISOR);
     if free < needed {
@@ -79,7 +80,7 @@ pub fn check_room(output: &Path, bytes: u64) -> Result<()> {
 }
 
 /// The directory that holds `path`; `.` for a bare name.
-pub fn parent_of(path: &Path) -> PathBuf {
+pub(crate) fn parent_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
@@ -128,7 +129,10 @@ fn check_place(output: &Path, parents: &[&Path]) -> Result<()> {
     let refused = |what: &str, parent: &Path| {
         Err(Error::new(Kind::Output, what)
             .file(output)
-            .expected("a directory apart from both parents", format!("parent `{}`", parent.display()))
+            .expected(
+                "a directory apart from both parents",
+                format!("parent `{}`", parent.display()),
+            )
             .with_hint("give another -o"))
     };
     for parent in parents {
@@ -155,7 +159,12 @@ fn check_place(output: &Path, parents: &[&Path]) -> Result<()> {
 fn check_writable(dir: &Path) -> Result<()> {
     let dir = nearest_existing(dir);
     let refused = |error: rustix::io::Errno| {
-        Err(Error::from_io(Kind::Output, "cannot write into the output's directory", &dir, error.into()))
+        Err(Error::from_io(
+            Kind::Output,
+            "cannot write into the output's directory",
+            &dir,
+            error.into(),
+        ))
     };
     if CString::new(dir.as_os_str().as_encoded_bytes()).is_err() {
         return refused(rustix::io::Errno::INVAL);

@@ -13,7 +13,7 @@ use crate::tensor::human_bytes;
 /// # Errors
 /// [`Kind::Data`] for a directory or device of that name, [`Kind::NoInput`] for a link to nothing or
 /// an unreadable directory.
-pub fn is_present(path: &Path) -> Result<bool> {
+pub(crate) fn is_present(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(true),
         Ok(_) => Err(not_a_file(path)),
@@ -31,7 +31,7 @@ pub fn is_present(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Kind::NoInput`] where it can't be opened, [`Kind::Data`] where it is no regular file or larger,
 /// [`Kind::Io`] where reading fails.
-pub fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     let file = open_regular(path)?;
     let too_large = |found: String| {
         let expected = format!("at most {}", human_bytes(limit_bytes));
@@ -59,7 +59,7 @@ pub fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Those of [`read_bounded`]; [`Kind::Data`] where it is not UTF-8 or begins with a byte order mark.
-pub fn read_text_bounded(path: &Path, limit_bytes: u64) -> Result<String> {
+pub(crate) fn read_text_bounded(path: &Path, limit_bytes: u64) -> Result<String> {
     let text = String::from_utf8(read_bounded(path, limit_bytes)?).map_err(|error| {
         let found = format!("another byte at {}", error.utf8_error().valid_up_to());
         Error::new(Kind::Data, "file is not text").file(path).expected("UTF-8", found)

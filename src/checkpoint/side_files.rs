@@ -97,10 +97,13 @@ impl SideFiles {
         if let (Some(highest), Some((rows_a, rows_b))) = (&facts.highest, options.rows) {
             let rows = rows_a.max(rows_b);
             if highest.id >= rows {
-                return Err(Error::new(Kind::Data, "the tokenizer names rows that the child lacks")
-                    .file(&dir.join(highest.file))
-                    .expected(format!("ids below {rows}"), format!("id {}", highest.id))
-                    .with_hint("give --tokenizer primary or secondary, or mend that tokenizer"));
+                return Err(Error::new(
+                    Kind::Data,
+                    "the tokenizer names rows that the child lacks",
+                )
+                .file(&dir.join(highest.file))
+                .expected(format!("ids below {rows}"), format!("id {}", highest.id))
+                .with_hint("give --tokenizer primary or secondary, or mend that tokenizer"));
             }
         }
         for name in &facts.files {

@@ -36,9 +36,8 @@ pub struct Identity {
 impl Identity {
     fn of(file: &File) -> io::Result<Identity> {
         let meta = file.metadata()?;
-        let nanoseconds = |seconds: i64, rest: i64| {
-            i128::from(seconds) * 1_000_000_000 + i128::from(rest)
-        };
+        let nanoseconds =
+            |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         Ok(Identity {
             device: meta.dev(),
             inode: meta.ino(),
@@ -85,9 +84,8 @@ impl FileSource {
     /// [`Kind::TryAgain`] where it changed.
     pub fn check_unchanged(&self) -> Result<()> {
         let file = open_regular(&self.path)?;
-        let now = Identity::of(&file).map_err(|error| {
-            Error::from_io(Kind::Io, "cannot look at file", &self.path, error)
-        })?;
+        let now = Identity::of(&file)
+            .map_err(|error| Error::from_io(Kind::Io, "cannot look at file", &self.path, error))?;
         if now == self.identity { Ok(()) } else { Err(self.changed(now)) }
     }
 
@@ -164,9 +162,7 @@ fn open_regular(path: &Path) -> Result<File> {
         return Ok(file);
     }
     let found = if meta.is_dir() { "a directory" } else { "a device, pipe or socket" };
-    Err(Error::new(Kind::Data, "not a file to read")
-        .file(path)
-        .expected("a regular file", found))
+    Err(Error::new(Kind::Data, "not a file to read").file(path).expected("a regular file", found))
 }
 
 /// The few files that stay open, most recently opened last.

@@ -161,12 +161,16 @@ impl Staging {
         self.done = true;
         if self.fsync {
             let parent = parent_of(&self.output);
-            let handle = File::open(&parent)
-                .map_err(|error| Error::from_io(Kind::Io, "cannot open directory", &parent, error))?;
+            let handle = File::open(&parent).map_err(|error| {
+                Error::from_io(Kind::Io, "cannot open directory", &parent, error)
+            })?;
             sync_dir(&parent, &handle)?;
         }
         if swapped && let Err(error) = std::fs::remove_dir_all(&self.work) {
-            log::warn!("the child is complete, but the replaced one is left in {}: {error}", self.work.display());
+            log::warn!(
+                "the child is complete, but the replaced one is left in {}: {error}",
+                self.work.display()
+            );
         }
         Ok(())
     }
@@ -174,15 +178,22 @@ impl Staging {
     /// Returns whether an older child now lies in the work directory.
     fn rename(&self, overwrite: bool) -> Result<bool> {
         let failed = |error: rustix::io::Errno| {
-            Error::from_io(Kind::Io, "cannot rename the child to its place", &self.output, error.into())
+            Error::from_io(
+                Kind::Io,
+                "cannot rename the child to its place",
+                &self.output,
+                error.into(),
+            )
         };
         // An empty directory at the output may be replaced by a plain rename.
-        let empty = std::fs::read_dir(&self.output).is_ok_and(|mut entries| entries.next().is_none());
+        let empty =
+            std::fs::read_dir(&self.output).is_ok_and(|mut entries| entries.next().is_none());
         let cwd = rustix::fs::CWD;
         if empty {
             return rustix::fs::rename(&self.work, &self.output).map(|()| false).map_err(failed);
         }
-        match rustix::fs::renameat_with(cwd, &self.work, cwd, &self.output, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(cwd, &self.work, cwd, &self.output, RenameFlags::NOREPLACE)
+        {
             Ok(()) => return Ok(false),
             Err(rustix::io::Errno::EXIST) if overwrite => {}
             Err(rustix::io::Errno::EXIST) => {
@@ -193,7 +204,9 @@ impl Staging {
             }
             // File systems without renameat2 flags.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !self.output.exists() => {
-                return rustix::fs::rename(&self.work, &self.output).map(|()| false).map_err(failed);
+                return rustix::fs::rename(&self.work, &self.output)
+                    .map(|()| false)
+                    .map_err(failed);
             }
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if overwrite => {}
             Err(error) => return Err(failed(error)),

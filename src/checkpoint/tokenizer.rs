@@ -114,7 +114,7 @@ pub enum TokenizerMode {
 
 /// Whose tokenizer files go along, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The parent; `None` where neither has any.
     pub side: Option<Side>,
     /// The reason, in words for the log.
@@ -124,7 +124,7 @@ pub struct Choice {
 /// Chooses by `mode`; `auto` takes the parent with the longer vocabulary (rows of its input
 /// embedding), since only its tokenizer names every row of the child; at equal length the one with a
 /// special_tokens_map.json; else the primary. A parent without tokenizer files gives way.
-pub fn choose(
+pub(crate) fn choose(
     primary: &TokenizerFacts,
     secondary: &TokenizerFacts,
     rows_primary: u64,

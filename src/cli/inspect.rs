@@ -91,8 +91,12 @@ fn text(checkpoint: &Checkpoint) -> String {
         ]);
     }
     let mut text = print::table(&rows);
-    let storage_bytes: u64 =
-        checkpoint.inventory.storages.iter().map(|storage| storage.size_bytes).fold(0, u64::saturating_add);
+    let storage_bytes: u64 = checkpoint
+        .inventory
+        .storages
+        .iter()
+        .map(|storage| storage.size_bytes)
+        .fold(0, u64::saturating_add);
     text.push_str(&format!(
         "\n{} tensors, {elements} elements, {} in {} {}: {}",
         checkpoint.inventory.tensors.len(),

@@ -19,9 +19,8 @@ impl Interrupt {
         for number in [SIGINT, SIGTERM, SIGHUP] {
             // Order matters: the default action is armed by the first signal and taken by the second.
             let armed = signal_hook::flag::register_conditional_default(number, Arc::clone(&again));
-            let stored = usize::try_from(number).map(|value| {
-                signal_hook::flag::register_usize(number, Arc::clone(&signal), value)
-            });
+            let stored = usize::try_from(number)
+                .map(|value| signal_hook::flag::register_usize(number, Arc::clone(&signal), value));
             let second = signal_hook::flag::register(number, Arc::clone(&again));
             if armed.is_err() || second.is_err() || !matches!(stored, Ok(Ok(_))) {
                 log::warn!("cannot listen for signal {number}");

@@ -43,11 +43,8 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
         log::info!("tokenizer: {reason}");
     }
     let interrupted = || interrupt.error();
-    let settings = Settings {
-        threads: threads(args),
-        memory_bytes: args.memory,
-        interrupted: &interrupted,
-    };
+    let settings =
+        Settings { threads: threads(args), memory_bytes: args.memory, interrupted: &interrupted };
     let reporter = progress::reporter(!output.quiet && !output.no_progress);
     let place = place(&prepared);
     let (plan, outcome) = run(prepared, &settings, reporter.as_ref(), started)?;

@@ -52,7 +52,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 /// A result on stdout. A reader that went away (`| head`) is no error.
 pub(crate) fn result(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::new(Kind::Io, "cannot write to stdout").expected("", error.to_string()))
         }
@@ -163,7 +167,12 @@ pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, secon
     if let (Some(smallest), Some(largest)) = (counts.smallest_angle, counts.largest_angle) {
         text.push_str(&format!("; angles {smallest:.2}° to {largest:.2}°"));
     }
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown with one decimal")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "shown with one decimal"
+    )]
     let rate = ((report.bytes_read + report.bytes_written) as f64 / seconds.max(1e-6)) as u64;
     text.push_str(&format!(
         "\n{seconds:.1} s, {} read and {} written, {}/s",

@@ -29,7 +29,12 @@ pub(crate) fn reporter(shown: bool) -> Box<dyn Reporter> {
         }
         return Box::new(Bar(bar));
     }
-    Box::new(Lines(Mutex::new(LineState { done: 0, total: 0, started: Instant::now(), said: Instant::now() })))
+    Box::new(Lines(Mutex::new(LineState {
+        done: 0,
+        total: 0,
+        started: Instant::now(),
+        said: Instant::now(),
+    })))
 }
 
 struct Bar(ProgressBar);
@@ -82,7 +87,12 @@ impl Reporter for Lines {
         if state.said.elapsed() >= LINE_INTERVAL {
             state.said = Instant::now();
             let seconds = state.started.elapsed().as_secs_f64();
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown with one decimal")]
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "shown with one decimal"
+            )]
             let rate = human_bytes((state.done as f64 / seconds.max(0.001)) as u64);
             log::info!(
                 "{} of {} merged, {rate}/s",

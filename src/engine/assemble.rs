@@ -7,7 +7,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Checkpoint, ChildLayout, ChildWriter, ShardSpec, SideFileOptions, SideFiles, check_output, check_room,
+    Checkpoint, ChildLayout, ChildWriter, ShardSpec, SideFileOptions, SideFiles, check_output,
+    check_room,
 };
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
@@ -100,16 +101,7 @@ pub fn prepare(job: Job) -> Result<Prepared> {
         let beside = side_files.total_bytes().saturating_mul(n_children);
         check_room(first, all.saturating_add(beside))?;
     }
-    Ok(Prepared {
-        primary,
-        secondary,
-        plan,
-        outputs,
-        side_files,
-        weight_bytes,
-        layouts,
-        job,
-    })
+    Ok(Prepared { primary, secondary, plan, outputs, side_files, weight_bytes, layouts, job })
 }
 
 /// The children's directories: `{t}` stands for the value of t.

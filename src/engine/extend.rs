@@ -29,7 +29,10 @@ pub(crate) struct Filler {
 #[derive(Debug)]
 enum Values {
     /// (1 − w)·start + w·end with w = i/(k+1), in float32 (float64 for float64 tensors).
-    Between { start: Row, end: Row },
+    Between {
+        start: Row,
+        end: Row,
+    },
     /// The same row again and again.
     Same(Row),
     /// The longer parent's own rows.
@@ -48,8 +51,8 @@ impl Filler {
         long: Option<&Source<'_>>,
     ) -> Result<Filler> {
         let rows = extension.from_rows.max(1);
-        let width = usize::try_from(short.numel / rows)
-            .map_err(|_| torch_error("a row is too large"))?;
+        let width =
+            usize::try_from(short.numel / rows).map_err(|_| torch_error("a row is too large"))?;
         let gradient = || -> Result<Values> {
             Ok(Values::Between { start: row(short, rows - 1, width)?, end: row(short, 0, width)? })
         };
@@ -62,7 +65,10 @@ impl Filler {
             (Extend::Gradient | Extend::Error, _) => gradient()?,
             (Extend::Bridge, Some(long)) => {
                 let last = extension.to_rows.saturating_sub(1);
-                Values::Between { start: row(short, rows - 1, width)?, end: row(long, last, width)? }
+                Values::Between {
+                    start: row(short, rows - 1, width)?,
+                    end: row(long, last, width)?,
+                }
             }
             (Extend::Inherit, Some(_)) => Values::Other,
             (Extend::Bridge | Extend::Inherit, None) => gradient()?,
@@ -93,7 +99,10 @@ impl Filler {
             }
             (Values::Same(row), _) => self.block(start, numel, &|rows| {
                 let row = self.tensor(row)?;
-                row.f_unsqueeze(0).or_torch("take a view")?.f_expand([rows, -1], false).or_torch("expand")
+                row.f_unsqueeze(0)
+                    .or_torch("take a view")?
+                    .f_expand([rows, -1], false)
+                    .or_torch("expand")
             })?,
             (Values::Between { start: from, end }, _) => {
                 let (from, end) = (self.tensor(from)?, self.tensor(end)?);
@@ -164,7 +173,8 @@ fn row(source: &Source<'_>, row: u64, width: usize) -> Result<Row> {
 /// Mean over the rows, summed in float64 and rounded to the kind that rows are computed in.
 fn mean(source: &Source<'_>, rows: u64, width: usize) -> Result<Row> {
     let columns = i64::try_from(width).map_err(|_| torch_error("a row is too large"))?;
-    let mut sum = Tensor::f_zeros([columns], (TorchKind::Double, Device::Cpu)).or_torch("allocate")?;
+    let mut sum =
+        Tensor::f_zeros([columns], (TorchKind::Double, Device::Cpu)).or_torch("allocate")?;
     let at_once = (MEAN_ELEMENTS / width.max(1)).max(1) as u64;
     let mut done = 0;
     while done < rows {

@@ -37,13 +37,7 @@ impl Scratch {
             let elements = i64::try_from(numel).map_err(|_| torch_error("piece is too large"))?;
             Tensor::f_zeros([elements], (kind, Device::Cpu)).or_torch("allocate")
         };
-        Ok(Scratch {
-            kind,
-            a: make(PIECE)?,
-            b: make(PIECE)?,
-            out: make(PIECE)?,
-            factor: make(1)?,
-        })
+        Ok(Scratch { kind, a: make(PIECE)?, b: make(PIECE)?, out: make(PIECE)?, factor: make(1)? })
     }
 
     /// The two sides in the kind that is computed in.
@@ -220,8 +214,25 @@ mod tests {
 
     #[test]
     fn float8_overflow_is_seen() {
-        assert!(may_overflow(DType::Float16, 0.5, 0.5, &Sums { dot: 0.0, a_squared: 1e10, b_squared: 0.0 } ) == false);
-        assert!(may_overflow(DType::Float8E4M3Fn, 1.0, 0.0, &Sums { dot: 0.0, a_squared: 1e6, b_squared: 0.0 }));
-        assert!(may_overflow(DType::Float16, 0.5, 0.5, &Sums { dot: 0.0, a_squared: f64::NAN, b_squared: 0.0 }));
+        assert!(
+            may_overflow(
+                DType::Float16,
+                0.5,
+                0.5,
+                &Sums { dot: 0.0, a_squared: 1e10, b_squared: 0.0 }
+            ) == false
+        );
+        assert!(may_overflow(
+            DType::Float8E4M3Fn,
+            1.0,
+            0.0,
+            &Sums { dot: 0.0, a_squared: 1e6, b_squared: 0.0 }
+        ));
+        assert!(may_overflow(
+            DType::Float16,
+            0.5,
+            0.5,
+            &Sums { dot: 0.0, a_squared: f64::NAN, b_squared: 0.0 }
+        ));
     }
 }

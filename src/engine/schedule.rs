@@ -8,9 +8,7 @@ use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::engine::reporter::Reporter;
 use crate::engine::source::verify_storage;
-use crate::engine::task::{
-    Decision, Finished, Scan, Task, Written, add_up, decide, joined_crc,
-};
+use crate::engine::task::{Decision, Finished, Scan, Task, Written, add_up, decide, joined_crc};
 use crate::engine::torch::use_one_thread;
 use crate::engine::worker::{NONFINITE, Sink, Worker};
 use crate::error::{Error, Kind, Result};
@@ -362,9 +360,8 @@ impl Job<'_> {
                 continue;
             };
             let sums = task.merges().then_some(finished.sums);
-            let path = sums.map(|sums| {
-                crate::merge::coefficients(self.plan.options.method, 0.5, &sums).path
-            });
+            let path = sums
+                .map(|sums| crate::merge::coefficients(self.plan.options.method, 0.5, &sums).path);
             let report = tensor_report(task, sums, path);
             if let (Some(Path::LerpOpposite), Some(cos_theta)) = (path, report.cos_theta)
                 && task.plan.numel > 1
@@ -474,7 +471,10 @@ fn explain(
         Ok(found) => match found.first() {
             Some((path, count, first)) => error
                 .file(path)
-                .expected("finite values", format!("{count} NaN or Inf, the first at element {first}"))
+                .expected(
+                    "finite values",
+                    format!("{count} NaN or Inf, the first at element {first}"),
+                )
                 .with_hint("that parent is broken; --allow-nonfinite merges it all the same"),
             None => error.expected("finite values", "sums beyond float64"),
         },

@@ -46,7 +46,11 @@ impl<'a> Source<'a> {
             .then(|| {
                 let skip = tensor.layout.storage_offset.checked_mul(tensor.dtype.size_bytes())?;
                 // An empty tensor may claim any offset; nothing is read from it.
-                if numel == 0 { Some(storage.file_offset) } else { storage.file_offset.checked_add(skip) }
+                if numel == 0 {
+                    Some(storage.file_offset)
+                } else {
+                    storage.file_offset.checked_add(skip)
+                }
             })
             .flatten();
         if plain && direct.is_none() {
@@ -106,7 +110,8 @@ impl<'a> Source<'a> {
     pub(crate) fn check_crc(&self, found: u32) -> Result<()> {
         match self.storage.crc32 {
             Some(expected) if self.covers_storage() && expected != found => {
-                Err(checksum_error(self.file, self.storage, expected, found).tensor(&self.tensor.name))
+                Err(checksum_error(self.file, self.storage, expected, found)
+                    .tensor(&self.tensor.name))
             }
             _ => Ok(()),
         }
@@ -126,8 +131,9 @@ impl<'a> Source<'a> {
         if self.storage.byte_order == ByteOrder::Big {
             swap(&mut bytes, self.tensor.dtype.swap_bytes());
         }
-        let bytes = gather(&bytes, &self.tensor.layout, self.item_bytes())
-            .ok_or_else(|| Error::new(Kind::Internal, "a view leaves its storage").tensor(&self.tensor.name))?;
+        let bytes = gather(&bytes, &self.tensor.layout, self.item_bytes()).ok_or_else(|| {
+            Error::new(Kind::Internal, "a view leaves its storage").tensor(&self.tensor.name)
+        })?;
         let bytes = Arc::new(bytes);
         *whole = Some(Arc::clone(&bytes));
         Ok(bytes)
@@ -136,10 +142,15 @@ impl<'a> Source<'a> {
     fn load_storage(&self) -> Result<Vec<u8>> {
         let storage = self.storage;
         let bytes = match storage.encoding {
-            Encoding::Deflated { compressed_bytes } => {
-                inflate_exact(self.file, storage.file_offset, compressed_bytes, storage.record_bytes)
-                    .map_err(|error| Error::from_format(self.file.path(), error.tensor(&self.tensor.name)))?
-            }
+            Encoding::Deflated { compressed_bytes } => inflate_exact(
+                self.file,
+                storage.file_offset,
+                compressed_bytes,
+                storage.record_bytes,
+            )
+            .map_err(|error| {
+                Error::from_format(self.file.path(), error.tensor(&self.tensor.name))
+            })?,
             Encoding::Stored => {
                 let length = usize::try_from(storage.record_bytes).map_err(|_| {
                     Error::new(Kind::Resource, "storage does not fit the address space")

@@ -119,8 +119,7 @@ impl<'a> Task<'a> {
                 Side::Secondary => (&mut b, &a),
             };
             if let Some(short) = short {
-                short.filler =
-                    Some(Filler::new(options.extend, extension, short, long.as_ref())?);
+                short.filler = Some(Filler::new(options.extend, extension, short, long.as_ref())?);
             }
         }
         let spans = usize::try_from(plan.numel.div_ceil(SPAN)).unwrap_or(usize::MAX);
@@ -166,9 +165,8 @@ impl<'a> Task<'a> {
 
     /// Bytes of both sides in memory, extended.
     pub(crate) fn kept_bytes(&self) -> u64 {
-        let of = |source: &Source<'_>| {
-            self.plan.numel.saturating_mul(source.tensor.dtype.size_bytes())
-        };
+        let of =
+            |source: &Source<'_>| self.plan.numel.saturating_mul(source.tensor.dtype.size_bytes());
         self.sides().into_iter().flatten().map(of).fold(0, u64::saturating_add)
     }
 

@@ -57,9 +57,7 @@ impl<T> TorchResult<T> for std::result::Result<T, TchError> {
             } else {
                 Kind::Internal
             };
-            Error::new(kind, format!("torch could not {what}"))
-                .expected("", first)
-                .caused_by(error)
+            Error::new(kind, format!("torch could not {what}")).expected("", first).caused_by(error)
         })
     }
 }

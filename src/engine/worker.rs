@@ -6,12 +6,12 @@ use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
 use crc_fast::Digest;
 use tch::Tensor;
 
+use crate::checkpoint::Side;
 use crate::engine::buffer::Buffer;
 use crate::engine::kernel::{Kernel, PIECE, computed_kind, count_nonfinite};
 use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, SpanCrc, Task, Written, decide};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind, use_one_thread};
-use crate::checkpoint::Side;
 use crate::error::{Error, Kind, Result};
 use crate::merge::{Action, MergeOptions, Path, Sums};
 
@@ -191,8 +191,7 @@ impl<'j> Worker<'j> {
             }
         }
         written.read = digests.spans();
-        written.out =
-            out.into_iter().map(|(digest, first)| (span_crc(&digest), first)).collect();
+        written.out = out.into_iter().map(|(digest, first)| (span_crc(&digest), first)).collect();
         Ok(written)
     }
 
@@ -232,7 +231,8 @@ impl<'j> Worker<'j> {
                 self.copy(task, loaded, side, numel)?;
             }
         }
-        let converted = task.sides().into_iter().flatten().any(|s| s.tensor.dtype != task.plan.dtype);
+        let converted =
+            task.sides().into_iter().flatten().any(|s| s.tensor.dtype != task.plan.dtype);
         let check = how.is_some_and(|how| how.check) || (how.is_none() && converted);
         if check && task.plan.dtype.is_floating() {
             let out = self.out.view(0, computed_kind(task.plan.dtype)?, numel)?;
@@ -281,7 +281,8 @@ impl<'j> Worker<'j> {
         let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };
         for lane in order {
             let Some(source) = task.sides()[lane] else { continue };
-            let own = usize::try_from(source.numel.saturating_sub(start)).unwrap_or(numel).min(numel);
+            let own =
+                usize::try_from(source.numel.saturating_sub(start)).unwrap_or(numel).min(numel);
             let range = &loaded.ranges[lane];
             let own_bytes = range.start..range.start + own * source.item_bytes();
             let bytes = &mut self.lanes[lane].bytes_mut()[own_bytes];
@@ -325,7 +326,11 @@ impl<'j> Worker<'j> {
     }
 
     /// Counts NaN and Inf of one side of a tensor, reading it again; the first one's flat index.
-    pub(crate) fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)> {
+    pub(crate) fn count_side(
+        &mut self,
+        task: &Task<'_>,
+        lane: usize,
+    ) -> Result<(u64, Option<u64>)> {
         let span = 0..task.plan.numel;
         let (mut count, mut first) = (0, None);
         for start in pieces(&span) {

@@ -25,7 +25,7 @@ pub struct Extension {
 
 /// A child's tensor before its dtype and place are decided. Indices are into the inventories.
 #[derive(Clone, Debug)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// Name in the child.
     pub name: String,
     /// The primary's tensor.
@@ -43,7 +43,7 @@ pub struct Pair {
 /// # Errors
 /// [`Kind::Data`] with every mismatch: shapes, kinds of dtype, depth, missing names where those are
 /// refused, vocabularies where `--extend error` was given.
-pub fn pair(
+pub(crate) fn pair(
     primary: &Checkpoint,
     secondary: &Checkpoint,
     vocab: Option<Vocab>,
@@ -85,7 +85,8 @@ pub fn pair(
         .enumerate()
         .filter(|(_, tensor)| !ours.contains(tensor.name.as_str()))
         .collect();
-    if options.missing == Missing::Error && !(only_primary.is_empty() && only_secondary.is_empty()) {
+    if options.missing == Missing::Error && !(only_primary.is_empty() && only_secondary.is_empty())
+    {
         return Err(missing_error(primary, secondary, &only_primary, &only_secondary));
     }
     if options.missing == Missing::Union {
@@ -133,16 +134,10 @@ fn fit(
         && rest_a == rest_b
         && a.dtype.is_floating()
     {
-        let (side, shape) = if rows_a < rows_b {
-            (Side::Primary, shape_b)
-        } else {
-            (Side::Secondary, shape_a)
-        };
-        let extension = Extension {
-            side,
-            from_rows: (*rows_a).min(*rows_b),
-            to_rows: (*rows_a).max(*rows_b),
-        };
+        let (side, shape) =
+            if rows_a < rows_b { (Side::Primary, shape_b) } else { (Side::Secondary, shape_a) };
+        let extension =
+            Extension { side, from_rows: (*rows_a).min(*rows_b), to_rows: (*rows_a).max(*rows_b) };
         return Ok((shape.clone(), Some(extension)));
     }
     Err(format!("{}: {shape_a:?} and {shape_b:?}", escape(&a.name)))
@@ -203,7 +198,9 @@ fn shape_error(primary: &Checkpoint, secondary: &Checkpoint, mismatches: &[Strin
                 capped(mismatches)
             ),
         )
-        .with_hint("merge only checkpoints of one architecture and size; nothing is ever cut to fit")
+        .with_hint(
+            "merge only checkpoints of one architecture and size; nothing is ever cut to fit",
+        )
 }
 
 fn missing_error(
@@ -221,7 +218,10 @@ fn missing_error(
     );
     Error::new(Kind::Data, "the parents do not have the same tensors")
         .file(&secondary.path)
-        .expected(format!("the names of `{}`", primary.path.display()), format!("{} others:{}", lines.len(), capped(&lines)))
+        .expected(
+            format!("the names of `{}`", primary.path.display()),
+            format!("{} others:{}", lines.len(), capped(&lines)),
+        )
         .with_hint("--missing primary keeps the primary's tensors, --missing union those of both")
 }
 
@@ -243,7 +243,10 @@ fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
     }
     Err(Error::new(Kind::Data, "the vocabularies differ")
         .file(&primary.path)
-        .expected("equal vocabularies (--extend error)", format!("{} tensors to extend:{}", lines.len(), capped(&lines)))
+        .expected(
+            "equal vocabularies (--extend error)",
+            format!("{} tensors to extend:{}", lines.len(), capped(&lines)),
+        )
         .with_hint("leave --extend at its default to extend the shorter vocabulary"))
 }
 
@@ -265,7 +268,11 @@ fn check_depth(primary: &Checkpoint, secondary: &Checkpoint) -> Result<()> {
         .file(&secondary.path)
         .expected(
             format!("the layers of `{}`", primary.path.display()),
-            format!("{} places that count differently (primary and secondary):{}", lines.len(), capped(&lines)),
+            format!(
+                "{} places that count differently (primary and secondary):{}",
+                lines.len(),
+                capped(&lines)
+            ),
         )
         .with_hint("merge only checkpoints of one architecture and size"))
 }

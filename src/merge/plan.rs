@@ -131,7 +131,9 @@ pub fn plan(
     {
         warnings.push(Warning::NoVocabSize { rows: vocab.child() });
     }
-    if primary.config.as_ref().is_some_and(|config| config.facts().needs_custom_code) && !options.copy_code {
+    if primary.config.as_ref().is_some_and(|config| config.facts().needs_custom_code)
+        && !options.copy_code
+    {
         warnings.push(Warning::CustomCode);
     }
     Ok(MergePlan {
@@ -155,7 +157,8 @@ fn notes(primary: &Checkpoint, secondary: &Checkpoint, warnings: &mut Vec<Warnin
             warnings.push(Warning::Note(format!("{parent}: {note}")));
         }
     }
-    let model_type = |checkpoint: &Checkpoint| checkpoint.config.as_ref()?.facts().model_type.clone();
+    let model_type =
+        |checkpoint: &Checkpoint| checkpoint.config.as_ref()?.facts().model_type.clone();
     if let (Some(a), Some(b)) = (model_type(primary), model_type(secondary))
         && a != b
     {

@@ -57,7 +57,7 @@ impl Vocab {
 
 /// Row count of a parent's input embedding; where none is known by name, the config's vocab_size
 /// if a matrix has that many rows.
-pub fn rows(parent: &Checkpoint) -> Option<u64> {
+pub(crate) fn rows(parent: &Checkpoint) -> Option<u64> {
     if let Some(embedding) = embedding(&parent.inventory) {
         return embedding.layout.shape.first().copied();
     }
@@ -82,7 +82,7 @@ pub fn embedding(inventory: &Inventory) -> Option<&TensorEntry> {
 }
 
 /// Whether a name is that of an embedding or an output head: a tensor with one row per token.
-pub fn is_vocab_name(name: &str) -> bool {
+pub(crate) fn is_vocab_name(name: &str) -> bool {
     EMBEDDINGS.iter().chain(&HEADS).any(|end| ends_with_module(name, end))
 }
 

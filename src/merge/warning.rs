@@ -97,8 +97,7 @@ pub enum Warning {
 
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 5;
-    let mut text =
-        names.iter().take(SHOWN).map(|name| escape(name)).collect::<Vec<_>>().join(", ");
+    let mut text = names.iter().take(SHOWN).map(|name| escape(name)).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
         text.push_str(&format!(" and {} more", names.len() - SHOWN));
     }

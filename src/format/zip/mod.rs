@@ -14,5 +14,5 @@ mod serialization_id;
 pub(crate) use archive::{Archive, missing};
 pub(crate) use emit::ArchiveLayout;
 pub use emit::{Piece, StorageSum};
-pub(crate) use folder::top_folder;
+pub use folder::top_folder;
 pub(crate) use serialization_id::MAX_RECORDS;
