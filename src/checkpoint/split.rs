@@ -141,6 +141,8 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{EmitTensor, Piece, ShardLayout, StorageSum, index_text};
+    use crate::tensor::DType;
 
     /// Splits tensors given as (storage, bytes).
     fn shards(tensors: &[(usize, u64)], max_bytes: i64) -> Vec<Vec<usize>> {
@@ -246,5 +248,102 @@ mod tests {
         );
         assert_eq!(shard_file_names(100_000)[0], "pytorch_model-00001-of-100000.bin");
         assert!(shard_file_names(0).is_empty());
+    }
+
+    /// Storages of the golden files in `tests/data/format-writer`, whose README has the script.
+    fn golden_storages() -> Vec<Vec<u8>> {
+        let f32_bits = |value: u8| f32::from(value).to_bits();
+        // Whole numbers are exact in all three formats.
+        let f16 = |value: u8| match value {
+            0 => 0,
+            _ => ((f32_bits(value) - (112 << 23)) >> 13) as u16,
+        };
+        vec![
+            (0..10u8).flat_map(|value| f32::from(value).to_le_bytes()).collect(),
+            (0..60u8).flat_map(|value| ((f32_bits(value) >> 16) as u16).to_le_bytes()).collect(),
+            Vec::new(),
+            7i64.to_le_bytes().to_vec(),
+            vec![1, 0],
+            (0..60).collect(),
+            Vec::new(),
+            (0..20u8).flat_map(|value| f16(value).to_le_bytes()).collect(),
+        ]
+    }
+
+    fn golden_tensors() -> Vec<EmitTensor> {
+        let mut tensors = vec![
+            EmitTensor::contiguous("embed", DType::Float32, &[10], 0),
+            EmitTensor::contiguous("huge", DType::BFloat16, &[4, 15], 1),
+            EmitTensor::contiguous("é.empty", DType::Float32, &[0, 3], 2),
+            EmitTensor::contiguous("scale", DType::Int64, &[], 3),
+            EmitTensor::contiguous("mask", DType::Bool, &[2], 4),
+            EmitTensor::contiguous("q", DType::Float8E4M3Fn, &[3, 2, 2, 5], 5),
+            EmitTensor::contiguous("empty", DType::Int64, &[0], 6),
+            EmitTensor::contiguous("head", DType::Float32, &[10], 0),
+            EmitTensor::contiguous("slice", DType::Float16, &[4], 7),
+        ];
+        tensors[8].layout.storage_offset = 5;
+        tensors
+    }
+
+    fn golden_file(name: &str) -> Vec<u8> {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-writer");
+        std::fs::read(std::path::Path::new(directory).join(name)).expect("a golden file")
+    }
+
+    /// One file of the tensors at `members`, in memory.
+    fn shard_bytes(name: &str, members: &[usize], tensors: &[EmitTensor]) -> Vec<u8> {
+        let all = golden_storages();
+        let mut used: Vec<usize> = Vec::new();
+        let mut shard: Vec<EmitTensor> =
+            members.iter().map(|position| tensors[*position].clone()).collect();
+        for tensor in &mut shard {
+            let local = used.iter().position(|storage| *storage == tensor.storage);
+            let local = local.unwrap_or_else(|| {
+                used.push(tensor.storage);
+                used.len() - 1
+            });
+            tensor.storage = local;
+        }
+        let sizes: Vec<u64> = used.iter().map(|storage| all[*storage].len() as u64).collect();
+        let layout = ShardLayout::new(name, &shard, &sizes).expect("valid");
+        let sums: Vec<StorageSum> =
+            used.iter().map(|storage| StorageSum::of(&all[*storage])).collect();
+        let mut pieces = layout.head_pieces();
+        pieces.extend(layout.tail_pieces(&sums).expect("one sum per storage"));
+        pieces.extend(used.iter().enumerate().map(|(local, storage)| Piece {
+            offset: layout.storage_offset(local).expect("valid"),
+            bytes: all[*storage].clone(),
+        }));
+        let mut out = vec![0; layout.total_bytes() as usize];
+        for piece in pieces {
+            let start = piece.offset as usize;
+            out[start..start + piece.bytes.len()].copy_from_slice(&piece.bytes);
+        }
+        out
+    }
+
+    #[test]
+    fn a_state_dict_becomes_the_files_and_the_index_that_transformers_wrote() {
+        let tensors = golden_tensors();
+        let sizes: Vec<u64> = golden_storages().iter().map(|bytes| bytes.len() as u64).collect();
+        let members: Vec<SplitTensor> = tensors
+            .iter()
+            .map(|tensor| SplitTensor {
+                storage: tensor.storage,
+                storage_bytes: sizes[tensor.storage],
+            })
+            .collect();
+        let result = split(&members, 100);
+        let names = shard_file_names(result.shards.len());
+        for (name, members) in names.iter().zip(&result.shards) {
+            assert!(shard_bytes(name, members, &tensors) == golden_file(name), "{name}");
+        }
+        let weight_map = result
+            .assignments()
+            .map(|(position, shard)| (tensors[position].name.as_str(), names[shard].as_str()));
+        // 272 parameters are those of the model through which the state dict was saved.
+        let index = index_text(272, result.total_bytes, weight_map);
+        assert_eq!(index.as_bytes(), golden_file(INDEX_FILE_NAME));
     }
 }

@@ -22,6 +22,8 @@ use crate::format::EmitError;
 use crate::format::zip::MAX_RECORDS;
 use crate::tensor::{DType, Layout};
 
+use super::emit_storages::Storages;
+
 /// Items of one `SETITEMS`, as in CPython's `BATCHSIZE`.
 const BATCH: usize = 1000;
 
@@ -98,62 +100,6 @@ pub(crate) fn data_pkl(
     }
     pickle.op(b".");
     Ok(DataPkl { bytes: pickle.out, storage_order: storages.finish()? })
-}
-
-/// Numbers the storages in order of first use and checks the tensors against them.
-struct Storages<'a> {
-    size_bytes: &'a [u64],
-    /// Per storage: its key and the dtype of its first tensor.
-    seen: Vec<Option<(usize, DType)>>,
-    order: Vec<usize>,
-}
-
-impl<'a> Storages<'a> {
-    fn new(size_bytes: &'a [u64]) -> Storages<'a> {
-        Storages { size_bytes, seen: vec![None; size_bytes.len()], order: Vec::new() }
-    }
-
-    /// Key and size in bytes of the tensor's storage.
-    fn enter(&mut self, tensor: &EmitTensor) -> Result<(usize, u64), EmitError> {
-        let name = || tensor.name.clone();
-        let storage = tensor.storage;
-        let (Some(&bytes), Some(seen)) = (self.size_bytes.get(storage), self.seen.get_mut(storage))
-        else {
-            let count = self.size_bytes.len();
-            return Err(EmitError::UnknownStorage { name: name(), storage, count });
-        };
-        let layout = &tensor.layout;
-        if layout.shape.len() != layout.stride.len() {
-            return Err(EmitError::RankMismatch { name: name() });
-        }
-        let end_bytes = layout.end().and_then(|end| end.checked_mul(tensor.dtype.size_bytes()));
-        if end_bytes.is_none_or(|end| end > bytes) {
-            return Err(EmitError::OutsideStorage { name: name(), storage_bytes: bytes });
-        }
-        if let Some((key, first)) = *seen {
-            // torch compares storages by address, and those of 0 bytes have none.
-            if bytes > 0 && saved_as(first) != saved_as(tensor.dtype) {
-                return Err(EmitError::TwoDTypes { name: name(), first, second: tensor.dtype });
-            }
-            return Ok((key, bytes));
-        }
-        let key = self.order.len();
-        *seen = Some((key, tensor.dtype));
-        self.order.push(storage);
-        Ok((key, bytes))
-    }
-
-    fn finish(self) -> Result<Vec<usize>, EmitError> {
-        match self.seen.iter().position(Option::is_none) {
-            Some(storage) => Err(EmitError::UnusedStorage { storage }),
-            None => Ok(self.order),
-        }
-    }
-}
-
-/// The dtype that torch compares when two tensors share a storage: untyped storages count as uint8.
-fn saved_as(dtype: DType) -> DType {
-    if dtype.storage_class().is_some() { dtype } else { DType::UInt8 }
 }
 
 /// Python objects that are written once and referred to afterwards.
@@ -359,71 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn storages_are_numbered_by_first_use() {
-        let tensors = [
-            EmitTensor::contiguous("a", DType::Float32, &[1], 2),
-            EmitTensor::contiguous("b", DType::Float32, &[1], 0),
-            EmitTensor::contiguous("c", DType::Float32, &[1], 2),
-            EmitTensor::contiguous("d", DType::Float32, &[1], 1),
-        ];
-        let pickle = data_pkl(&tensors, &[4, 4, 4]).expect("valid");
-        assert_eq!(pickle.storage_order, [2, 0, 1]);
-    }
-
-    #[test]
-    fn tensors_that_do_not_fit_their_storage_are_refused() {
-        let tensor =
-            |shape: &[u64], storage| EmitTensor::contiguous("a", DType::Float32, shape, storage);
-        let refused = |tensors: &[EmitTensor], sizes: &[u64]| data_pkl(tensors, sizes).err();
-        assert_eq!(
-            refused(&[tensor(&[2], 0)], &[7]),
-            Some(EmitError::OutsideStorage { name: "a".into(), storage_bytes: 7 })
-        );
-        assert_eq!(
-            refused(&[tensor(&[1 << 62, 16], 0)], &[7]),
-            Some(EmitError::OutsideStorage { name: "a".into(), storage_bytes: 7 })
-        );
-        assert_eq!(
-            refused(&[tensor(&[1], 3)], &[4]),
-            Some(EmitError::UnknownStorage { name: "a".into(), storage: 3, count: 1 })
-        );
-        assert_eq!(
-            refused(&[tensor(&[1], 0)], &[4, 4]),
-            Some(EmitError::UnusedStorage { storage: 1 })
-        );
-        let mut bad = tensor(&[1], 0);
-        bad.layout.stride.push(1);
-        assert_eq!(refused(&[bad], &[4]), Some(EmitError::RankMismatch { name: "a".into() }));
-    }
-
-    #[test]
     fn a_repeated_name_is_refused() {
         let tensor = EmitTensor::contiguous("a", DType::Float32, &[1], 0);
         assert_eq!(
             data_pkl(&[tensor.clone(), tensor], &[4]).err(),
             Some(EmitError::DuplicateName { name: "a".into() })
         );
-    }
-
-    #[test]
-    fn one_storage_under_two_storage_classes_is_refused_as_torch_does() {
-        let pair = |first, second| {
-            data_pkl(
-                &[
-                    EmitTensor::contiguous("a", first, &[1], 0),
-                    EmitTensor::contiguous("b", second, &[1], 0),
-                ],
-                &[4],
-            )
-        };
-        assert_eq!(
-            pair(DType::Float32, DType::Int32).err(),
-            Some(EmitError::TwoDTypes {
-                name: "b".into(),
-                first: DType::Float32,
-                second: DType::Int32
-            })
-        );
-        assert!(pair(DType::Float8E4M3Fn, DType::Float8E5M2).is_ok());
     }
 }

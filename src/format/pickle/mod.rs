@@ -1,6 +1,7 @@
 //! Pickles as torch writes them: reading without running, and writing `data.pkl`.
 
 mod emit;
+mod emit_storages;
 mod globals;
 mod machine;
 mod objects;
