@@ -16,6 +16,9 @@ mod sniff;
 mod state_dict;
 mod zip;
 
+#[cfg(test)]
+mod reader_tests;
+
 pub use error::{FormatError, Rule};
 pub use inflate::inflate_exact;
 pub use load::read_state_dict;

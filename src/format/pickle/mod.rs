@@ -9,6 +9,6 @@ mod text;
 mod value;
 
 pub(crate) use globals::{Global, Rebuild, StorageClass};
-pub(crate) use machine::{MAX_PICKLE_BYTES, read_pickle};
+pub(crate) use machine::{MAX_PICKLE_BYTES, Refusal, read_pickle};
 pub(crate) use stack::Source;
 pub(crate) use value::{Pickle, Ref, Value};

@@ -37,6 +37,8 @@ pub(super) struct Machine<'a> {
     pub(super) at: usize,
     pub(super) stack: Vec<Ref>,
     pushes: usize,
+    /// Whether bytes were missing that there are, but that are not at hand.
+    pub(super) starved: bool,
     pub(super) marks: Vec<usize>,
     pub(super) memo: HashMap<u32, Ref>,
     pub(super) arena: Arena,
@@ -65,6 +67,7 @@ impl<'a> Machine<'a> {
             at: 0,
             stack: Vec::new(),
             pushes: 0,
+            starved: false,
             marks: Vec::new(),
             memo: HashMap::new(),
             arena,
@@ -224,12 +227,10 @@ impl<'a> Machine<'a> {
     }
 
     /// More bytes are needed: there are some that are not at hand, or there are none.
-    pub(super) fn too_long(&self, needed: u64, left: u64) -> FormatError {
-        let at_hand = self.source.bytes.len() as u64;
-        let more = at_hand < self.source.total && needed <= left;
-        let rule = if more { Rule::Truncated } else { Rule::Pickle };
+    pub(super) fn too_long(&mut self, needed: u64, left: u64) -> FormatError {
+        self.starved = (self.source.bytes.len() as u64) < self.source.total && needed <= left;
         let expected = format!("{} more bytes", needed.max(1));
-        self.error(rule, expected, format!("{left} left"))
+        self.error(Rule::Truncated, expected, format!("{left} left"))
     }
 
     pub(super) fn forbidden(&self, module: &[u8], name: &[u8]) -> FormatError {
