@@ -110,13 +110,12 @@ fn a_changed_byte_is_refused_or_changes_nothing() {
         let good = format!("{:?}", read(file).expect(name));
         let mut changed = file.to_vec();
         for position in 0..changed.len() {
-            for change in [0x01, 0x80] {
-                changed[position] ^= change;
-                if let Ok(state_dict) = read(&changed) {
-                    assert_eq!(format!("{state_dict:?}"), good, "{name}, byte {position}");
-                }
-                changed[position] ^= change;
+            let change = 1 << (position % 8);
+            changed[position] ^= change;
+            if let Ok(state_dict) = read(&changed) {
+                assert_eq!(format!("{state_dict:?}"), good, "{name}, byte {position}");
             }
+            changed[position] ^= change;
         }
     }
 }
