@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::error::{FormatError, Rule};
 use super::load::collect;
-use super::pickle::{MAX_PICKLE_BYTES, Pickle, Source, Value, read_pickle};
+use super::pickle::{MAX_PICKLE_BYTES, Pickle, Refusal, Source, Value, read_pickle};
 use super::read_at::ReadAt;
 use super::rebuild::{Mention, Record, key_text, mention};
 use super::state_dict::{ByteOrder, Container, Encoding, StateDict};
@@ -83,17 +83,16 @@ fn with_pickle<T>(
                 let end = start.saturating_add(pickle.length() as u64);
                 return Ok((read(&pickle)?, end));
             }
-            Err(error) if error.rule == Rule::Truncated && wanted < most => {
+            Err(refusal) if refusal.more_would_help && wanted < most => {
                 wanted = wanted.saturating_mul(4).min(most);
             }
-            Err(error) if error.rule == Rule::Truncated => {
+            Err(Refusal { error, more_would_help: true }) => {
                 return Err(FormatError { rule: Rule::PickleLimit, ..error });
             }
-            // The pickles reach to the file's end only where it was cut.
-            Err(error) if error.rule == Rule::Pickle && most == 0 => {
-                return Err(FormatError { rule: Rule::Truncated, ..error });
+            Err(Refusal { error, .. }) if error.rule == Rule::Truncated => {
+                return Err(error.hint("the file is cut short; download or copy it again"));
             }
-            Err(error) => return Err(error),
+            Err(Refusal { error, .. }) => return Err(error),
         }
     }
 }

@@ -34,7 +34,12 @@ fn read_zip(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
     let byte_order = archive.byte_order(source)?;
     let bytes = archive.pickle(source)?;
     let total = bytes.len() as u64;
-    let pickle = read_pickle(Source { bytes: &bytes, total, base: 0, what: "data.pkl" })?;
+    let pickle = read_pickle(Source { bytes: &bytes, total, base: 0, what: "data.pkl" });
+    let pickle = pickle.map_err(|refusal| match refusal.error.rule {
+        // The file is whole: its directory says so.
+        Rule::Truncated => FormatError { rule: Rule::Pickle, ..refusal.error },
+        _ => refusal.error,
+    })?;
     let locate = |mention: &Mention| {
         let name = format!("data/{}", mention.key);
         let entry = archive.record(&name).ok_or_else(|| missing(&name))?;
@@ -109,7 +114,8 @@ fn choose<'p>(pickle: &'p Pickle<'_>) -> Result<Choice<'p>, FormatError> {
     let mut found = nested(&|name| NESTS.contains(&name));
     if found.is_empty() {
         // Averaged weights are taken only where there are no others.
-        found = nested(&|name| name.to_lowercase().contains("ema"));
+        let separator = |c: char| !c.is_ascii_alphanumeric();
+        found = nested(&|name| name.split(separator).any(|part| part.eq_ignore_ascii_case("ema")));
     }
     match found.as_slice() {
         [(nest, value)] => {

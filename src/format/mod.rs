@@ -21,6 +21,9 @@ mod sniff;
 mod state_dict;
 mod zip;
 
+#[cfg(test)]
+mod reader_tests;
+
 pub use archive::ShardLayout;
 pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};

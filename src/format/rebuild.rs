@@ -176,7 +176,7 @@ impl Rebuilder<'_> {
                 }
                 (Global::Rebuild(function), items) => {
                     let found = format!("{} arguments", items.len());
-                    let what = format!("call of `{function:?}`");
+                    let what = format!("call of `{}`", function.name());
                     return Err(FormatError::new(Rule::Pickle, what, "torch's arguments", found));
                 }
                 _ => return Err(self.unsupported(value)),

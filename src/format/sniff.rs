@@ -69,10 +69,11 @@ pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
     if proto || magic {
         return Ok(Kind::Pickle);
     }
-    Err(name_it(&head, length))
+    Err(name_it(source, &head))
 }
 
-fn name_it(head: &[u8], length: u64) -> FormatError {
+fn name_it(source: &dyn ReadAt, head: &[u8]) -> FormatError {
+    let length = source.len();
     if let Some((_, kind, advice)) = SIGNATURES.iter().find(|row| head.starts_with(row.0)) {
         return wrong(kind, advice);
     }
@@ -87,6 +88,9 @@ fn name_it(head: &[u8], length: u64) -> FormatError {
     }
     if head.iter().all(|byte| *byte == 0) {
         return wrong("zeros", "the download was interrupted; download the file again");
+    }
+    if ends_as_zip(source) {
+        return wrong("a zip archive behind other bytes", "remove what is in front of it");
     }
     if let Some(text) = text(head) {
         let start = text.trim_start_matches('\u{feff}').trim_start();
@@ -104,6 +108,14 @@ fn name_it(head: &[u8], length: u64) -> FormatError {
 
 fn wrong(kind: &str, advice: &str) -> FormatError {
     FormatError::new(Rule::WrongKind, "file", "a torch checkpoint", kind).hint(advice)
+}
+
+/// Whether the last bytes hold a zip archive's end record.
+fn ends_as_zip(source: &dyn ReadAt) -> bool {
+    let start = source.len().saturating_sub(HEAD_BYTES);
+    let mut tail = vec![0; usize::try_from(source.len().min(HEAD_BYTES)).unwrap_or(0)];
+    let read = source.read_exact_at(start, &mut tail);
+    read.is_ok() && tail.windows(4).any(|four| four == b"PK\x05\x06")
 }
 
 /// Eight bytes of length, then a JSON object of that length.

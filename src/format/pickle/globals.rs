@@ -227,8 +227,23 @@ impl fmt::Display for Global {
             Global::Parameter => f.write_str("Parameter"),
             Global::DType(dtype) => write!(f, "torch.{dtype}"),
             Global::Storage(class) => write!(f, "{class}"),
-            Global::Rebuild(function) => write!(f, "{function:?}"),
+            Global::Rebuild(function) => f.write_str(function.name()),
             Global::OtherTensor(name) | Global::Opaque(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+impl Rebuild {
+    /// torch's name of the function.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Rebuild::Tensor => "_rebuild_tensor",
+            Rebuild::TensorV2 => "_rebuild_tensor_v2",
+            Rebuild::TensorV3 => "_rebuild_tensor_v3",
+            Rebuild::Parameter => "_rebuild_parameter",
+            Rebuild::ParameterWithState => "_rebuild_parameter_with_state",
+            Rebuild::FromTypeV2 => "_rebuild_from_type_v2",
+            Rebuild::DeviceFromCpu => "_rebuild_device_tensor_from_cpu_tensor",
         }
     }
 }

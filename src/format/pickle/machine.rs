@@ -7,7 +7,7 @@
 use super::opcode::Opcode;
 use super::stack::{EMPTY_TUPLE, FALSE, MAX_DEPTH, Machine, NONE, Source, TRUE};
 use super::text;
-use super::value::{Atom, Dict, Pickle, Span, Value};
+use super::value::{Atom, Dict, Pickle, Ref, Span, Value};
 use crate::format::error::FormatError;
 use crate::tensor::escape;
 
@@ -17,16 +17,32 @@ pub(crate) const MAX_PICKLE_BYTES: u64 = 1 << 30;
 /// Reads the pickle at the start of `source.bytes`. Bytes after its `STOP` are not looked at.
 ///
 /// # Errors
-/// `Rule::Truncated` where more bytes are needed than are at hand but not more than there are in
-/// all; `Rule::Pickle` for a broken pickle, `Rule::PickleLimit` for one above the bounds,
-/// `Rule::ForbiddenGlobal` for a name that torch's list lacks, `Rule::Unsupported` for objects
-/// with a state of their own. All carry the byte position of the opcode.
-pub(crate) fn read_pickle(source: Source<'_>) -> Result<Pickle<'_>, FormatError> {
-    Machine::new(source).run()
+/// `Rule::Truncated` where the bytes end first, `Rule::Pickle` for a broken pickle,
+/// `Rule::PickleLimit` for one above the bounds, `Rule::ForbiddenGlobal` for a name that torch's
+/// list lacks, `Rule::Unsupported` for objects with a state of their own. All carry the byte
+/// position of the opcode.
+pub(crate) fn read_pickle(source: Source<'_>) -> Result<Pickle<'_>, Refusal> {
+    let mut machine = Machine::new(source);
+    match machine.run() {
+        Ok(root) => {
+            let length = machine.cursor.position();
+            Ok(Pickle { bytes: source.bytes, arena: machine.arena, root, length })
+        }
+        Err(error) => Err(Refusal { error, more_would_help: machine.starved }),
+    }
 }
 
-impl<'a> Machine<'a> {
-    fn run(mut self) -> Result<Pickle<'a>, FormatError> {
+/// Why a pickle was not read.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The error.
+    pub(crate) error: FormatError,
+    /// Whether only bytes were missing that there are, but that were not at hand.
+    pub(crate) more_would_help: bool,
+}
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<Ref, FormatError> {
         loop {
             self.at = self.cursor.position();
             if self.at as u64 >= MAX_PICKLE_BYTES {
@@ -46,8 +62,7 @@ impl<'a> Machine<'a> {
             let found = format!("{} more below it", self.stack.len());
             return Err(self.broken("one value at the end", found));
         }
-        let length = self.cursor.position();
-        Ok(Pickle { bytes: self.source.bytes, arena: self.arena, root, length })
+        Ok(root)
     }
 
     fn step(&mut self, opcode: Opcode) -> Result<(), FormatError> {

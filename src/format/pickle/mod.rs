@@ -13,6 +13,6 @@ mod value;
 pub use emit::EmitTensor;
 pub(crate) use emit::data_pkl;
 pub(crate) use globals::{Global, Rebuild, StorageClass};
-pub(crate) use machine::{MAX_PICKLE_BYTES, read_pickle};
+pub(crate) use machine::{MAX_PICKLE_BYTES, Refusal, read_pickle};
 pub(crate) use stack::Source;
 pub(crate) use value::{Pickle, Ref, Value};

@@ -85,13 +85,13 @@ impl Machine<'_> {
             }
         };
         if matches!(opcode, Opcode::Get | Opcode::BinGet | Opcode::LongBinGet) {
-            return match self.memo.get(&slot).copied() {
+            return match self.memo.get(slot) {
                 Some(reference) => self.push_ref(reference),
                 None => Err(self.broken("a memo slot that was set", format!("slot {slot}"))),
             };
         }
         let top = self.top()?;
-        self.memo.insert(slot, top);
+        self.memo.set(slot, top);
         if self.memo.len() > MAX_VALUES {
             return Err(self.limit(format!("at most {MAX_VALUES} memo slots"), "more"));
         }

@@ -10,11 +10,45 @@ use crate::tensor::escape;
 /// Deepest nesting of containers and of marks. State dicts with optimizer states use about ten.
 pub(super) const MAX_DEPTH: u8 = 64;
 
-/// Most values of one pickle: about 1.5 million tensors, at 17 bytes a value.
-pub(super) const MAX_VALUES: usize = 1 << 25;
+/// Most values of one pickle: about a million tensors, at 17 bytes a value.
+pub(super) const MAX_VALUES: usize = 1 << 24;
 
 /// Most pushes of one pickle: memo references make no value, but take room in containers.
-const MAX_PUSHES: usize = 1 << 27;
+const MAX_PUSHES: usize = 1 << 26;
+
+/// What `PUT` keeps: picklers count slots from 0 up, but any number is legal.
+#[derive(Debug, Default)]
+pub(super) struct Memo {
+    /// Slots 0 to its length.
+    dense: Vec<Ref>,
+    /// Slots that came out of turn.
+    sparse: HashMap<u32, Ref>,
+}
+
+impl Memo {
+    /// Slots that are set.
+    pub(super) fn len(&self) -> usize {
+        self.dense.len().saturating_add(self.sparse.len())
+    }
+
+    /// The value of a slot, where it is set.
+    pub(super) fn get(&self, slot: u32) -> Option<Ref> {
+        let dense = self.dense.get(slot as usize).copied();
+        // Pickles without odd slots never look into the map.
+        if self.sparse.is_empty() { dense } else { self.sparse.get(&slot).copied().or(dense) }
+    }
+
+    /// Sets a slot.
+    pub(super) fn set(&mut self, slot: u32, value: Ref) {
+        if let Some(old) = self.dense.get_mut(slot as usize) {
+            *old = value;
+        } else if slot as usize == self.dense.len() && self.sparse.is_empty() {
+            self.dense.push(value);
+        } else {
+            self.sparse.insert(slot, value);
+        }
+    }
+}
 
 /// The bytes of a pickle and where they come from.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +71,10 @@ pub(super) struct Machine<'a> {
     pub(super) at: usize,
     pub(super) stack: Vec<Ref>,
     pushes: usize,
+    /// Whether bytes were missing that there are, but that are not at hand.
+    pub(super) starved: bool,
     pub(super) marks: Vec<usize>,
-    pub(super) memo: HashMap<u32, Ref>,
+    pub(super) memo: Memo,
     pub(super) arena: Arena,
 }
 
@@ -65,8 +101,9 @@ impl<'a> Machine<'a> {
             at: 0,
             stack: Vec::new(),
             pushes: 0,
+            starved: false,
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo: Memo::default(),
             arena,
         }
     }
@@ -224,12 +261,10 @@ impl<'a> Machine<'a> {
     }
 
     /// More bytes are needed: there are some that are not at hand, or there are none.
-    pub(super) fn too_long(&self, needed: u64, left: u64) -> FormatError {
-        let at_hand = self.source.bytes.len() as u64;
-        let more = at_hand < self.source.total && needed <= left;
-        let rule = if more { Rule::Truncated } else { Rule::Pickle };
+    pub(super) fn too_long(&mut self, needed: u64, left: u64) -> FormatError {
+        self.starved = (self.source.bytes.len() as u64) < self.source.total && needed <= left;
         let expected = format!("{} more bytes", needed.max(1));
-        self.error(rule, expected, format!("{left} left"))
+        self.error(Rule::Truncated, expected, format!("{left} left"))
     }
 
     pub(super) fn forbidden(&self, module: &[u8], name: &[u8]) -> FormatError {
@@ -265,5 +300,21 @@ impl<'a> Machine<'a> {
         } else {
             Err(self.broken(expected, self.kind(reference)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memo_keeps_slots_in_any_order() {
+        let mut memo = Memo::default();
+        for (slot, value) in [(0, 10), (1, 11), (u32::MAX, 12), (2, 13), (0, 14), (2, 15)] {
+            memo.set(slot, Ref(value));
+        }
+        let slots = [0, 1, 2, 3, u32::MAX].map(|slot| memo.get(slot).map(|value| value.0));
+        assert_eq!(slots, [Some(14), Some(11), Some(15), None, Some(12)]);
+        assert_eq!(memo.len(), 4);
     }
 }

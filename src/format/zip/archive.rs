@@ -8,6 +8,9 @@ use crate::format::read_at::ReadAt;
 use crate::format::state_dict::{ByteOrder, Encoding};
 use crate::tensor::escape;
 
+/// Longest deflated pickle in an archive that is itself shorter, in bytes.
+const FREE_PICKLE_BYTES: u64 = 64 << 20;
+
 /// The entries of a torch archive, found by name.
 #[derive(Debug)]
 pub(crate) struct Archive {
@@ -42,17 +45,16 @@ impl Archive {
     /// The bytes of `data.pkl`.
     ///
     /// # Errors
-    /// [`Rule::PickleLimit`] above 1 GiB, and what [`read_entry`] refuses.
+    /// [`Rule::PickleLimit`] above 1 GiB or, from 64 MiB on, above the file's size; and what
+    /// [`read_entry`] refuses.
     pub(crate) fn pickle(&self, source: &dyn ReadAt) -> Result<Vec<u8>, FormatError> {
         let entry = self.record("data.pkl").ok_or_else(|| missing("data.pkl"))?;
-        if entry.size_bytes > MAX_PICKLE_BYTES {
+        // A stored pickle is no larger than the file; a deflated one may claim a thousand times that.
+        let most = source.len().clamp(FREE_PICKLE_BYTES, MAX_PICKLE_BYTES);
+        if entry.size_bytes > most {
             let found = format!("{} bytes", entry.size_bytes);
-            return Err(FormatError::new(
-                Rule::PickleLimit,
-                "data.pkl",
-                format!("at most {MAX_PICKLE_BYTES} bytes"),
-                found,
-            ));
+            let expected = format!("at most {most} bytes");
+            return Err(FormatError::new(Rule::PickleLimit, "data.pkl", expected, found));
         }
         read_entry(source, entry)
     }

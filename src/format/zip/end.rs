@@ -63,11 +63,14 @@ pub(super) fn find(source: &dyn ReadAt) -> Result<Extent, FormatError> {
 }
 
 fn read_end(source: &dyn ReadAt, bytes: &[u8], offset: u64) -> Result<Extent, FormatError> {
-    let end = End::read(bytes).ok_or_else(|| refuse("a whole end record", "a part").at(offset))?;
+    let cut = |expected: String| {
+        let found = format!("{} bytes left", bytes.len());
+        FormatError::new(Rule::Truncated, "zip end record", expected, found).at(offset)
+    };
+    let end = End::read(bytes).ok_or_else(|| cut("22 bytes".to_owned()))?;
     let left = bytes.len().saturating_sub(End::BYTES);
     if usize::from(end.comment_length) > left {
-        let expected = format!("a comment of {} bytes", end.comment_length);
-        return Err(refuse(expected, format!("{left} left")).at(offset));
+        return Err(cut(format!("22 bytes and a comment of {}", end.comment_length)));
     }
     let (extent, directory_end) = match read_zip64(source, &end, offset)? {
         Some(found) => found,
@@ -95,7 +98,7 @@ fn read_zip64(
     offset: u64,
 ) -> Result<Option<(Extent, u64)>, FormatError> {
     let Some(locator_offset) = offset.checked_sub(Locator::BYTES) else { return Ok(None) };
-    let mut bytes = [0; Locator::BYTES as usize];
+    let mut bytes = [0; 20];
     source
         .read_exact_at(locator_offset, &mut bytes)
         .map_err(|error| FormatError::read("zip64 locator", locator_offset, error))?;
@@ -108,7 +111,7 @@ fn read_zip64(
         let found = format!("one at {}", locator.offset);
         return Err(refuse("a zip64 end record before its locator", found).at(locator_offset));
     }
-    let mut bytes = [0; End64::BYTES as usize];
+    let mut bytes = [0; 56];
     source
         .read_exact_at(locator.offset, &mut bytes)
         .map_err(|error| FormatError::read("zip64 end record", locator.offset, error))?;
