@@ -110,7 +110,7 @@ places = [
     (r"nvidia/cu13/(lib/(?:libcudart|libcupti)\.so\.13)", r"\1"),
 ]
 if cuda:
-    unneeded = r"(?!libnvblas|libcufftw|libcusolverMg|libcufile_rdma|nvshmem_bootstrap_(?:mpi|pmi)|[^/]*\.alt\.)"
+    unneeded = r"(?!libnvblas|libcufftw|libcusolverMg|libcufile_rdma|nvshmem_|[^/]*\.alt\.)"
     places += [
         (r"(torch/lib/lib(?:torch_cuda(?:_linalg)?|torch_nvshmem|c10_cuda|caffe2_nvrtc)\.so)", r"cuda/\1"),
         (r"(nvidia/(?!cu13/lib/libnvperf|cu13/lib/libpcsampling|cu13/lib/libcheckpoint)\w+/lib/" + unneeded
