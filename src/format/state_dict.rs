@@ -15,7 +15,8 @@ pub struct StateDict {
     /// Storages in order of first use.
     pub storages: Vec<Storage>,
     /// The key under which the state dict was found (`state_dict`, `model_state_dict`, `model`,
-    /// `module`), `None` where it is the top level.
+    /// `module`; averaged weights such as `ema` only where there are no others), `None` where it
+    /// is the top level.
     pub nest: Option<String>,
     /// Keys beside the tensors that are not tensors (`epoch`, `lr`), in order.
     pub skipped: Vec<String>,

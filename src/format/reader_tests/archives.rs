@@ -225,3 +225,21 @@ fn many_entries_take_linear_time() {
     assert_eq!(refusal(&file), None);
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
+
+#[test]
+fn a_payload_is_not_read_late_where_its_descriptor_seems_to_lack_a_signature() {
+    // The extra field claims the first four bytes of the payload (an empty field). So the data end
+    // with the descriptor's signature, and what follows is a descriptor without one.
+    let change = |e: &mut Entry| {
+        (e.local.flags, e.central.flags) = (0x808, 0x808);
+        e.local.extra = vec![0; 4];
+        e.data = [vec![7; 20], b"PK\x07\x08".to_vec()].concat();
+        e.behind = [e.crc32, 24, 24].map(u32::to_le_bytes).concat();
+    };
+    assert_eq!(refusal_after(change), Some(Rule::ZipStructure));
+    let honest = |e: &mut Entry| {
+        change(e);
+        e.data = vec![7; 24];
+    };
+    assert_eq!(refusal_after(honest), None);
+}

@@ -81,7 +81,11 @@ fn check_one(window: &mut Window<'_>, entry: &mut Entry, end: u64) -> Result<(),
     }
     if descriptor_is_there && matches!(behind, 12 | 16 | 20 | 24) {
         let descriptor = window.get(data_end, behind)?;
-        if descriptor_agrees(descriptor, entry) == Some(true) {
+        let agrees = descriptor_agrees(descriptor, entry) == Some(true);
+        // Without its signature a descriptor could be the rest of one whose signature was counted
+        // as data: the payload would be read four bytes late.
+        let mut late = || Ok(window.get(data_end.saturating_sub(4), 4)? == DESCRIPTOR_SIGNATURE);
+        if agrees && !(unsigned(behind) && late()?) {
             return Ok(());
         }
     }
@@ -133,17 +137,20 @@ fn headers_agree(local: &Local, extra: &[u8], entry: &Entry) -> bool {
     wide.left() == 0 || wide.left() == 4
 }
 
+/// The signature that most writers put before a descriptor (4.3.9.3).
+const DESCRIPTOR_SIGNATURE: &[u8] = b"PK\x07\x08";
+
+/// Whether a descriptor of so many bytes has no signature.
+fn unsigned(descriptor_bytes: u64) -> bool {
+    matches!(descriptor_bytes, 12 | 20)
+}
+
 /// Whether a data descriptor (4.3.9) of 12, 16, 20 or 24 bytes repeats what the directory says.
 fn descriptor_agrees(bytes: &[u8], entry: &Entry) -> Option<bool> {
     let mut cursor = Cursor::new(bytes);
     // 12 and 20 bytes have no signature; 20 and 24 bytes have sizes of 64 bits.
-    let (signed, wide) = match bytes.len() {
-        12 => (false, false),
-        16 => (true, false),
-        20 => (false, true),
-        _ => (true, true),
-    };
-    if signed && cursor.take(4)? != b"PK\x07\x08" {
+    let (signed, wide) = (!unsigned(bytes.len() as u64), bytes.len() >= 20);
+    if signed && cursor.take(4)? != DESCRIPTOR_SIGNATURE {
         return Some(false);
     }
     let crc32 = cursor.u32()?;
