@@ -160,7 +160,7 @@ pub(crate) fn count_nonfinite(tensor: &Tensor) -> Result<(u64, Option<u64>)> {
 pub(crate) fn may_overflow(dtype: DType, s0: f64, s1: f64, sums: &Sums) -> bool {
     let bound = s0.abs() * sums.a_squared.sqrt() + s1.abs() * sums.b_squared.sqrt();
     // Rounding up to 1 ulp beyond the largest value is left to the exact check.
-    !(bound < largest_finite(dtype) * 0.999)
+    bound.is_nan() || bound >= largest_finite(dtype) * 0.999
 }
 
 /// The torch kind of a dtype that is computed with.
