@@ -13,9 +13,9 @@ use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
 };
 use crate::engine::torch::use_one_thread;
-use crate::engine::worker::{NONFINITE, Sink, Worker, nonfinite_marker};
+use crate::engine::worker::{Sink, Worker, nonfinite_error};
 use crate::error::{Error, Kind, Result};
-use crate::format::StorageSum;
+use crate::format::{Rule, StorageSum};
 use crate::merge::MergePlan;
 
 /// How fast and in how much memory a plan is run. Nothing here changes the child.
@@ -278,7 +278,7 @@ impl Job<'_> {
         self.check_crcs(task, scans.iter().map(|scan| scan.read))?;
         let sums = add_up(scans.iter().map(|scan| &scan.sums));
         if !sums.is_finite() && !self.plan.options.allow_nonfinite {
-            return Err(nonfinite_marker(task));
+            return Err(nonfinite_error(task));
         }
         let options = &self.plan.options;
         Ok(decide(task.plan, options.method, &options.t, sums))
@@ -372,7 +372,7 @@ fn changed(task: &Task<'_>) -> Error {
 
 /// Puts file, count and place into the error of a tensor that holds NaN or Inf, reading it again.
 fn explain(worker: &mut Worker<'_>, task: &Task<'_>, error: Error) -> Error {
-    if !error.is(NONFINITE) {
+    if error.rule() != Some(Rule::NonFinite) {
         return error;
     }
     for (lane, source) in task.sides().into_iter().enumerate() {
