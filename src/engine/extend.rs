@@ -21,14 +21,12 @@ pub(crate) struct Filler {
     added: u64,
     /// Elements per row.
     width: usize,
-    /// The kind that rows are computed in.
-    kind: TorchKind,
     values: Values,
 }
 
 #[derive(Debug)]
 enum Values {
-    /// (1 − w)·start + w·end with w = i/(k+1), in float32 (float64 for float64 tensors).
+    /// (1 − w)·start + w·end with w = i/(k+1), in float64, rounded once to the tensor's dtype.
     Between {
         start: Row,
         end: Row,
@@ -79,7 +77,6 @@ impl Filler {
             from_rows: extension.from_rows,
             added: extension.to_rows - extension.from_rows,
             width,
-            kind: wide_kind(short)?,
             values,
         })
     }
@@ -98,14 +95,14 @@ impl Filler {
                 return Ok(());
             }
             (Values::Same(row), _) => self.block(start, numel, &|rows| {
-                let row = self.tensor(row)?;
+                let row = row_tensor(row)?;
                 row.f_unsqueeze(0)
                     .or_torch("take a view")?
                     .f_expand([rows, -1], false)
                     .or_torch("expand")
             })?,
             (Values::Between { start: from, end }, _) => {
-                let (from, end) = (self.tensor(from)?, self.tensor(end)?);
+                let (from, end) = (row_tensor(from)?, row_tensor(end)?);
                 let first_row = start / self.width.max(1) as u64;
                 self.block(start, numel, &|rows| {
                     let (keep, take) = self.weights(first_row, rows)?;
@@ -145,17 +142,8 @@ impl Filler {
             .map(|row| (first_row + row - self.from_rows + 1) as f64 / steps)
             .collect();
         let keep: Vec<f64> = fractions.iter().map(|w| 1.0 - w).collect();
-        Ok((self.tensor(&keep)?, self.tensor(&fractions)?))
+        Ok((row_tensor(&keep)?, row_tensor(&fractions)?))
     }
-
-    fn tensor(&self, values: &[f64]) -> Result<Tensor> {
-        Tensor::f_from_slice(values).or_torch("allocate")?.f_to_kind(self.kind).or_torch("convert")
-    }
-}
-
-/// The kind that rows are computed in.
-fn wide_kind(source: &Source<'_>) -> Result<TorchKind> {
-    Ok(if source.kind()? == TorchKind::Double { TorchKind::Double } else { TorchKind::Float })
 }
 
 /// Elements `start..start+numel` of a source as a tensor of `kind`.
@@ -165,12 +153,16 @@ fn elements(source: &Source<'_>, start: u64, numel: usize, kind: TorchKind) -> R
     buffer.view(0, source.kind()?, numel)?.f_to_kind(kind).or_torch("convert")
 }
 
+fn row_tensor(values: &[f64]) -> Result<Tensor> {
+    Tensor::f_from_slice(values).or_torch("allocate")
+}
+
 fn row(source: &Source<'_>, row: u64, width: usize) -> Result<Row> {
     let row = elements(source, row * width as u64, width, TorchKind::Double)?;
     Vec::try_from(row).or_torch("read a row")
 }
 
-/// Mean over the rows, summed in float64 and rounded to the kind that rows are computed in.
+/// Mean over the rows, in float64.
 fn mean(source: &Source<'_>, rows: u64, width: usize) -> Result<Row> {
     let columns = i64::try_from(width).map_err(|_| torch_error("a row is too large"))?;
     let mut sum =
