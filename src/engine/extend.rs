@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
+use crate::engine::kernel::is_narrow;
 use crate::engine::source::Source;
 use crate::engine::torch::{TorchResult, torch_error};
 use crate::error::Result;
@@ -112,7 +113,7 @@ impl Filler {
                 })?
             }
         };
-        out.f_copy_(&made).or_torch("convert")
+        out.f_copy_(&round_once(&made, out.kind())?).or_torch("convert")
     }
 
     /// The elements `start..start+numel` of rows that `make` gives from the first one needed on.
@@ -153,6 +154,31 @@ fn elements(source: &Source<'_>, start: u64, numel: usize, kind: TorchKind) -> R
     buffer.view(0, source.kind()?, numel)?.f_to_kind(kind).or_torch("convert")
 }
 
+/// float64 rows for a narrower kind, so that torch's way through float32 rounds them once.
+///
+/// Rounding to odd keeps in the last bit that something was cut off, so the next rounding, to
+/// nearest and to at least two bits fewer, is that of the exact value (Boldo and Melquiond, 2008).
+fn round_once(made: &Tensor, kind: TorchKind) -> Result<Tensor> {
+    if made.kind() != TorchKind::Double || !is_narrow(kind) {
+        return Ok(made.shallow_clone());
+    }
+    let values: Vec<f64> = Vec::try_from(made).or_torch("read rows")?;
+    let odd: Vec<f32> = values.into_iter().map(round_to_odd).collect();
+    Tensor::f_from_slice(&odd).or_torch("allocate")
+}
+
+fn round_to_odd(value: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "what is cut off goes into the last bit")]
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || !nearest.is_finite() {
+        return nearest;
+    }
+    let towards_zero =
+        if back.abs() > value.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
+    f32::from_bits(towards_zero | 1)
+}
+
 fn row_tensor(values: &[f64]) -> Result<Tensor> {
     Tensor::f_from_slice(values).or_torch("allocate")
 }
@@ -183,4 +209,26 @@ fn mean(source: &Source<'_>, rows: u64, width: usize) -> Result<Row> {
     }
     let mean = sum.f_div_scalar(rows as f64).or_torch("divide")?;
     Vec::try_from(mean).or_torch("read a row")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_just_beyond_a_tie_is_rounded_away_from_it() {
+        // 1 + 2⁻¹¹ is half way between two float16 values; a 2⁻⁵⁰th more decides.
+        let tie = 1.0 + 2f64.powi(-11);
+        let made = Tensor::from_slice(&[tie, tie + 2f64.powi(-50), -tie - 2f64.powi(-50)]);
+        let odd = round_once(&made, TorchKind::Half).unwrap().to_kind(TorchKind::Half);
+        let found: Vec<f64> = Vec::try_from(odd.to_kind(TorchKind::Double)).unwrap();
+        let next = 1.0 + 2f64.powi(-10);
+        assert_eq!(found, [1.0, next, -next]);
+    }
+
+    #[test]
+    fn values_beyond_float32_stay_infinite() {
+        assert!(round_to_odd(1e300).is_infinite());
+        assert_eq!(round_to_odd(-0.25), -0.25);
+    }
 }

@@ -69,7 +69,7 @@ fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
 }
 
 /// Whether a dtype has so few bits that float32 holds the product of any two of its values.
-fn is_narrow(kind: TorchKind) -> bool {
+pub(crate) fn is_narrow(kind: TorchKind) -> bool {
     !matches!(kind, TorchKind::Float | TorchKind::Double)
 }
 
@@ -108,10 +108,11 @@ impl Kernel {
     /// a·b, ‖a‖² and ‖b‖² of a piece.
     ///
     /// Products of 16-bit values are exact in float32; they are summed in float32 over rows of
-    /// [`ROW`] and in float64 across rows. Wider tensors, and values whose squares overflow
-    /// float32, are summed in float64, so that a sum that is not finite means a value that is not.
-    pub(crate) fn sums(&mut self, a: &Tensor, b: &Tensor) -> Result<Sums> {
-        if is_narrow(a.kind()) && is_narrow(b.kind()) {
+    /// [`ROW`] and in float64 across rows. Wider tensors, those for a wider child (`exact`), and
+    /// values whose squares overflow float32, are summed in float64, so that a sum that is not
+    /// finite means a value that is not.
+    pub(crate) fn sums(&mut self, a: &Tensor, b: &Tensor, exact: bool) -> Result<Sums> {
+        if is_narrow(a.kind()) && is_narrow(b.kind()) && !exact {
             let (wide_a, wide_b) = (widen(&self.a, a)?, widen(&self.b, b)?);
             let sums = Sums {
                 dot: self.row_products(&wide_a, &wide_b)?,
@@ -186,6 +187,12 @@ impl Kernel {
         }
         let (wide_a, wide_b) = (widen(&self.a, a)?, widen(&self.b, b)?);
         let mut sum = head(&self.out, a.numel())?;
+        if s0 == s1 {
+            // At t = 0.5: the sum of two 16-bit values is rounded by a 2⁻²⁴th of itself.
+            let _ = wide_a.f_add_out(&sum, &wide_b).or_torch("add")?;
+            let _ = sum.f_mul_scalar_(s0).or_torch("scale")?;
+            return out.f_copy_(&sum).or_torch("convert");
+        }
         let ((high0, low0), (high1, low1)) = (split(s0), split(s1));
         scale_into(&sum, &self.factor, high0, &wide_a)?;
         add_scaled(&mut sum, &self.factor, high1, &wide_b)?;
@@ -257,7 +264,7 @@ mod tests {
         let mut kernel = Kernel::new().unwrap();
         let a = tensor(&[1.0, 2.0, 3.0], TorchKind::Half);
         let b = tensor(&[4.0, -5.0, 6.0], TorchKind::Half);
-        let sums = kernel.sums(&a, &b).unwrap();
+        let sums = kernel.sums(&a, &b, false).unwrap();
         assert_eq!((sums.dot, sums.a_squared, sums.b_squared), (12.0, 14.0, 77.0));
     }
 
@@ -265,7 +272,7 @@ mod tests {
     fn squares_beyond_float32_are_summed_in_float64() {
         let mut kernel = Kernel::new().unwrap();
         let a = tensor(&[1e30], TorchKind::Float);
-        let sums = kernel.sums(&a, &a).unwrap();
+        let sums = kernel.sums(&a, &a, false).unwrap();
         assert!((sums.dot / 1e60 - 1.0).abs() < 1e-6);
         assert!(!kernel.square(&tensor(&[f32::NAN], TorchKind::Half)).unwrap().is_finite());
     }
@@ -286,6 +293,15 @@ mod tests {
                 if kind == TorchKind::Half { 2f64.powi(-24) } else { exact.abs() / 256.0 };
             assert!((found - exact).abs() <= allowed, "{kind:?}: {found:e} for {exact:e}");
         }
+    }
+
+    #[test]
+    fn opposite_values_leave_nothing_half_way() {
+        let mut kernel = Kernel::new().unwrap();
+        let a = tensor(&[0.013_671_875, -3.0], TorchKind::BFloat16);
+        let mut out = tensor(&[1.0, 1.0], TorchKind::BFloat16);
+        kernel.blend(&a, &a.neg(), (0.503_123_456_7, 0.503_123_456_7), &mut out).unwrap();
+        assert_eq!(Vec::<f32>::try_from(out.to_kind(TorchKind::Float)).unwrap(), [0.0, 0.0]);
     }
 
     #[test]
