@@ -1,4 +1,5 @@
 """Big pairs: a shard above 4 GiB (--long), and wall time and peak memory (--long for 1.1B)."""
+import json
 import subprocess
 import sys
 import zipfile
@@ -59,8 +60,12 @@ def shard_above_4_GiB(context):
 
 def measure(context, label, primary, secondary, *options):
     """Wall time and peak memory of one merge."""
-    finished = context.run("merge", primary, secondary, "-o", context.fresh(), "--no-progress", *options)
-    context.expect(finished.code == 0, label, f"{finished.seconds:.2f} s, peak RSS {finished.peak_rss_bytes / 1e6:.0f} MB")
+    command = [context.binary, "merge", primary, secondary, "-o", context.fresh(), "--no-progress", "-q", *options]
+    launcher = REPOSITORY / "scripts/checks/launcher.py"
+    finished = subprocess.run([sys.executable, "-I", "-S", launcher, *command], capture_output=True, text=True)
+    figures = json.loads(finished.stderr.splitlines()[-1])
+    context.expect(figures["code"] == 0, label,
+                   f"{figures['seconds']:.2f} s, peak RSS {figures['peak_rss_bytes'] / 1e6:.0f} MB")
 
 
 @check()

@@ -1,11 +1,9 @@
 """What every check uses: the list of checks, the tool under test, and PASS/FAIL lines."""
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +45,6 @@ class Run:
     code: int
     stdout: str
     stderr: str
-    seconds: float
-    peak_rss_bytes: int
 
     @property
     def last_lines(self):
@@ -103,14 +99,10 @@ class Context:
         """Run the tool to its end."""
         command = [str(self.binary), *map(str, words)]
         out, err = self.fresh("stdout"), self.fresh("stderr")
-        began = time.monotonic()
         with open(out, "wb") as stdout, open(err, "wb") as stderr:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=cwd)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.monotonic() - began
-        text = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
-        return Run(process.returncode, *text, seconds, usage.ru_maxrss * 1024)
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=cwd,
+                                  timeout=TIMEOUT_SECONDS).returncode
+        return Run(code, *(path.read_text(encoding="utf-8", errors="replace") for path in (out, err)))
 
     def merge(self, primary, secondary, *options, name="child"):
         """Merge; the child's directory. Raises MergeFailed unless the exit code is 0."""
