@@ -109,7 +109,8 @@ impl Filler {
                     let (keep, take) = self.weights(first_row, rows)?;
                     let left = keep.f_outer(&from).or_torch("extend")?;
                     let right = take.f_outer(&end).or_torch("extend")?;
-                    left.f_add(&right).or_torch("extend")
+                    let sum = left.f_add(&right).or_torch("extend")?;
+                    sum.f_div_scalar(self.steps()).or_torch("extend")
                 })?
             }
         };
@@ -136,14 +137,19 @@ impl Filler {
             .or_torch("take a view")
     }
 
-    /// 1 − i/(k+1) and i/(k+1) of rows from `first_row` on, worked in float64.
+    /// k+1−i and i of rows from `first_row` on. Divided last, by k+1: the sum of the products is
+    /// exact in float64 for 16-bit rows, so values half way between two others stay there.
     fn weights(&self, first_row: u64, rows: i64) -> Result<(Tensor, Tensor)> {
-        let steps = self.added as f64 + 1.0;
-        let fractions: Vec<f64> = (0..u64::try_from(rows).unwrap_or(0))
-            .map(|row| (first_row + row - self.from_rows + 1) as f64 / steps)
+        let take: Vec<f64> = (0..u64::try_from(rows).unwrap_or(0))
+            .map(|row| (first_row + row - self.from_rows + 1) as f64)
             .collect();
-        let keep: Vec<f64> = fractions.iter().map(|w| 1.0 - w).collect();
-        Ok((row_tensor(&keep)?, row_tensor(&fractions)?))
+        let keep: Vec<f64> = take.iter().map(|i| self.steps() - i).collect();
+        Ok((row_tensor(&keep)?, row_tensor(&take)?))
+    }
+
+    /// k+1.
+    fn steps(&self) -> f64 {
+        self.added as f64 + 1.0
     }
 }
 
