@@ -66,13 +66,16 @@ def coefficients(a, b, options):
 
 
 def added_rows(short, long, mode):
-    """The rows that `short` lacks, float64; both have at least one row."""
+    """The rows that `short` lacks, float64; both have at least one row.
+
+    (1 - w)*last + w*end with w = i/(k+1) is taken as ((k+1-i)*last + i*end)/(k+1): for 16-bit rows the
+    numerator is exact, so that values half-way between two float16 stay half-way and round to even.
+    """
     count = len(long) - len(short)
-    weights = (np.arange(1, count + 1) / (count + 1)).reshape((-1,) + (1,) * (short.ndim - 1))
-    if mode == "gradient":
-        return (1 - weights) * short[-1] + weights * short[0]
-    if mode == "bridge":
-        return (1 - weights) * short[-1] + weights * long[-1]
+    place = np.arange(1, count + 1).reshape((-1,) + (1,) * (short.ndim - 1))
+    if mode in ("gradient", "bridge"):
+        end = short[0] if mode == "gradient" else long[-1]
+        return ((count + 1 - place) * short[-1] + place * end) / (count + 1)
     if mode == "inherit":
         return long[len(short):]
     if mode == "mean":
