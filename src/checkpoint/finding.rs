@@ -238,7 +238,7 @@ impl fmt::Display for Finding {
                 f.write_str("no input embedding known by name: vocabulary not compared")
             }
             Finding::Unexamined { dtype, tensors } => {
-                write!(f, "not looked at for NaN: {tensors} tensors of {dtype}")
+                write!(f, "not looked at for NaN: tensors of {dtype} ({tensors})")
             }
         }
     }
@@ -272,7 +272,8 @@ pub fn summary(findings: &[Finding], tensors: usize, bytes: u64) -> String {
     let checked = if unchecked { "CRCs not all there" } else { "every CRC checked" };
     let unexamined = findings.iter().any(|found| matches!(found, Finding::Unexamined { .. }));
     let finite = if unexamined { "all that was looked at finite" } else { "all finite" };
-    let mut text = format!("whole: {tensors} tensors, {}, {checked}, {finite}", human_bytes(bytes));
+    let counted_tensors = counted(tensors, "tensor").unwrap_or_else(|| "no tensors".to_owned());
+    let mut text = format!("whole: {counted_tensors}, {}, {checked}, {finite}", human_bytes(bytes));
     if let Some(warnings) = warnings {
         text.push_str(&format!("; {warnings}"));
     }
@@ -292,7 +293,7 @@ mod tests {
         );
         assert_eq!(
             summary(&[no_crc.clone(), Finding::NoConfig], 1, 8),
-            "whole: 1 tensors, 8 B, CRCs not all there, all finite; 1 warning"
+            "whole: 1 tensor, 8 B, CRCs not all there, all finite; 1 warning"
         );
         let token = Finding::TokenId { file: "vocab.json".into(), id: 9, rows: 9 };
         assert_eq!(

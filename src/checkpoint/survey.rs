@@ -256,26 +256,30 @@ fn compare(index: &Index, checkpoint: &Checkpoint, unopened: &HashSet<&str>) -> 
     found
 }
 
-/// total_size counts tied tensors once or, in old versions, each time; by storage or by element.
+/// What total_size may be: transformers counted tied tensors each time or once, bool as an eighth of
+/// a byte (before 4.38) and, today, whole storages.
 fn compare_total(index: &Index, checkpoint: &Checkpoint) -> Option<Finding> {
     let said = index.total_size_bytes?;
     let inventory = &checkpoint.inventory;
     let mut seen = HashSet::new();
-    let (mut each, mut once, mut storages) = (0u64, 0u64, 0u64);
+    let mut totals = [0u64; 5];
     for tensor in &inventory.tensors {
-        let bytes = tensor.layout.numel().unwrap_or(0).saturating_mul(tensor.dtype.size_bytes());
-        each = each.saturating_add(bytes);
-        if seen.insert(tensor.storage) {
-            once = once.saturating_add(bytes);
-            let storage = inventory.storages.get(tensor.storage).map_or(0, |s| s.size_bytes);
-            storages = storages.saturating_add(storage);
+        let numel = tensor.layout.numel().unwrap_or(0);
+        let bits = numel.saturating_mul(tensor.dtype.size_bytes()).saturating_mul(8);
+        let old_bits = if tensor.dtype == DType::Bool { numel } else { bits };
+        let first = seen.insert(tensor.storage);
+        let storage = inventory.storages.get(tensor.storage).map_or(0, |s| s.size_bytes);
+        let once = |bits: u64| if first { bits } else { 0 };
+        let adds = [once(storage.saturating_mul(8)), bits, once(bits), old_bits, once(old_bits)];
+        for (total, bits) in totals.iter_mut().zip(adds) {
+            *total = total.saturating_add(bits);
         }
     }
-    if [each, once, storages].contains(&said) {
+    if totals.iter().any(|bits| bits / 8 == said) {
         return None;
     }
     let file = INDEX_FILE_NAME.to_owned();
-    Some(Finding::TotalSize { file, expected: storages, found: said })
+    Some(Finding::TotalSize { file, expected: totals[0] / 8, found: said })
 }
 
 fn file_name(path: &Path) -> String {
