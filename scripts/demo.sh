@@ -22,7 +22,7 @@ step "libtorch" scripts/libtorch.sh
 step "build" cargo build --locked --release
 
 rm -rf "$child"
-show plan "$primary" "$secondary"
+show plan "$primary" "$secondary" --output "$child"
 show merge "$primary" "$secondary" --output "$child"
 show inspect "$child"
 

@@ -5,9 +5,9 @@ usage() {
     cat <<'TEXT'
 usage: scripts/libtorch.sh [--cuda] [--system | --from DIR]
 
-Puts libtorch 2.11.0 into libtorch/ (545 MB to fetch with pip, 520 MB when unpacked).
+Puts libtorch 2.11.0 into libtorch/ (545 MB to fetch with pip, 500 MB unpacked).
 
-  --cuda       also the CUDA libraries, for a machine with an NVIDIA GPU (2.5 GB to fetch, 3.5 GB unpacked)
+  --cuda       also the CUDA libraries, for a machine with an NVIDIA GPU (2.5 GB to fetch, 3.4 GB unpacked)
   --system     fetch nothing: link the PyTorch 2.11.0 that `python3` imports, with CUDA if it has it
   --from DIR   the same for a PyTorch or libtorch 2.11.0 at DIR (the directory that holds lib/ and include/)
 
@@ -195,7 +195,7 @@ if [[ -z $from ]] && ! $system && is_whole; then
     say "libtorch $version is in libtorch/"
     exit
 fi
-rm -rf "$new"
+rm -rf "$new" "$work/tmp"
 if $system; then
     from=$(python3 -c 'import importlib.util as u; s = u.find_spec("torch"); print(s.submodule_search_locations[0] if s else "")') ||
         die "python3 could not be asked for its PyTorch"

@@ -12,13 +12,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fixtures.numbers import FLOATING, round_to, to_float64, ulp_distance
+from fixtures.numbers import FLOATING, round_to, to_float64, ulp, ulp_distance
 from fixtures.state_dicts import Array, load
 
 PARALLEL_COSINE = 0.9995
 TINY_NORM = 1e-10
 EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 ALLOWED_ULPS = 1
+
+
+@dataclass
+class Expected(Array):
+    """An Array with its values before rounding, and the larger of its two terms, both float64 and flat."""
+
+    exact: object = None
+    larger_term: object = None
 
 
 class Unmergeable(Exception):
@@ -99,7 +107,9 @@ def merge_pair(name, primary, secondary, vocabularies, options):
             b = extended(b, secondary.dtype, a, options.extend)
     s0, s1 = coefficients(a.reshape(-1), b.reshape(-1), options)
     dtype = primary.dtype if options.dtype == "keep" else options.dtype
-    return Array(dtype, a.shape, round_to((s0 * a + s1 * b).reshape(-1), dtype))
+    terms = (s0 * a).reshape(-1), (s1 * b).reshape(-1)
+    exact = terms[0] + terms[1]
+    return Expected(dtype, a.shape, round_to(exact, dtype), exact, np.maximum(*map(np.abs, terms)))
 
 
 def merge(primary, secondary, options):
@@ -130,6 +140,7 @@ class Comparison:
 
     differences: list = field(default_factory=list)
     worst_ulps: int = 0
+    worst_term_ulps: float = 0.0  # error in units in the last place of the larger term
     off_values: int = 0  # more than ALLOWED_ULPS away
     values: int = 0
     one_ulp_values: int = 0
@@ -141,8 +152,9 @@ class Comparison:
 
     def __str__(self):
         share = self.one_ulp_values / max(self.values, 1)
-        text = f"{self.values} values, worst {self.worst_ulps} ulp, {share:.4%} off by one"
-        return text + "".join(f"\n  {line}" for line in self.differences[:10])
+        text = (f"{self.values} values, worst {self.worst_ulps} ulp (of the larger term {self.worst_term_ulps:.2f}), "
+                f"{self.off_values} off by more, {share:.4%} by one")
+        return text + "".join(f"\n  {line}" for line in self.differences[:3])
 
 
 def compare(child, expected):
@@ -172,6 +184,10 @@ def _compare_values(name, have, want, result):
     result.one_ulp_values += int((distance == 1).sum())
     result.off_values += far
     result.worst_ulps = max(result.worst_ulps, int(distance.max(initial=0)))
+    if getattr(want, "exact", None) is not None and want.exact.size:
+        error = np.abs(to_float64(have.raw, have.dtype) - want.exact)
+        scale = np.maximum(want.larger_term, np.abs(want.exact))
+        result.worst_term_ulps = max(result.worst_term_ulps, float((error / ulp(scale, want.dtype)).max()))
     if far:
         result.differences.append(f"{name}: {far} of {distance.size} values off by more than {ALLOWED_ULPS} ulp, "
                                   f"the worst by {int(distance.max())}")

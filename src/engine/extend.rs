@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
+use crate::engine::kernel::is_narrow;
 use crate::engine::source::Source;
 use crate::engine::torch::{TorchResult, torch_error};
 use crate::error::Result;
@@ -21,14 +22,12 @@ pub(crate) struct Filler {
     added: u64,
     /// Elements per row.
     width: usize,
-    /// The kind that rows are computed in.
-    kind: TorchKind,
     values: Values,
 }
 
 #[derive(Debug)]
 enum Values {
-    /// (1 − w)·start + w·end with w = i/(k+1), in float32 (float64 for float64 tensors).
+    /// (1 − w)·start + w·end with w = i/(k+1), in float64, rounded once to the tensor's dtype.
     Between {
         start: Row,
         end: Row,
@@ -79,7 +78,6 @@ impl Filler {
             from_rows: extension.from_rows,
             added: extension.to_rows - extension.from_rows,
             width,
-            kind: wide_kind(short)?,
             values,
         })
     }
@@ -98,14 +96,14 @@ impl Filler {
                 return Ok(());
             }
             (Values::Same(row), _) => self.block(start, numel, &|rows| {
-                let row = self.tensor(row)?;
+                let row = row_tensor(row)?;
                 row.f_unsqueeze(0)
                     .or_torch("take a view")?
                     .f_expand([rows, -1], false)
                     .or_torch("expand")
             })?,
             (Values::Between { start: from, end }, _) => {
-                let (from, end) = (self.tensor(from)?, self.tensor(end)?);
+                let (from, end) = (row_tensor(from)?, row_tensor(end)?);
                 let first_row = start / self.width.max(1) as u64;
                 self.block(start, numel, &|rows| {
                     let (keep, take) = self.weights(first_row, rows)?;
@@ -115,7 +113,7 @@ impl Filler {
                 })?
             }
         };
-        out.f_copy_(&made).or_torch("convert")
+        out.f_copy_(&round_once(&made, out.kind())?).or_torch("convert")
     }
 
     /// The elements `start..start+numel` of rows that `make` gives from the first one needed on.
@@ -145,17 +143,8 @@ impl Filler {
             .map(|row| (first_row + row - self.from_rows + 1) as f64 / steps)
             .collect();
         let keep: Vec<f64> = fractions.iter().map(|w| 1.0 - w).collect();
-        Ok((self.tensor(&keep)?, self.tensor(&fractions)?))
+        Ok((row_tensor(&keep)?, row_tensor(&fractions)?))
     }
-
-    fn tensor(&self, values: &[f64]) -> Result<Tensor> {
-        Tensor::f_from_slice(values).or_torch("allocate")?.f_to_kind(self.kind).or_torch("convert")
-    }
-}
-
-/// The kind that rows are computed in.
-fn wide_kind(source: &Source<'_>) -> Result<TorchKind> {
-    Ok(if source.kind()? == TorchKind::Double { TorchKind::Double } else { TorchKind::Float })
 }
 
 /// Elements `start..start+numel` of a source as a tensor of `kind`.
@@ -165,12 +154,41 @@ fn elements(source: &Source<'_>, start: u64, numel: usize, kind: TorchKind) -> R
     buffer.view(0, source.kind()?, numel)?.f_to_kind(kind).or_torch("convert")
 }
 
+/// float64 rows for a narrower kind, so that torch's way through float32 rounds them once.
+///
+/// Rounding to odd keeps in the last bit that something was cut off, so the next rounding, to
+/// nearest and to at least two bits fewer, is that of the exact value (Boldo and Melquiond, 2008).
+fn round_once(made: &Tensor, kind: TorchKind) -> Result<Tensor> {
+    if made.kind() != TorchKind::Double || !is_narrow(kind) {
+        return Ok(made.shallow_clone());
+    }
+    let values: Vec<f64> = Vec::try_from(made).or_torch("read rows")?;
+    let odd: Vec<f32> = values.into_iter().map(round_to_odd).collect();
+    Tensor::f_from_slice(&odd).or_torch("allocate")
+}
+
+fn round_to_odd(value: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "what is cut off goes into the last bit")]
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || !nearest.is_finite() {
+        return nearest;
+    }
+    let towards_zero =
+        if back.abs() > value.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
+    f32::from_bits(towards_zero | 1)
+}
+
+fn row_tensor(values: &[f64]) -> Result<Tensor> {
+    Tensor::f_from_slice(values).or_torch("allocate")
+}
+
 fn row(source: &Source<'_>, row: u64, width: usize) -> Result<Row> {
     let row = elements(source, row * width as u64, width, TorchKind::Double)?;
     Vec::try_from(row).or_torch("read a row")
 }
 
-/// Mean over the rows, summed in float64 and rounded to the kind that rows are computed in.
+/// Mean over the rows, in float64.
 fn mean(source: &Source<'_>, rows: u64, width: usize) -> Result<Row> {
     let columns = i64::try_from(width).map_err(|_| torch_error("a row is too large"))?;
     let mut sum =
@@ -191,4 +209,26 @@ fn mean(source: &Source<'_>, rows: u64, width: usize) -> Result<Row> {
     }
     let mean = sum.f_div_scalar(rows as f64).or_torch("divide")?;
     Vec::try_from(mean).or_torch("read a row")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_just_beyond_a_tie_is_rounded_away_from_it() {
+        // 1 + 2⁻¹¹ is half way between two float16 values; a 2⁻⁵⁰th more decides.
+        let tie = 1.0 + 2f64.powi(-11);
+        let made = Tensor::from_slice(&[tie, tie + 2f64.powi(-50), -tie - 2f64.powi(-50)]);
+        let odd = round_once(&made, TorchKind::Half).unwrap().to_kind(TorchKind::Half);
+        let found: Vec<f64> = Vec::try_from(odd.to_kind(TorchKind::Double)).unwrap();
+        let next = 1.0 + 2f64.powi(-10);
+        assert_eq!(found, [1.0, next, -next]);
+    }
+
+    #[test]
+    fn values_beyond_float32_stay_infinite() {
+        assert!(round_to_odd(1e300).is_infinite());
+        assert_eq!(round_to_odd(-0.25), -0.25);
+    }
 }

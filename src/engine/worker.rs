@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use crate::checkpoint::Side;
 use crate::engine::buffer::Buffer;
-use crate::engine::kernel::{Kernel, PIECE, computed_kind, count_nonfinite};
+use crate::engine::kernel::{Kernel, PIECE, computed_kind, count_nonfinite, is_narrow};
 use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, SpanCrc, Task, Written, decide};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind, use_one_thread};
@@ -111,7 +111,7 @@ impl<'j> Worker<'j> {
             let at = usize::try_from(start).map_err(|_| torch_error("tensor is too large"))?;
             let numel = piece_numel(start, &span);
             let loaded = self.load(task, start, numel, at, &mut digests)?;
-            all.sums.push(self.piece_sums(&loaded)?);
+            all.sums.push(self.piece_sums(task, &loaded)?);
         }
         all.read = digests.spans();
         let decision = settle(&all)?;
@@ -126,15 +126,18 @@ impl<'j> Worker<'j> {
         let mut digests = Digests::new();
         for start in pieces(&span) {
             let loaded = self.load(task, start, piece_numel(start, &span), at, &mut digests)?;
-            scan.sums.push(self.piece_sums(&loaded)?);
+            scan.sums.push(self.piece_sums(task, &loaded)?);
         }
         scan.read = digests.spans();
         Ok(scan)
     }
 
-    fn piece_sums(&mut self, loaded: &Loaded) -> Result<Sums> {
+    fn piece_sums(&mut self, task: &Task<'_>, loaded: &Loaded) -> Result<Sums> {
         match &loaded.views {
-            [Some(a), Some(b)] => self.kernel.sums(a, b),
+            [Some(a), Some(b)] => {
+                let exact = !is_narrow(computed_kind(task.plan.dtype)?);
+                self.kernel.sums(a, b, exact)
+            }
             [Some(a), None] => Ok(Sums { a_squared: self.kernel.square(a)?, ..Sums::default() }),
             [None, Some(b)] => Ok(Sums { b_squared: self.kernel.square(b)?, ..Sums::default() }),
             [None, None] => Ok(Sums::default()),
@@ -165,7 +168,7 @@ impl<'j> Worker<'j> {
             };
             let mut piece_decision = None;
             if check_parents {
-                let sums = self.piece_sums(&loaded)?;
+                let sums = self.piece_sums(task, &loaded)?;
                 if !finite(&sums) && !self.options.allow_nonfinite {
                     return Err(nonfinite_error(task));
                 }
