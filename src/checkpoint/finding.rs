@@ -39,7 +39,8 @@ pub enum Finding {
     Refused {
         file: Option<String>,
         tensor: Option<String>,
-        /// The error as it is printed.
+        /// The error as it is printed: the finding's own message.
+        #[serde(skip)]
         text: String,
         hint: Option<String>,
         #[serde(skip)]

@@ -285,3 +285,77 @@ fn compare_total(index: &Index, checkpoint: &Checkpoint) -> Option<Finding> {
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::tokenizer::HighestId;
+
+    const PRIMARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/llama/primary");
+
+    fn rows(rows: [u64; 2]) -> [Rows; 2] {
+        let [embedding, head] = rows;
+        [("embed", embedding), ("lm_head", head)]
+            .map(|(name, rows)| Rows { tensor: name.to_owned(), rows })
+    }
+
+    #[test]
+    fn a_whole_model_is_opened_without_a_finding() {
+        let mut survey = Survey::of(Path::new(PRIMARY));
+        survey.check_vocabulary(&rows([512, 512]));
+        assert_eq!(survey.findings, []);
+        assert_eq!(survey.checkpoint.inventory.tensors.len(), 21);
+        assert!(!survey.tokenizer.is_empty());
+    }
+
+    #[test]
+    fn rows_are_compared_with_config_and_tokenizer() {
+        let mut survey = Survey::of(Path::new(PRIMARY));
+        survey.tokenizer.highest = Some(HighestId { id: 512, file: "vocab.json" });
+        survey.check_vocabulary(&rows([512, 513]));
+        let vocab_size =
+            Finding::VocabSize { tensor: "lm_head".into(), vocab_size: 512, rows: 513 };
+        let token = Finding::TokenId { file: "vocab.json".into(), id: 512, rows: 512 };
+        assert_eq!(survey.findings, [vocab_size, token]);
+    }
+
+    #[test]
+    fn a_model_without_an_embedding_is_not_compared() {
+        let mut survey = Survey::of(Path::new(PRIMARY));
+        survey.check_vocabulary(&[]);
+        assert_eq!(survey.findings, [Finding::NoEmbedding]);
+    }
+
+    #[test]
+    fn nothing_at_all_is_one_finding() {
+        let survey = Survey::of(&Path::new(PRIMARY).join("absent"));
+        let kinds: Vec<_> = survey.findings.iter().map(Finding::kind).collect();
+        assert_eq!(kinds, [Some(Kind::NoInput)]);
+        let empty = tempfile::tempdir().expect("a directory");
+        let kinds: Vec<_> = Survey::of(empty.path()).findings.iter().map(Finding::kind).collect();
+        // No config, no weights, no tokenizer.
+        assert_eq!(kinds, [None, Some(Kind::NoInput), None]);
+    }
+
+    #[test]
+    fn weights_that_other_programs_would_take_are_known_by_name() {
+        for name in ["pytorch_model-00001-of-00002.bin", "model.safetensors", INDEX_FILE_NAME] {
+            assert!(is_weight_name(name), "{name}");
+        }
+        for name in ["training_args.bin", "optimizer.pt", "config.json", "tokenizer.model"] {
+            assert!(!is_weight_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_config_of_another_dtype_is_noted() {
+        let mut survey = Survey::of(Path::new(PRIMARY));
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, r#"{"torch_dtype": "bfloat16"}"#).expect("written");
+        survey.checkpoint.config = Some(Config::read(&path).expect("a config"));
+        survey.compare_dtypes();
+        let found = Finding::ConfigDType { config: "bfloat16".into(), tensors: DType::Float16 };
+        assert_eq!(survey.findings, [found]);
+    }
+}

@@ -42,3 +42,31 @@ pub fn archive_records(source: &dyn ReadAt) -> Result<Vec<ArchiveRecord>, Format
     records.sort_by_key(|record| record.file_offset);
     Ok(records)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Rule;
+
+    const PLAIN: &[u8] = include_bytes!("../../../tests/data/format/plain.bin");
+
+    #[test]
+    fn every_record_of_a_file_that_torch_wrote_has_the_crc_of_its_bytes() {
+        let records = archive_records(&PLAIN.to_vec()).expect("an archive");
+        assert!(records.iter().any(|record| record.name.ends_with("/data.pkl")));
+        assert!(records.iter().any(|record| record.name.ends_with("/version")));
+        for record in &records {
+            let start = record.file_offset as usize;
+            let bytes = &PLAIN[start..start + record.size_bytes as usize];
+            let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes);
+            assert_eq!(record.crc32.map(u64::from), Some(crc), "{}", record.name);
+        }
+        assert!(records.is_sorted_by_key(|record| record.file_offset));
+    }
+
+    #[test]
+    fn a_cut_archive_is_refused() {
+        let cut = PLAIN[..PLAIN.len() - 1].to_vec();
+        assert_eq!(archive_records(&cut).map_err(|error| error.rule), Err(Rule::Truncated));
+    }
+}
