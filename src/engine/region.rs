@@ -45,10 +45,8 @@ pub(crate) struct Lens {
 }
 
 impl<'a> Region<'a> {
-    /// Every region of a checkpoint, file by file.
-    ///
-    /// # Errors
-    /// What the archive's directory breaks; it was read before, so a file that changed meanwhile.
+    /// Every region of a checkpoint, file by file; an error for an archive whose directory could be
+    /// read before and can't be read now.
     pub(crate) fn all(checkpoint: &'a Checkpoint) -> Vec<Result<Region<'a>>> {
         let mut by_place: HashMap<(usize, u64), usize> = HashMap::new();
         for (position, storage) in checkpoint.inventory.storages.iter().enumerate() {
