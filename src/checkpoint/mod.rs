@@ -2,6 +2,7 @@
 
 mod child;
 pub mod config;
+mod finding;
 mod inventory;
 mod model;
 mod output;
@@ -11,11 +12,13 @@ mod side_files;
 mod source;
 pub mod split;
 mod staging;
+mod survey;
 mod token_ids;
 mod tokenizer;
 
 pub use child::{ChildLayout, ChildWriter, ShardSpec};
 pub use config::Config;
+pub use finding::{Finding, Severity, summary};
 pub use inventory::{Inventory, StorageEntry, TensorEntry};
 pub use model::Checkpoint;
 pub use output::{check_output, check_room};
@@ -23,4 +26,5 @@ pub use side::Side;
 pub use side_files::{SideFileOptions, SideFiles};
 pub use source::{FileSource, Identity};
 pub use staging::Staging;
+pub use survey::{Rows, Survey};
 pub use tokenizer::{TokenizerFacts, TokenizerMode};

@@ -9,7 +9,7 @@ use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt};
+use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, StateDict};
 use crate::tensor::escape;
 
 /// Weight file of an unsharded checkpoint.
@@ -65,7 +65,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn empty(path: &Path, dir: Option<PathBuf>) -> Checkpoint {
+    /// A checkpoint of which nothing is known yet.
+    pub(super) fn empty(path: &Path, dir: Option<PathBuf>) -> Checkpoint {
         Checkpoint {
             path: path.to_path_buf(),
             dir,
@@ -79,14 +80,7 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let source = FileSource::open(path)?;
-        let state_dict = format::read_state_dict(&source).map_err(|error| {
-            if error.rule == format::Rule::Read {
-                let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
-                return source.read_error("cannot read checkpoint", cause);
-            }
-            Error::from_format(path, error)
-        })?;
+        let (source, state_dict) = read_headers(path)?;
         let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(nest) = &state_dict.nest {
             self.notes.push(format!(
@@ -107,10 +101,15 @@ impl Checkpoint {
                 names.join(", ")
             ));
         }
+        self.push(source, state_dict);
+        Ok(())
+    }
+
+    /// Takes in one file.
+    pub(super) fn push(&mut self, source: FileSource, state_dict: StateDict) {
         self.containers.push(state_dict.container);
         self.inventory.append(self.files.len(), state_dict);
         self.files.push(source);
-        Ok(())
     }
 
     fn open_shards(&mut self, dir: &Path, index_path: &Path) -> Result<()> {
@@ -184,13 +183,26 @@ impl Checkpoint {
     }
 }
 
-enum Weights {
+/// Opens one weight file and reads its headers.
+pub(super) fn read_headers(path: &Path) -> Result<(FileSource, StateDict)> {
+    let source = FileSource::open(path)?;
+    match format::read_state_dict(&source) {
+        Ok(state_dict) => Ok((source, state_dict)),
+        Err(error) if error.rule == format::Rule::Read => {
+            let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
+            Err(source.read_error("cannot read checkpoint", cause))
+        }
+        Err(error) => Err(Error::from_format(path, error)),
+    }
+}
+
+pub(super) enum Weights {
     Single(PathBuf),
     Index(PathBuf),
 }
 
 /// Which weights of a directory are taken: the order of transformers' `from_pretrained`, `.bin` only.
-fn weights_of(dir: &Path) -> Result<Weights> {
+pub(super) fn weights_of(dir: &Path) -> Result<Weights> {
     let single = dir.join(SINGLE_FILE);
     if single.exists() {
         return Ok(Weights::Single(single));
@@ -234,7 +246,7 @@ fn weights_of(dir: &Path) -> Result<Weights> {
     })
 }
 
-fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> Error {
+pub(super) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> Error {
     Error::new(Kind::NoInput, "a shard is missing")
         .file(index_path)
         .expected(

@@ -60,23 +60,38 @@ impl TokenizerFacts {
     /// than 512 MiB; [`Kind::NoInput`] and [`Kind::Io`] where one can't be read.
     pub fn read(directory: &Path) -> Result<TokenizerFacts> {
         let mut facts = TokenizerFacts::default();
-        for (file, read_ids) in FILES {
-            let path = directory.join(file);
-            if !is_present(&path)? {
-                continue;
-            }
-            facts.files.push(file);
-            let Some(read_ids) = read_ids else { continue };
-            let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
-            let max = read_ids(&bytes).map_err(|reason| unusable(&path, &bytes, reason))?;
-            // The first file that names it is the one to tell.
-            match (max, &facts.highest) {
-                (Some(id), Some(highest)) if id <= highest.id => {}
-                (Some(id), _) => facts.highest = Some(HighestId { id, file }),
-                (None, _) => {}
-            }
-        }
+        FILES.iter().try_for_each(|file| facts.look_at(directory, file))?;
         Ok(facts)
+    }
+
+    /// The same of the files that are whole, and the errors of those that aren't.
+    pub fn read_whole(directory: &Path) -> (TokenizerFacts, Vec<Error>) {
+        let mut facts = TokenizerFacts::default();
+        let look = |file| facts.look_at(directory, file).err();
+        let errors = FILES.iter().filter_map(look).collect();
+        (facts, errors)
+    }
+
+    fn look_at(
+        &mut self,
+        directory: &Path,
+        (file, read_ids): &(&'static str, Option<ReadIds>),
+    ) -> Result<()> {
+        let path = directory.join(file);
+        if !is_present(&path)? {
+            return Ok(());
+        }
+        self.files.push(file);
+        let Some(read_ids) = read_ids else { return Ok(()) };
+        let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
+        let max = read_ids(&bytes).map_err(|reason| unusable(&path, &bytes, reason))?;
+        // The first file that names it is the one to tell.
+        match (max, &self.highest) {
+            (Some(id), Some(highest)) if id <= highest.id => {}
+            (Some(id), _) => self.highest = Some(HighestId { id, file }),
+            (None, _) => {}
+        }
+        Ok(())
     }
 
     /// Whether there is a tokenizer at all.

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Plan(Box<MergeArgs>),
     /// List tensors, dtypes, shapes and sizes; loads no data
     Inspect(InspectArgs),
+    /// Read every byte: is the checkpoint whole and finite
+    Verify(VerifyArgs),
 }
 
 /// How the tool speaks.
@@ -112,6 +114,16 @@ pub(crate) struct InspectArgs {
     /// Model directories or checkpoint files
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Model directories or checkpoint files
+    #[arg(required = true, value_name = "MODEL")]
+    pub(crate) models: Vec<PathBuf>,
+    /// Worker threads [default: number of cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -6,6 +6,7 @@ mod interrupt;
 mod merge;
 mod print;
 mod progress;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -31,6 +32,12 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Merge(args) => merge::merge(args, &cli.output),
         Command::Plan(args) => merge::plan(args, &cli.output),
         Command::Inspect(args) => inspect::inspect(args, &cli.output),
+        Command::Verify(args) => match verify::verify(args, &cli.output) {
+            // What is wrong has been said.
+            Ok(Some(kind)) => return ExitCode::from(kind.exit_code()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        },
     };
     finish(result, &cli.output)
 }

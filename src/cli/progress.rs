@@ -16,6 +16,11 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// A bar with bytes, rate and time left on stderr, where that is a terminal and `shown` is set;
 /// else a log line every ten seconds.
 pub(crate) fn reporter(shown: bool) -> Box<dyn Reporter> {
+    named(shown, "merging")
+}
+
+/// The same for other work, `doing` in one word.
+pub(crate) fn named(shown: bool, doing: &'static str) -> Box<dyn Reporter> {
     if !shown {
         return Box::new(());
     }
@@ -27,40 +32,43 @@ pub(crate) fn reporter(shown: bool) -> Box<dyn Reporter> {
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("=> "));
         }
-        return Box::new(Bar(bar));
+        return Box::new(Bar { bar, doing });
     }
-    Box::new(Lines(Mutex::new(LineState {
-        done: 0,
-        total: 0,
-        started: Instant::now(),
-        said: Instant::now(),
-    })))
+    let now = Instant::now();
+    let state = Mutex::new(LineState { done: 0, total: 0, started: now, said: now });
+    Box::new(Lines { state, doing })
 }
 
-struct Bar(ProgressBar);
+struct Bar {
+    bar: ProgressBar,
+    doing: &'static str,
+}
 
 impl Reporter for Bar {
     fn start(&self, total_bytes: u64) {
-        self.0.set_length(total_bytes);
-        self.0.set_message("merging");
-        self.0.reset_elapsed();
+        self.bar.set_length(total_bytes);
+        self.bar.set_message(self.doing);
+        self.bar.reset_elapsed();
     }
 
     fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
     }
 
     fn phase(&self, words: &str) {
-        self.0.set_message(words.to_owned());
-        self.0.tick();
+        self.bar.set_message(words.to_owned());
+        self.bar.tick();
     }
 
     fn finish(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 
-struct Lines(Mutex<LineState>);
+struct Lines {
+    state: Mutex<LineState>,
+    doing: &'static str,
+}
 
 struct LineState {
     done: u64,
@@ -71,18 +79,18 @@ struct LineState {
 
 impl Reporter for Lines {
     fn start(&self, total_bytes: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = LineState {
             done: 0,
             total: total_bytes,
             started: Instant::now(),
             said: Instant::now(),
         };
-        log::info!("merging {}", human_bytes(total_bytes));
+        log::info!("{} {}", self.doing, human_bytes(total_bytes));
     }
 
     fn advance(&self, bytes: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.done = state.done.saturating_add(bytes);
         if state.said.elapsed() >= LINE_INTERVAL {
             state.said = Instant::now();
@@ -95,7 +103,8 @@ impl Reporter for Lines {
             )]
             let rate = human_bytes((state.done as f64 / seconds.max(0.001)) as u64);
             log::info!(
-                "{} of {} merged, {rate}/s",
+                "{}: {} of {}, {rate}/s",
+                self.doing,
                 human_bytes(state.done),
                 human_bytes(state.total)
             );

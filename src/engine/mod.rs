@@ -5,15 +5,18 @@ mod buffer;
 mod conclude;
 mod extend;
 mod kernel;
+mod region;
 mod report;
 mod reporter;
 mod schedule;
 mod source;
 mod task;
 mod torch;
+mod verify;
 mod worker;
 
 pub use assemble::{Job, Outcome, Prepared, prepare, run};
 pub use report::{Counts, MergeReport, TensorReport};
 pub use reporter::Reporter;
 pub use schedule::{Settings, execute};
+pub use verify::{Verified, VerifySettings, verify};

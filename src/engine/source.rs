@@ -218,8 +218,11 @@ fn checksum_error(file: &FileSource, storage: &StorageEntry, expected: u32, foun
 }
 
 /// Swaps every group of `width` bytes.
-fn swap(bytes: &mut [u8], width: u64) {
+pub(crate) fn swap(bytes: &mut [u8], width: u64) {
     let width = usize::try_from(width).unwrap_or(1).max(1);
+    if width == 1 {
+        return;
+    }
     for group in bytes.chunks_exact_mut(width) {
         group.reverse();
     }

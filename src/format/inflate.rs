@@ -11,6 +11,9 @@ pub(crate) const MAX_RATIO: u64 = 1032;
 /// Compressed bytes read at a time.
 const CHUNK_BYTES: u64 = 256 << 10;
 
+/// Decoded bytes handed on at a time: a multiple of every element's size.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// Inflates the `compressed_bytes` at `offset` of `source`, which must make exactly `size_bytes`.
 ///
 /// Memory grows with what is decoded, never beyond `size_bytes`, and `size_bytes` is refused before
@@ -25,6 +28,34 @@ pub fn inflate_exact(
     compressed_bytes: u64,
     size_bytes: u64,
 ) -> Result<Vec<u8>, FormatError> {
+    let mut out: Vec<u8> = Vec::new();
+    let mut no_memory = false;
+    inflate_pieces(source, offset, compressed_bytes, size_bytes, &mut |piece| {
+        no_memory = no_memory || out.try_reserve(piece.len()).is_err();
+        if !no_memory {
+            out.extend_from_slice(piece);
+        }
+    })?;
+    if no_memory {
+        let error = std::io::ErrorKind::OutOfMemory.into();
+        return Err(FormatError::read("deflated data", offset, error));
+    }
+    Ok(out)
+}
+
+/// The same piece by piece, in order and in little memory. Pieces before an error were handed on.
+///
+/// Every piece but the last is a multiple of 16 bytes long.
+///
+/// # Errors
+/// As for [`inflate_exact`].
+pub fn inflate_pieces(
+    source: &dyn ReadAt,
+    offset: u64,
+    compressed_bytes: u64,
+    size_bytes: u64,
+    sink: &mut dyn FnMut(&[u8]),
+) -> Result<(), FormatError> {
     let refuse = |expected: String, found: String| {
         FormatError::new(Rule::Inflate, "deflated data", expected, found).at(offset)
     };
@@ -32,12 +63,10 @@ pub fn inflate_exact(
         let found = format!("{size_bytes} bytes from {compressed_bytes}");
         return Err(refuse(format!("at most {MAX_RATIO} bytes for one"), found));
     }
-    let no_memory =
-        |_| FormatError::read("deflated data", offset, std::io::ErrorKind::OutOfMemory.into());
-    let size = usize::try_from(size_bytes).map_err(|_| no_memory(()))?;
-    let mut out: Vec<u8> = Vec::new();
     let mut inflater = Decompress::new(false);
     let mut chunk = Vec::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut filled = 0usize;
     let mut position = 0u64;
     let mut ended = false;
     while position < compressed_bytes && !ended {
@@ -51,38 +80,41 @@ pub fn inflate_exact(
             .map_err(|error| FormatError::read("deflated data", at, error))?;
         let mut rest = chunk.as_slice();
         while !ended {
-            let room = size.saturating_sub(out.len());
-            // One byte beyond the end shows data that are longer than said.
-            let grow = room.saturating_add(1).min(out.len().max(1 << 16));
-            out.try_reserve(grow).map_err(|_| no_memory(()))?;
-            let before_in = inflater.total_in();
-            let before_out = out.len();
+            let (before_in, before_out) = (inflater.total_in(), inflater.total_out());
+            let room = piece.get_mut(filled..).unwrap_or_default();
             let status = inflater
-                .decompress_vec(rest, &mut out, FlushDecompress::None)
+                .decompress(rest, room, FlushDecompress::None)
                 .map_err(|error| refuse("deflate".to_owned(), error.to_string()))?;
-            if out.len() > size {
+            if inflater.total_out() > size_bytes {
                 return Err(refuse(format!("{size_bytes} bytes"), "more".to_owned()));
             }
             let eaten = inflater.total_in().saturating_sub(before_in);
+            let made = inflater.total_out().saturating_sub(before_out);
+            filled = filled.saturating_add(usize::try_from(made).unwrap_or(0));
             rest = usize::try_from(eaten).ok().and_then(|eaten| rest.get(eaten..)).unwrap_or(&[]);
             ended = status == Status::StreamEnd;
-            if rest.is_empty() && out.len() < out.capacity()
-                || (eaten == 0 && out.len() == before_out)
-            {
+            if filled >= PIECE_BYTES {
+                sink(&piece);
+                filled = 0;
+            } else if rest.is_empty() || (eaten == 0 && made == 0) {
+                // Room was left, so nothing is held back.
                 break;
             }
         }
         position = position.saturating_add(length);
     }
+    if filled > 0 {
+        sink(piece.get(..filled).unwrap_or_default());
+    }
     if inflater.total_in() != compressed_bytes {
         let found = format!("{}", inflater.total_in());
         return Err(refuse(format!("{compressed_bytes} compressed bytes"), found));
     }
-    if !ended || out.len() != size {
-        let found = format!("{}{}", out.len(), if ended { "" } else { ", and no end" });
+    if !ended || inflater.total_out() != size_bytes {
+        let found = format!("{}{}", inflater.total_out(), if ended { "" } else { ", and no end" });
         return Err(refuse(format!("{size_bytes} bytes"), found));
     }
-    Ok(out)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,5 +11,5 @@ pub use options::{Extend, MergeOptions, Method, Missing};
 pub use pairing::Extension;
 pub use plan::{Action, MergePlan, PlannedShard, PlannedStorage, PlannedTensor, plan};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
-pub use vocab::{Vocab, embedding};
+pub use vocab::{Vocab, embedding, vocab_rows};
 pub use warning::Warning;

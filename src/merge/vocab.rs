@@ -29,6 +29,10 @@ const HEADS: [&str; 7] = [
     "decoder.bias",
 ];
 
+/// Those of [`HEADS`] that name nothing else in any model.
+const PLAIN_HEADS: [&str; 4] =
+    ["lm_head.weight", "lm_head.bias", "embed_out.weight", "embed_out.bias"];
+
 /// Rows of both vocabularies and of the child's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Vocab {
@@ -79,6 +83,20 @@ pub fn embedding(inventory: &Inventory) -> Option<&TensorEntry> {
                 && tensor.dtype.is_floating()
         })
     })
+}
+
+/// Name and rows of the input embedding and, behind it, of the heads whose names leave no doubt;
+/// nothing where no input embedding is known by name.
+pub fn vocab_rows(inventory: &Inventory) -> impl Iterator<Item = (&str, u64)> {
+    let embedding = embedding(inventory);
+    let heads = inventory.tensors.iter().filter(move |tensor| {
+        let mut ends = PLAIN_HEADS.iter();
+        embedding.is_some() && ends.any(|end| ends_with_module(&tensor.name, end))
+    });
+    embedding
+        .into_iter()
+        .chain(heads)
+        .filter_map(|tensor| Some((tensor.name.as_str(), tensor.layout.shape.first().copied()?)))
 }
 
 /// Whether a name is that of an embedding or an output head: a tensor with one row per token.

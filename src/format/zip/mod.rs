@@ -9,10 +9,12 @@ mod folder;
 mod locals;
 mod names;
 mod record;
+mod records;
 mod serialization_id;
 
 pub(crate) use archive::{Archive, missing};
 pub(crate) use emit::ArchiveLayout;
 pub use emit::{Piece, StorageSum};
 pub use folder::top_folder;
+pub use records::{ArchiveRecord, archive_records};
 pub(crate) use serialization_id::MAX_RECORDS;

@@ -1,0 +1,332 @@
+//! Everything that a check of a checkpoint can find, and its words, in one place.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::{Error, Kind};
+use crate::tensor::{DType, escape, human_bytes};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The checkpoint is not whole, or programs will refuse or misread it.
+    Error,
+    /// Worth a look; the checkpoint is whole.
+    Warning,
+    /// What the check could not look at, or what it passed over.
+    Note,
+}
+
+impl Severity {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
+}
+
+/// One thing found. Files are plain names in the model's directory, or paths where they are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "file, tensor and counts say what they are")]
+pub enum Finding {
+    /// A file that can't be opened, read or understood: the error's own words.
+    Refused {
+        file: Option<String>,
+        tensor: Option<String>,
+        /// The error as it is printed: the finding's own message.
+        #[serde(skip)]
+        text: String,
+        hint: Option<String>,
+        #[serde(skip)]
+        kind: Kind,
+    },
+    /// Bytes that are not those of which the CRC-32 was taken.
+    Damaged {
+        file: String,
+        /// The record of the archive.
+        record: String,
+        /// The tensors that lie in it.
+        tensors: Vec<String>,
+        expected: String,
+        found: String,
+    },
+    /// NaN or Inf in a tensor.
+    NonFinite {
+        file: String,
+        tensor: String,
+        /// How many elements.
+        count: u64,
+        /// Flat index of the first, in row-major order.
+        first: u64,
+        elements: u64,
+    },
+    /// Tensors of a shard that the index does not map.
+    Unmapped { file: String, tensors: Vec<String> },
+    /// Tensors of a shard that an earlier shard holds too.
+    Repeated { file: String, tensors: Vec<String> },
+    /// Tensors that the index maps to a shard and no shard holds.
+    Lacking { file: String, tensors: Vec<String> },
+    /// The config's vocab_size is not the row count of a tensor with one row per token.
+    VocabSize { tensor: String, vocab_size: u64, rows: u64 },
+    /// The tokenizer names a token that the embedding has no row for.
+    TokenId { file: String, id: u64, rows: u64 },
+    /// The index says another size than the tensors have.
+    TotalSize { file: String, expected: u64, found: u64 },
+    /// Tensors that lie in another shard than the index says.
+    WrongShard { file: String, tensors: Vec<String> },
+    /// A model directory without config.json.
+    NoConfig,
+    /// Weights beside those that were checked; other programs may take them instead.
+    OtherWeights { files: Vec<String> },
+    /// Tensors of another floating dtype than the config says.
+    ConfigDType { config: String, tensors: DType },
+    /// Records whose CRC-32 was not computed by the program that wrote them.
+    Unchecked { file: String, records: usize, of: usize },
+    /// The format of torch before 1.6, which has no checksums.
+    Legacy { file: String },
+    /// The state dict was found under a key.
+    Nested { file: String, key: String },
+    /// Entries that are no tensors.
+    Skipped { file: String, keys: Vec<String> },
+    /// A model directory without tokenizer files.
+    NoTokenizer,
+    /// No input embedding is known by name, so nothing can be compared with its rows.
+    NoEmbedding,
+    /// Tensors of a dtype that is not looked at for NaN.
+    Unexamined { dtype: DType, tensors: usize },
+}
+
+impl Finding {
+    /// An error of a reader as a finding.
+    pub fn refused(error: &Error) -> Finding {
+        Finding::Refused {
+            file: error.path().map(|path| path.to_string_lossy().into_owned()),
+            tensor: error.tensor_name().map(str::to_owned),
+            text: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+            kind: error.kind(),
+        }
+    }
+
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Finding::Refused { .. }
+            | Finding::Damaged { .. }
+            | Finding::NonFinite { .. }
+            | Finding::Unmapped { .. }
+            | Finding::Repeated { .. }
+            | Finding::Lacking { .. }
+            | Finding::VocabSize { .. }
+            | Finding::TokenId { .. } => Severity::Error,
+            Finding::TotalSize { .. }
+            | Finding::WrongShard { .. }
+            | Finding::NoConfig
+            | Finding::OtherWeights { .. } => Severity::Warning,
+            Finding::ConfigDType { .. }
+            | Finding::Unchecked { .. }
+            | Finding::Legacy { .. }
+            | Finding::Nested { .. }
+            | Finding::Skipped { .. }
+            | Finding::NoTokenizer
+            | Finding::NoEmbedding
+            | Finding::Unexamined { .. } => Severity::Note,
+        }
+    }
+
+    /// Whose fault an error is; `None` where it is no error.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Finding::Refused { kind, .. } => Some(*kind),
+            other => (other.severity() == Severity::Error).then_some(Kind::Data),
+        }
+    }
+
+    /// Advice.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Finding::Refused { hint, .. } => hint.as_deref(),
+            Finding::Damaged { .. } => Some("download or copy that file again"),
+            Finding::Unmapped { .. } | Finding::Lacking { .. } => {
+                Some("index and shards are from different saves; download both again")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::Refused { text, .. } => f.write_str(text),
+            Finding::Damaged { file, record, tensors, expected, found } => {
+                write!(f, "record `{}` is damaged: {}", escape(record), escape(file))?;
+                if !tensors.is_empty() {
+                    write!(f, ": {}", listed(tensors))?;
+                }
+                write!(f, ": expected CRC-32 {expected}, found {found}")
+            }
+            Finding::NonFinite { file, tensor, count, first, elements } => write!(
+                f,
+                "NaN or Inf: {}: `{}`: {count} of {elements} elements, the first at {first}",
+                escape(file),
+                escape(tensor)
+            ),
+            Finding::Unmapped { file, tensors } => {
+                write!(f, "not in the index: {}: {}", escape(file), listed(tensors))
+            }
+            Finding::Repeated { file, tensors } => {
+                write!(f, "in an earlier shard too: {}: {}", escape(file), listed(tensors))
+            }
+            Finding::Lacking { file, tensors } => {
+                let file = escape(file);
+                write!(f, "in no shard, though the index names it: {file}: {}", listed(tensors))
+            }
+            Finding::VocabSize { tensor, vocab_size, rows } => write!(
+                f,
+                "wrong vocab_size: config.json: `{}`: expected {rows} rows, found {vocab_size}",
+                escape(tensor)
+            ),
+            Finding::TokenId { file, id, rows } => write!(
+                f,
+                "a token without a row: {}: expected ids below {rows}, found {id}",
+                escape(file)
+            ),
+            Finding::TotalSize { file, expected, found } => write!(
+                f,
+                "wrong total_size: {}: expected {expected} bytes, found {found}",
+                escape(file)
+            ),
+            Finding::WrongShard { file, tensors } => {
+                let file = escape(file);
+                write!(f, "in another shard than the index says: {file}: {}", listed(tensors))
+            }
+            Finding::NoConfig => f.write_str("no config.json: most programs can't load this model"),
+            Finding::OtherWeights { files } => write!(
+                f,
+                "not looked at, though other programs may take it: {}; move it away or verify it \
+                 by name",
+                listed(files)
+            ),
+            Finding::ConfigDType { config, tensors } => {
+                write!(f, "config.json says {}, tensors are {tensors}", escape(config))
+            }
+            Finding::Unchecked { file, records, of } => write!(
+                f,
+                "no CRC: {}: {records} of {of} records were written without one, so their bytes \
+                 can't be checked",
+                escape(file)
+            ),
+            Finding::Legacy { file } => write!(
+                f,
+                "no CRC: {}: the format of torch before 1.6 has none, so bytes can't be checked",
+                escape(file)
+            ),
+            Finding::Nested { file, key } => {
+                write!(f, "the state dict is the entry `{}`: {}", escape(key), escape(file))
+            }
+            Finding::Skipped { file, keys } => {
+                write!(f, "entries that are no tensors: {}: {}", escape(file), listed(keys))
+            }
+            Finding::NoTokenizer => f.write_str("no tokenizer files"),
+            Finding::NoEmbedding => {
+                f.write_str("no input embedding known by name: vocabulary not compared")
+            }
+            Finding::Unexamined { dtype, tensors } => {
+                write!(f, "not looked at for NaN: tensors of {dtype} ({tensors})")
+            }
+        }
+    }
+}
+
+/// The first few of some names.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text: Vec<String> =
+        names.iter().take(SHOWN).map(|name| format!("`{}`", escape(name))).collect();
+    if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        text.push(format!("{more} more"));
+    }
+    text.join(", ")
+}
+
+/// The last line of a check: what was looked at, or how much is wrong.
+pub fn summary(findings: &[Finding], tensors: usize, bytes: u64) -> String {
+    let count = |severity| findings.iter().filter(|found| found.severity() == severity).count();
+    let counted = |count: usize, word: &str| {
+        (count > 0).then(|| format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
+    };
+    let warnings = counted(count(Severity::Warning), "warning");
+    if let Some(errors) = counted(count(Severity::Error), "error") {
+        let both: Vec<String> = std::iter::once(errors).chain(warnings).collect();
+        return format!("not whole: {}", both.join(", "));
+    }
+    let unchecked = findings
+        .iter()
+        .any(|found| matches!(found, Finding::Unchecked { .. } | Finding::Legacy { .. }));
+    let checked = if unchecked { "CRCs not all there" } else { "every CRC checked" };
+    let unexamined = findings.iter().any(|found| matches!(found, Finding::Unexamined { .. }));
+    let finite = if unexamined { "all that was looked at finite" } else { "all finite" };
+    let counted_tensors = counted(tensors, "tensor").unwrap_or_else(|| "no tensors".to_owned());
+    let mut text = format!("whole: {counted_tensors}, {}, {checked}, {finite}", human_bytes(bytes));
+    if let Some(warnings) = warnings {
+        text.push_str(&format!("; {warnings}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_counts_errors_or_says_what_was_looked_at() {
+        let no_crc = Finding::Legacy { file: "a.bin".into() };
+        assert_eq!(
+            summary(&[], 201, 2_200_000_000),
+            "whole: 201 tensors, 2.2 GB, every CRC checked, all finite"
+        );
+        assert_eq!(
+            summary(&[no_crc.clone(), Finding::NoConfig], 1, 8),
+            "whole: 1 tensor, 8 B, CRCs not all there, all finite; 1 warning"
+        );
+        let token = Finding::TokenId { file: "vocab.json".into(), id: 9, rows: 9 };
+        assert_eq!(
+            summary(&[token, no_crc, Finding::NoConfig], 1, 8),
+            "not whole: 1 error, 1 warning"
+        );
+    }
+
+    #[test]
+    fn names_from_files_are_escaped_and_long_lists_cut() {
+        let names: Vec<String> = (0..6).map(|name| format!("{name}\u{1b}[31m")).collect();
+        let text = Finding::Unmapped { file: "a\n.bin".into(), tensors: names }.to_string();
+        assert_eq!(
+            text,
+            "not in the index: a\\n.bin: `0\\u{1b}[31m`, `1\\u{1b}[31m`, `2\\u{1b}[31m`, \
+             `3\\u{1b}[31m`, 2 more"
+        );
+    }
+
+    #[test]
+    fn errors_have_a_kind_and_others_none() {
+        assert_eq!(Finding::NoConfig.kind(), None);
+        assert_eq!(Finding::NoTokenizer.severity(), Severity::Note);
+        let missing = Error::new(Kind::NoInput, "a shard is missing");
+        assert_eq!(Finding::refused(&missing).kind(), Some(Kind::NoInput));
+        let damaged = Finding::Damaged {
+            file: "a".into(),
+            record: "a/data/0".into(),
+            tensors: Vec::new(),
+            expected: "00000001".into(),
+            found: "00000002".into(),
+        };
+        assert_eq!((damaged.kind(), damaged.severity()), (Some(Kind::Data), Severity::Error));
+    }
+}
