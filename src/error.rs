@@ -166,9 +166,11 @@ impl Error {
         self.kind
     }
 
-    /// Whether this is the error of those words.
-    pub(crate) fn is(&self, what: &str) -> bool {
-        self.what == what
+    /// The same with the rule that was broken.
+    #[must_use]
+    pub fn with_rule(mut self, rule: Rule) -> Error {
+        self.rule = Some(rule);
+        self
     }
 
     /// The format rule that was broken, where the file itself is at fault.

@@ -166,7 +166,10 @@ fn open_regular(path: &Path) -> Result<File> {
 }
 
 /// The few files that stay open, most recently opened last.
-struct Pool(Mutex<VecDeque<((u64, u64), Arc<File>)>>);
+struct Pool(Mutex<OpenFiles>);
+
+/// Device and inode number, and the file.
+type OpenFiles = VecDeque<((u64, u64), Arc<File>)>;
 
 fn pool() -> &'static Pool {
     static POOL: Pool = Pool(Mutex::new(VecDeque::new()));
@@ -174,7 +177,7 @@ fn pool() -> &'static Pool {
 }
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<((u64, u64), Arc<File>)>> {
+    fn lock(&self) -> MutexGuard<'_, OpenFiles> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -233,10 +233,11 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.done && same_directory(&self.lock, &self.work) {
-            if let Err(error) = std::fs::remove_dir_all(&self.work) {
-                log::warn!("left on disk: {}: {error}", self.work.display());
-            }
+        if !self.done
+            && same_directory(&self.lock, &self.work)
+            && let Err(error) = std::fs::remove_dir_all(&self.work)
+        {
+            log::warn!("left on disk: {}: {error}", self.work.display());
         }
     }
 }

@@ -87,7 +87,7 @@ impl Filler {
     /// Fills `out` with the elements from `start` on, counted over the whole extended tensor, all
     /// of them in added rows. `other` is the longer parent's piece at the same place.
     pub(crate) fn fill(&self, start: u64, out: &mut Tensor, other: Option<&Tensor>) -> Result<()> {
-        let numel = usize::try_from(out.numel()).unwrap_or(0);
+        let numel = out.numel();
         if numel == 0 {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod buffer;
+mod conclude;
 mod extend;
 mod kernel;
 mod report;

@@ -5,15 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
-use crate::engine::report::{MergeReport, TensorReport};
+use crate::engine::conclude::report;
+use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
-use crate::engine::source::verify_storage;
-use crate::engine::task::{Decision, Finished, Scan, Task, Written, add_up, decide, joined_crc};
+use crate::engine::source::{Source, verify_storage};
+use crate::engine::task::{
+    Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
+};
 use crate::engine::torch::use_one_thread;
-use crate::engine::worker::{NONFINITE, Sink, Worker};
+use crate::engine::worker::{Sink, Worker, nonfinite_error};
 use crate::error::{Error, Kind, Result};
-use crate::format::StorageSum;
-use crate::merge::{Action, MergePlan, Path, Sums, Warning};
+use crate::format::{Rule, StorageSum};
+use crate::merge::MergePlan;
 
 /// How fast and in how much memory a plan is run. Nothing here changes the child.
 pub struct Settings<'s> {
@@ -224,7 +227,7 @@ impl Job<'_> {
                 let mut settle = |scan: &Scan| self.settle(task, std::slice::from_ref(scan));
                 let written = worker
                     .scan_and_write(task, index, &mut settle)
-                    .map_err(|error| explain(worker_again(worker, task), error))?;
+                    .map_err(|error| explain(worker, task, error))?;
                 self.advance(task.plan.size_bytes());
                 self.finish(index, vec![written])
             }
@@ -234,9 +237,8 @@ impl Job<'_> {
                 let Some(scans) = task.scanned(span, scan) else {
                     return Ok(());
                 };
-                let decision = self
-                    .settle(task, &scans)
-                    .map_err(|error| explain(worker_again(worker, task), error))?;
+                let decision =
+                    self.settle(task, &scans).map_err(|error| explain(worker, task, error))?;
                 task.decide(decision);
                 let mut queue = self.lock();
                 for span in (0..task.spans()).rev() {
@@ -251,7 +253,7 @@ impl Job<'_> {
                 let decision = task.decision();
                 let written = worker
                     .write(task, index, range, decision.as_deref())
-                    .map_err(|error| explain(worker_again(worker, task), error))?;
+                    .map_err(|error| explain(worker, task, error))?;
                 if let Some(first) = task.scan_of(span)
                     && first != written.read
                 {
@@ -276,7 +278,7 @@ impl Job<'_> {
         self.check_crcs(task, scans.iter().map(|scan| scan.read))?;
         let sums = add_up(scans.iter().map(|scan| &scan.sums));
         if !sums.is_finite() && !self.plan.options.allow_nonfinite {
-            return Err(crate::engine::worker::nonfinite_marker(task));
+            return Err(nonfinite_error(task));
         }
         let options = &self.plan.options;
         Ok(decide(task.plan, options.method, &options.t, sums))
@@ -285,7 +287,7 @@ impl Job<'_> {
     fn check_crcs(
         &self,
         task: &Task<'_>,
-        spans: impl Iterator<Item = [crate::engine::task::SpanCrc; 2]> + Clone,
+        spans: impl Iterator<Item = [SpanCrc; 2]> + Clone,
     ) -> Result<()> {
         for (lane, source) in task.sides().into_iter().enumerate() {
             let Some(source) = source else { continue };
@@ -299,7 +301,7 @@ impl Job<'_> {
     /// A tensor's last span is written.
     fn finish(&self, index: usize, spans: Vec<Written>) -> Result<()> {
         let task = &self.tasks[index];
-        task.sides().into_iter().flatten().for_each(crate::engine::source::Source::release);
+        task.sides().into_iter().flatten().for_each(Source::release);
         let decision = task.decision();
         if !task.needs_scan() {
             self.check_crcs(task, spans.iter().map(|span| span.read))?;
@@ -347,86 +349,14 @@ impl Job<'_> {
             writer.finish(&sums, self.plan.total_size, self.plan.total_parameters)?;
         }
         self.reporter.finish();
-        Ok(self.report(&finished))
+        Ok(report(
+            self.plan,
+            &self.tasks,
+            &finished,
+            self.parents,
+            self.bytes_read.load(Ordering::Relaxed),
+        ))
     }
-
-    fn report(&self, finished: &[Option<Finished>]) -> MergeReport {
-        let mut warnings = Vec::new();
-        let mut tensors = Vec::with_capacity(self.tasks.len());
-        for (task, finished) in self.tasks.iter().zip(finished) {
-            let Some(finished) = finished else {
-                // A tensor without elements has no spans.
-                tensors.push(tensor_report(task, None, None));
-                continue;
-            };
-            let sums = task.merges().then_some(finished.sums);
-            let path = sums
-                .map(|sums| crate::merge::coefficients(self.plan.options.method, 0.5, &sums).path);
-            let report = tensor_report(task, sums, path);
-            if let (Some(Path::LerpOpposite), Some(cos_theta)) = (path, report.cos_theta)
-                && task.plan.numel > 1
-            {
-                warnings.push(Warning::Opposite { name: report.name.clone(), cos_theta });
-            }
-            if finished.differs && task.plan.action == Action::CopyPrimary {
-                warnings.push(Warning::IntegersDiffer { name: report.name.clone() });
-            }
-            if finished.nonfinite > 0 {
-                warnings.push(Warning::NonFinite {
-                    name: report.name.clone(),
-                    place: "child",
-                    count: finished.nonfinite,
-                });
-            }
-            tensors.push(report);
-        }
-        warnings.extend(self.parents.iter().flat_map(|parent| unverified(parent)));
-        MergeReport {
-            t: self.plan.options.t.clone(),
-            tensors,
-            warnings,
-            bytes_read: self.bytes_read.load(Ordering::Relaxed),
-            bytes_written: self
-                .plan
-                .total_size
-                .saturating_mul(u64::try_from(self.children.len()).unwrap_or(1)),
-        }
-    }
-}
-
-fn tensor_report(task: &Task<'_>, sums: Option<Sums>, path: Option<Path>) -> TensorReport {
-    TensorReport {
-        name: task.plan.name.clone(),
-        dtype: task.plan.dtype,
-        shape: task.plan.shape.clone(),
-        action: task.plan.action,
-        path,
-        cos_theta: sums.and_then(|sums| sums.cos_theta()).filter(|cos| cos.is_finite()),
-        norm_primary: sums.map(|sums| sums.a_squared.sqrt()).filter(|norm| norm.is_finite()),
-        norm_secondary: sums.map(|sums| sums.b_squared.sqrt()).filter(|norm| norm.is_finite()),
-        rows_added: task.plan.extension.map_or(0, |rows| rows.to_rows - rows.from_rows),
-    }
-}
-
-/// Zip files of a parent whose storages carry no CRC.
-fn unverified(parent: &Checkpoint) -> Vec<Warning> {
-    let mut counts = vec![0usize; parent.files.len()];
-    for storage in &parent.inventory.storages {
-        let zip = parent.containers.get(storage.file) == Some(&crate::format::Container::Zip);
-        if zip && storage.crc32.is_none() && storage.size_bytes > 0 {
-            counts[storage.file] += 1;
-        }
-    }
-    parent
-        .files
-        .iter()
-        .zip(counts)
-        .filter(|(_, count)| *count > 0)
-        .map(|(file, storages)| Warning::Unverified {
-            storages,
-            file: file.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        })
-        .collect()
 }
 
 fn changed(task: &Task<'_>) -> Error {
@@ -440,44 +370,27 @@ fn changed(task: &Task<'_>) -> Error {
     }
 }
 
-/// Counts NaN and Inf of both sides of a task, for the message.
-fn worker_again<'w>(
-    worker: &'w mut Worker<'_>,
-    task: &'w Task<'_>,
-) -> impl FnOnce() -> Result<Vec<(std::path::PathBuf, u64, u64)>> + 'w {
-    move || {
-        let mut found = Vec::new();
-        for (lane, source) in task.sides().into_iter().enumerate() {
-            if let Some(source) = source {
-                let (count, first) = worker.count_side(task, lane)?;
-                if count > 0 {
-                    found.push((source.path().to_path_buf(), count, first.unwrap_or(0)));
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Puts file, count and place into the error of a tensor that holds NaN or Inf.
-fn explain(
-    count: impl FnOnce() -> Result<Vec<(std::path::PathBuf, u64, u64)>>,
-    error: Error,
-) -> Error {
-    if !error.is(NONFINITE) {
+/// Puts file, count and place into the error of a tensor that holds NaN or Inf, reading it again.
+fn explain(worker: &mut Worker<'_>, task: &Task<'_>, error: Error) -> Error {
+    if error.rule() != Some(Rule::NonFinite) {
         return error;
     }
-    match count() {
-        Ok(found) => match found.first() {
-            Some((path, count, first)) => error
-                .file(path)
-                .expected(
-                    "finite values",
-                    format!("{count} NaN or Inf, the first at element {first}"),
-                )
-                .with_hint("that parent is broken; --allow-nonfinite merges it all the same"),
-            None => error.expected("finite values", "sums beyond float64"),
-        },
-        Err(error) => error,
+    for (lane, source) in task.sides().into_iter().enumerate() {
+        let Some(source) = source else { continue };
+        match worker.count_side(task, lane) {
+            Ok((0, _)) => {}
+            Ok((count, first)) => {
+                let first = first.unwrap_or(0);
+                return error
+                    .file(source.path())
+                    .expected(
+                        "finite values",
+                        format!("{count} NaN or Inf, the first at element {first}"),
+                    )
+                    .with_hint("that parent is broken; --allow-nonfinite merges it all the same");
+            }
+            Err(error) => return error,
+        }
     }
+    error.expected("finite values", "sums beyond float64")
 }

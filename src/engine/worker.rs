@@ -13,6 +13,7 @@ use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, SpanCrc, Task, Written, decide};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind, use_one_thread};
 use crate::error::{Error, Kind, Result};
+use crate::format::Rule;
 use crate::merge::{Action, MergeOptions, Path, Sums};
 
 /// Where a worker writes: the children, by their position in the list of t.
@@ -166,7 +167,7 @@ impl<'j> Worker<'j> {
             if check_parents {
                 let sums = self.piece_sums(&loaded)?;
                 if !finite(&sums) && !self.options.allow_nonfinite {
-                    return Err(nonfinite_marker(task));
+                    return Err(nonfinite_error(task));
                 }
                 // Linear needs no angle, so it is decided piece by piece.
                 if task.plan.action == Action::Linear {
@@ -362,13 +363,12 @@ fn finite(sums: &Sums) -> bool {
     sums.is_finite()
 }
 
-/// Tells the engine that a parent of this task holds NaN or Inf; it counts them for the message.
-pub(crate) fn nonfinite_marker(task: &Task<'_>) -> Error {
-    Error::new(Kind::Data, NONFINITE).tensor(&task.plan.name)
+/// A parent of this task holds NaN or Inf; the engine counts them for the message.
+pub(crate) fn nonfinite_error(task: &Task<'_>) -> Error {
+    Error::new(Kind::Data, "a parent holds NaN or Inf")
+        .tensor(&task.plan.name)
+        .with_rule(Rule::NonFinite)
 }
-
-/// What [`nonfinite_marker`] says until the count is known.
-pub(crate) const NONFINITE: &str = "a parent holds NaN or Inf";
 
 fn overflow_error(task: &Task<'_>, count: u64, first: Option<u64>) -> Error {
     let place = first.map_or(String::new(), |_| format!(", {} elements of a piece", count));

@@ -47,6 +47,8 @@ pub enum Rule {
     TensorName,
     /// A CRC-32 that does not match the bytes.
     Checksum,
+    /// NaN or Inf among the values.
+    NonFinite,
     /// An index JSON that is not one.
     Index,
     /// A file that can't be read (the system's own word).
