@@ -1,4 +1,5 @@
-#!/bin/sh
+#!/usr/bin/env bash
+# bash, for dash drops variables with a hyphen in the name, and with them CARGO_BIN_EXE_llm-slerp-merge.
 # Stands before rustc (.cargo/config.toml) for one sentence: without libtorch, torch-sys's build script fails with
 # a page of compiler output, and nothing else in cargo's order of work is sure to come before it.
 # shellcheck disable=SC2016 # a dollar sign and backquotes are meant
