@@ -217,9 +217,11 @@ impl fmt::Display for Error {
     }
 }
 
-/// Our own line breaks stay (lists of mismatches); everything else is escaped.
+/// Our own line breaks stay (lists of mismatches), and backslashes, for names in these texts are
+/// escaped already; all other unprintable characters are escaped.
 fn escape_lines(text: &str) -> String {
-    text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+    let line = |line: &str| line.split('\\').map(escape).collect::<Vec<_>>().join("\\");
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 impl std::error::Error for Error {

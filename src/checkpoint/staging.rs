@@ -27,11 +27,36 @@ pub struct Staging {
     lock: File,
     fsync: bool,
     done: bool,
+    /// Dropped last, when the work directory is gone.
+    above: MadeAbove,
+}
+
+/// Directories above an output that were missing, lowest first. Dropped, it removes those that are
+/// empty still.
+#[derive(Debug, Default)]
+struct MadeAbove(Vec<PathBuf>);
+
+impl MadeAbove {
+    fn make(dir: &Path) -> std::io::Result<MadeAbove> {
+        let missing = dir.ancestors().take_while(|above| {
+            !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err()
+        });
+        let made = MadeAbove(missing.map(Path::to_path_buf).collect());
+        std::fs::create_dir_all(dir)?;
+        Ok(made)
+    }
+}
+
+impl Drop for MadeAbove {
+    fn drop(&mut self) {
+        // Another run may be using them by now: they stay where they are not empty.
+        self.0.iter().all(|dir| std::fs::remove_dir(dir).is_ok());
+    }
 }
 
 impl Staging {
     /// Makes and locks the work directory beside `output`. What an earlier, dead run left there is
-    /// removed. Missing directories above `output` are made.
+    /// removed. Missing directories above `output` are made, and go again if the child does not come.
     ///
     /// # Errors
     /// [`Kind::TryAgain`] where another run holds it, [`Kind::Output`] where it can't be made.
@@ -39,7 +64,7 @@ impl Staging {
         let parent = parent_of(output);
         let refused =
             |path: &Path, error| Error::from_io(Kind::Output, "cannot make directory", path, error);
-        std::fs::create_dir_all(&parent).map_err(|error| refused(&parent, error))?;
+        let above = MadeAbove::make(&parent).map_err(|error| refused(&parent, error))?;
         let work = parent.join(work_name(output));
         loop {
             match std::fs::create_dir(&work) {
@@ -67,7 +92,8 @@ impl Staging {
             if !same_directory(&lock, &work) {
                 continue;
             }
-            let staging = Staging { output: output.to_path_buf(), work, lock, fsync, done: false };
+            let output = output.to_path_buf();
+            let staging = Staging { output, work, lock, fsync, done: false, above };
             staging.clear()?;
             return Ok(staging);
         }
@@ -159,6 +185,7 @@ impl Staging {
         }
         let swapped = self.rename(overwrite)?;
         self.done = true;
+        self.above.0.clear();
         if self.fsync {
             let parent = parent_of(&self.output);
             let handle = File::open(&parent).map_err(|error| {
@@ -286,6 +313,20 @@ mod tests {
         staging.write_file("a", b"x").unwrap();
         drop(staging);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_above_an_abandoned_child_go_with_it_unless_they_are_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let create = |name: &str| Staging::create(&dir.path().join(name), false).unwrap();
+        drop(create("a/b/child"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let staging = create("a/b/child");
+        std::fs::write(dir.path().join("a/theirs"), b"").unwrap();
+        drop(staging);
+        assert!(dir.path().join("a/theirs").exists() && !dir.path().join("a/b").exists());
+        create("a/b/child").commit(false).unwrap();
+        assert!(dir.path().join("a/b/child").exists());
     }
 
     #[test]

@@ -1,4 +1,32 @@
-//! Integration tests: the real binary on real checkpoint files.
+//! Integration tests: the real binary on real checkpoint files, no Python.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that unwraps an Err fails, which is what it is for"
+)]
 
+/// Writes small checkpoints: inputs for what the fixtures do not have.
+mod build;
+/// What `inspect` says of files that torch wrote, and that their values arrive.
+mod inspect;
+/// What holds for every merge: the ends, the same parent twice, threads and memory, several t.
+mod invariants;
+/// The children of the fixtures, against those worked out in float64.
+mod merge;
+/// Tensors that one parent lacks, integers, tied names.
+mod missing;
+/// Outputs that are refused, and outputs that are replaced.
+mod outputs;
+/// Parents that are refused.
+mod refusals;
+/// SIGINT and SIGTERM.
+mod signals;
+/// Runs the tool, reads checkpoints, looks at directories.
+mod support;
+/// House rules that no compiler checks.
+mod tidy;
+/// Rounding, and distances in units in the last place.
+mod ulp;
+/// Vocabularies of different length.
+mod vocab;
 /// `verify`: what is found in whole and damaged models, and that no flipped bit goes unnoticed.
 mod verify;
