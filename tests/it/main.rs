@@ -26,7 +26,7 @@ mod support;
 mod tidy;
 /// Rounding, and distances in units in the last place.
 mod ulp;
-/// Vocabularies of different length.
-mod vocab;
 /// `verify`: what is found in whole and damaged models, and that no flipped bit goes unnoticed.
 mod verify;
+/// Vocabularies of different length.
+mod vocab;
