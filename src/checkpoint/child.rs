@@ -94,6 +94,28 @@ impl ChildLayout {
         Ok(ChildLayout { shards, places })
     }
 
+    /// Names and sizes in bytes of the weight files, the index among them where there is one.
+    pub fn files(&self, total_size: u64, total_parameters: u64) -> Vec<(String, u64)> {
+        let shards = self.shards.iter();
+        let mut files: Vec<(String, u64)> =
+            shards.map(|shard| (shard.file_name.clone(), shard.layout.total_bytes())).collect();
+        if let Some(json) = self.index_text(total_size, total_parameters) {
+            files.push((INDEX_FILE_NAME.to_owned(), json.len() as u64));
+        }
+        files
+    }
+
+    /// The index JSON, where there are several shards.
+    fn index_text(&self, total_size: u64, total_parameters: u64) -> Option<String> {
+        let names = |shard: &'_ Shard| -> Vec<(String, String)> {
+            let name = |name: &String| (name.clone(), shard.file_name.clone());
+            shard.names.iter().map(name).collect()
+        };
+        let map: Vec<(String, String)> = self.shards.iter().flat_map(names).collect();
+        let weight_map = map.iter().map(|(name, file)| (name.as_str(), file.as_str()));
+        (self.shards.len() > 1).then(|| index_text(total_parameters, total_size, weight_map))
+    }
+
     /// Bytes of all weight files.
     pub fn total_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.layout.total_bytes()).fold(0, u64::saturating_add)
@@ -174,16 +196,7 @@ impl ChildWriter {
             self.write_pieces(&file, &shard.file_name, &tail)?;
             self.staging.flush(&file, &shard.file_name)?;
         }
-        if self.layout.shards.len() > 1 {
-            let weight_map: Vec<(&str, &str)> = self
-                .layout
-                .shards
-                .iter()
-                .flat_map(|shard| {
-                    shard.names.iter().map(|name| (name.as_str(), shard.file_name.as_str()))
-                })
-                .collect();
-            let json = index_text(total_parameters, total_size, weight_map);
+        if let Some(json) = self.layout.index_text(total_size, total_parameters) {
             self.staging.write_file(INDEX_FILE_NAME, json.as_bytes())?;
         }
         Ok(())

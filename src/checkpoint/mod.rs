@@ -2,6 +2,7 @@
 
 mod child;
 pub mod config;
+mod existing;
 mod finding;
 mod inventory;
 mod model;
@@ -18,10 +19,11 @@ mod tokenizer;
 
 pub use child::{ChildLayout, ChildWriter, ShardSpec};
 pub use config::Config;
+pub use existing::{Existing, existing_child};
 pub use finding::{Finding, Severity, summary};
 pub use inventory::{Inventory, StorageEntry, TensorEntry};
 pub use model::Checkpoint;
-pub use output::{check_output, check_room};
+pub use output::{Room, check_output, check_room, room_at, same_place};
 pub use side::Side;
 pub use side_files::{SideFileOptions, SideFiles};
 pub use source::{FileSource, Identity};

@@ -56,27 +56,69 @@ pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result
     check_writable(&parent_of(output))
 }
 
-/// Checks that the file system of `output` has room for `bytes` more, and 1 %.
+/// Room on the file system that will hold an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Device number of the file system.
+    pub device: u64,
+    /// Nearest directory above the output that exists.
+    pub dir: PathBuf,
+    /// Bytes free to this user.
+    pub free_bytes: u64,
+}
+
+/// The room where `output` would be made.
 ///
 /// # Errors
-/// [`Kind::Output`] with both figures where it has not.
-pub fn check_room(output: &Path, bytes: u64) -> Result<()> {
+/// [`Kind::Output`] where the system does not tell.
+pub fn room_at(output: &Path) -> Result<Room> {
     let dir = nearest_existing(&parent_of(output));
-    let stat = rustix::fs::statvfs(&dir).map_err(|error| {
-        Error::from_io(Kind::Output, "cannot ask for free space", &dir, error.into())
-    })?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let needed = bytes.saturating_add(bytes / SPARE_DIVISOR);
-    if free < needed {
-        return Err(Error::new(Kind::Output, "not enough room for the child")
-            .file(&dir)
+    let failed = |error| Error::from_io(Kind::Output, "cannot ask for free space", &dir, error);
+    let stat = rustix::fs::statvfs(&dir).map_err(|error| failed(error.into()))?;
+    let device = std::fs::metadata(&dir).map_err(failed)?.dev();
+    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    Ok(Room { device, dir, free_bytes })
+}
+
+impl Room {
+    /// Checks that there is room for `bytes` more, and 1 %.
+    ///
+    /// # Errors
+    /// [`Kind::Output`] with both figures where there is not.
+    pub fn check(&self, bytes: u64) -> Result<()> {
+        let (needed, free) = (bytes.saturating_add(bytes / SPARE_DIVISOR), self.free_bytes);
+        if free >= needed {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Output, "not enough room for the child")
+            .file(&self.dir)
             .expected(
                 format!("{} free ({needed} bytes)", human_bytes(needed)),
                 format!("{} ({free} bytes)", human_bytes(free)),
             )
-            .with_hint("free some space or give an -o on another disk; nothing was written"));
+            .with_hint("free some space or give an -o on another disk; nothing was written"))
     }
-    Ok(())
+}
+
+/// Checks that the file systems of the outputs have room for `bytes` more in each of them, and 1 %.
+///
+/// # Errors
+/// [`Kind::Output`] with both figures where one has not.
+pub fn check_room(outputs: &[PathBuf], bytes: u64) -> Result<()> {
+    let mut rooms: Vec<(Room, u64)> = Vec::new();
+    for output in outputs {
+        let room = room_at(output)?;
+        match rooms.iter_mut().find(|known| known.0.device == room.device) {
+            Some(known) => known.1 = known.1.saturating_add(bytes),
+            None => rooms.push((room, bytes)),
+        }
+    }
+    rooms.iter().try_for_each(|(room, bytes)| room.check(*bytes))
+}
+
+/// Whether one path is the other or lies in it, links resolved as far as they exist.
+pub fn same_place(path: &Path, other: &Path) -> bool {
+    resolved(path).starts_with(resolved(other))
 }
 
 /// The directory that holds `path`; `.` for a bare name.
@@ -217,8 +259,10 @@ mod tests {
     #[test]
     fn more_bytes_than_the_disk_has_are_refused_with_both_figures() {
         let dir = tempfile::tempdir().unwrap();
-        let error = check_room(&dir.path().join("child"), u64::MAX / 2).unwrap_err();
+        let outputs = [dir.path().join("child"), dir.path().join("new/child")];
+        let free = room_at(&outputs[0]).unwrap().free_bytes;
+        let error = check_room(&outputs, free / 2 + 1).unwrap_err();
         assert_eq!(error.kind(), Kind::Output);
-        check_room(&dir.path().join("child"), 1).unwrap();
+        check_room(&outputs, 1).unwrap();
     }
 }

@@ -139,6 +139,29 @@ impl SideFiles {
         made.chain(self.copied.iter().map(|file| file.2)).fold(0, u64::saturating_add)
     }
 
+    /// The first file that a child's directory lacks or holds with another content.
+    ///
+    /// # Errors
+    /// As `gather` where a parent's file went away meanwhile.
+    pub fn difference(&self, dir: &Path) -> Result<Option<String>> {
+        let same = |name: &str, bytes: &[u8]| {
+            let path = dir.join(name);
+            is_present(&path).is_ok_and(|present| present)
+                && read_bounded(&path, LIMIT_BYTES).is_ok_and(|found| found == bytes)
+        };
+        for (name, bytes) in &self.made {
+            if !same(name, bytes) {
+                return Ok(Some(name.clone()));
+            }
+        }
+        for (name, path, _) in &self.copied {
+            if !same(name, &read_bounded(path, LIMIT_BYTES)?) {
+                return Ok(Some(name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes all of them into a child in the making. Only contents are copied: no links, modes or
     /// attributes.
     ///

@@ -8,14 +8,14 @@ use serde_json::json;
 use crate::cli::args::{MergeArgs, OutputArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{print, progress};
-use crate::engine::{Job, Outcome, Prepared, Settings, prepare, run};
+use crate::engine::{Job, Outcome, Prepared, Settings, expand_outputs, prepare, run};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{MergeOptions, MergePlan};
 use crate::tensor::escape;
 
 /// Shows what merge would do.
 pub(crate) fn plan(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
-    let prepared = prepare(job(args))?;
+    let prepared = prepare(job(args)?)?;
     if output.json {
         return print::json(&plan_json(&prepared));
     }
@@ -35,7 +35,7 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
             .with_hint("name the child's directory: -o OUT"));
     }
     let interrupt = Interrupt::listen();
-    let prepared = prepare(job(args))?;
+    let prepared = prepare(job(args)?)?;
     if !output.quiet {
         prepared.plan.warnings.iter().for_each(print::warning);
     }
@@ -62,11 +62,15 @@ fn threads(args: &MergeArgs) -> usize {
     }
 }
 
-fn job(args: &MergeArgs) -> Job {
-    Job {
+fn job(args: &MergeArgs) -> Result<Job> {
+    let outputs = match &args.output {
+        Some(output) => expand_outputs(output, &args.t)?,
+        None => Vec::new(),
+    };
+    Ok(Job {
         primary: args.primary.clone(),
         secondary: args.secondary.clone(),
-        output: args.output.clone(),
+        outputs,
         options: MergeOptions {
             t: args.t.clone(),
             method: args.method.into(),
@@ -80,7 +84,7 @@ fn job(args: &MergeArgs) -> Job {
         },
         overwrite: args.overwrite,
         fsync: !args.no_fsync,
-    }
+    })
 }
 
 /// Where the children are, as the user wrote it.

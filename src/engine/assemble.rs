@@ -10,12 +10,13 @@ use crate::checkpoint::{
     Checkpoint, ChildLayout, ChildWriter, ShardSpec, SideFileOptions, SideFiles, check_output,
     check_room,
 };
+use crate::engine::provenance::{self, ChildState};
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::schedule::{Settings, execute};
 use crate::error::{Error, Kind, Result};
 use crate::format::EmitTensor;
-use crate::merge::{MergeOptions, MergePlan, Warning, plan};
+use crate::merge::{MergeOptions, MergePlan, plan};
 
 /// What is to be merged into what.
 #[derive(Clone, Debug)]
@@ -24,8 +25,9 @@ pub struct Job {
     pub primary: PathBuf,
     /// Model directory or checkpoint file at t = 1.
     pub secondary: PathBuf,
-    /// The child's directory; holds `{t}` where there are several values of t.
-    pub output: Option<PathBuf>,
+    /// The children's directories, one per value of t; none where only a plan is wanted. See
+    /// [`expand_outputs`](crate::engine::expand_outputs).
+    pub outputs: Vec<PathBuf>,
     /// Everything that decides what the child is.
     pub options: MergeOptions,
     /// Replace an existing child.
@@ -53,6 +55,28 @@ pub struct Prepared {
     job: Job,
 }
 
+impl Prepared {
+    /// Bytes that one child will take, config and tokenizer files included.
+    pub fn child_bytes(&self) -> u64 {
+        self.weight_bytes.saturating_add(self.side_files.total_bytes())
+    }
+
+    /// Whether `output` holds the very child that this merge would make at `t`.
+    ///
+    /// # Errors
+    /// [`Kind::Output`] where the output can't be looked at.
+    pub fn child_state(&self, output: &Path, t: f64) -> Result<ChildState> {
+        provenance::child_state(self, output, t)
+    }
+
+    /// Names and sizes in bytes of one child's weight files.
+    pub(crate) fn weight_files(&self) -> Vec<(String, u64)> {
+        let files =
+            |layout: &ChildLayout| layout.files(self.plan.total_size, self.plan.total_parameters);
+        self.layouts.first().map(files).unwrap_or_default()
+    }
+}
+
 /// A finished merge.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
@@ -69,10 +93,10 @@ pub struct Outcome {
 /// # Errors
 /// Everything that would make the merge fail, as far as headers and the disk tell it.
 pub fn prepare(job: Job) -> Result<Prepared> {
-    let outputs = match &job.output {
-        Some(output) => outputs(output, &job.options.t)?,
-        None => Vec::new(),
-    };
+    let outputs = job.outputs.clone();
+    if !outputs.is_empty() && outputs.len() != job.options.t.len() {
+        return Err(Error::new(Kind::Internal, "not as many outputs as values of t"));
+    }
     let parents = [job.primary.as_path(), job.secondary.as_path()];
     for output in &outputs {
         check_output(output, &parents, job.overwrite)?;
@@ -95,39 +119,8 @@ pub fn prepare(job: Job) -> Result<Prepared> {
         several => several.iter().map(|output| layout(&plan, output)).collect::<Result<_>>()?,
     };
     let weight_bytes = layouts.first().map_or(0, ChildLayout::total_bytes);
-    if let Some(first) = outputs.first() {
-        let all = layouts.iter().map(ChildLayout::total_bytes).fold(0, u64::saturating_add);
-        let n_children = u64::try_from(outputs.len()).unwrap_or(1);
-        let beside = side_files.total_bytes().saturating_mul(n_children);
-        check_room(first, all.saturating_add(beside))?;
-    }
+    check_room(&outputs, weight_bytes.saturating_add(side_files.total_bytes()))?;
     Ok(Prepared { primary, secondary, plan, outputs, side_files, weight_bytes, layouts, job })
-}
-
-/// The children's directories: `{t}` stands for the value of t.
-fn outputs(template: &Path, t: &[f64]) -> Result<Vec<PathBuf>> {
-    let text = template.as_os_str().as_encoded_bytes();
-    let has_t = text.windows(3).any(|window| window == b"{t}");
-    if !has_t && t.len() == 1 {
-        return Ok(vec![template.to_path_buf()]);
-    }
-    let Some(text) = template.to_str().filter(|_| has_t) else {
-        return Err(Error::new(Kind::Usage, "several values of t need an output each")
-            .file(template)
-            .expected("`{t}` in --output", "none")
-            .with_hint("for example `-o child-{t}`"));
-    };
-    let mut outputs: Vec<PathBuf> = Vec::with_capacity(t.len());
-    for value in t {
-        let output = PathBuf::from(text.replace("{t}", &value.to_string()));
-        if outputs.contains(&output) {
-            return Err(Error::new(Kind::Usage, "the same t is given twice")
-                .file(template)
-                .expected("different values of --t", value.to_string()));
-        }
-        outputs.push(output);
-    }
-    Ok(outputs)
 }
 
 fn layout(plan: &MergePlan, output: &Path) -> Result<ChildLayout> {
@@ -183,8 +176,8 @@ pub fn run(
     )?;
     for (writer, t) in writers.iter().zip(&prepared.plan.options.t) {
         prepared.side_files.write(writer.staging())?;
-        let provenance = provenance(&prepared, &report, *t)?;
-        writer.staging().write_file("slerp_merge.json", provenance.as_bytes())?;
+        let provenance = provenance::text(&prepared, &report, *t)?;
+        writer.staging().write_file(provenance::FILE_NAME, provenance.as_bytes())?;
     }
     for writer in writers {
         if let Some(error) = (settings.interrupted)() {
@@ -195,72 +188,4 @@ pub fn run(
     let outcome =
         Outcome { outputs: prepared.outputs, report, seconds: started.elapsed().as_secs_f64() };
     Ok((prepared.plan, outcome))
-}
-
-/// slerp_merge.json: what made this child, from what, tensor by tensor.
-fn provenance(prepared: &Prepared, report: &MergeReport, t: f64) -> Result<String> {
-    #[derive(Serialize)]
-    struct Provenance<'a> {
-        tool: &'static str,
-        version: &'static str,
-        t: f64,
-        options: &'a MergeOptions,
-        primary: Parent,
-        secondary: Parent,
-        tokenizer: Option<&'a str>,
-        warnings: Vec<&'a Warning>,
-        tensors: &'a [crate::engine::report::TensorReport],
-    }
-    let value = Provenance {
-        tool: env!("CARGO_PKG_NAME"),
-        version: env!("CARGO_PKG_VERSION"),
-        t,
-        options: &prepared.plan.options,
-        primary: Parent::of(&prepared.primary),
-        secondary: Parent::of(&prepared.secondary),
-        tokenizer: prepared.side_files.tokenizer_reason.as_deref(),
-        warnings: prepared.plan.warnings.iter().chain(&report.warnings).collect(),
-        tensors: &report.tensors,
-    };
-    let mut text = serde_json::to_string_pretty(&value).map_err(|error| {
-        Error::new(Kind::Internal, "cannot make slerp_merge.json").expected("", error.to_string())
-    })?;
-    text.push('\n');
-    Ok(text)
-}
-
-/// A parent in the provenance: where it was, and what its files were.
-#[derive(Serialize)]
-struct Parent {
-    path: PathBuf,
-    files: Vec<ParentFile>,
-}
-
-#[derive(Serialize)]
-struct ParentFile {
-    name: String,
-    size_bytes: u64,
-    /// CRC-32 over the CRCs that the file keeps of its storages: changes with any of the data.
-    fingerprint: String,
-}
-
-impl Parent {
-    fn of(checkpoint: &Checkpoint) -> Parent {
-        let mut files = Vec::with_capacity(checkpoint.files.len());
-        for (position, file) in checkpoint.files.iter().enumerate() {
-            let mut bytes = Vec::new();
-            for storage in checkpoint.inventory.storages.iter().filter(|s| s.file == position) {
-                bytes.extend_from_slice(storage.key.as_bytes());
-                bytes.extend_from_slice(&storage.size_bytes.to_le_bytes());
-                bytes.extend_from_slice(&storage.crc32.unwrap_or(0).to_le_bytes());
-            }
-            files.push(ParentFile {
-                name: file.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                size_bytes: file.identity().size_bytes,
-                fingerprint: format!("{:08x}", crate::engine::source::crc32(&bytes)),
-            });
-        }
-        let path = checkpoint.path.canonicalize().unwrap_or_else(|_| checkpoint.path.clone());
-        Parent { path, files }
-    }
 }

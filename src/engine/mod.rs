@@ -5,6 +5,8 @@ mod buffer;
 mod conclude;
 mod extend;
 mod kernel;
+mod outputs;
+mod provenance;
 mod region;
 mod report;
 mod reporter;
@@ -16,6 +18,8 @@ mod verify;
 mod worker;
 
 pub use assemble::{Job, Outcome, Prepared, prepare, run};
+pub use outputs::expand_outputs;
+pub use provenance::ChildState;
 pub use report::{Counts, MergeReport, TensorReport};
 pub use reporter::Reporter;
 pub use schedule::{Settings, execute};

@@ -52,7 +52,7 @@ fn merged(primary: &Path, secondary: &Path, child: &Path) -> Result<Vec<u8>> {
     let job = Job {
         primary: primary.to_path_buf(),
         secondary: secondary.to_path_buf(),
-        output: Some(child.to_path_buf()),
+        outputs: vec![child.to_path_buf()],
         options: MergeOptions::default(),
         overwrite: false,
         fsync: false,
