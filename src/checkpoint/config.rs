@@ -40,6 +40,8 @@ pub struct ConfigFacts {
     pub dtype: Option<String>,
     /// Number of layers, by any of its names.
     pub num_hidden_layers: Option<u64>,
+    /// How the weights are quantised: `quant_method` of `quantization_config`, where there is one.
+    pub quantization: Option<String>,
     /// Whether the model runs code from its directory (`auto_map`).
     pub needs_custom_code: bool,
 }
@@ -104,6 +106,7 @@ impl ConfigFacts {
         let mut facts = ConfigFacts {
             model_type: top.get("model_type"),
             architectures: top.get("architectures").unwrap_or_default(),
+            quantization: top.quantization(),
             needs_custom_code: top.raw("auto_map").is_some_and(|value| value != "null"),
             ..ConfigFacts::default()
         };
@@ -181,6 +184,11 @@ impl<'a> Fields<'a> {
         serde_json::from_str(self.raw(name)?).ok()
     }
 
+    fn quantization(&self) -> Option<String> {
+        let config: Option<Fields<'a>> = self.get("quantization_config");
+        Some(config?.get("quant_method").unwrap_or_else(|| "by an unnamed method".to_owned()))
+    }
+
     fn text_config(&self) -> Option<Fields<'a>> {
         serde_json::from_str(self.raw(TEXT_CONFIG)?).ok()
     }
@@ -248,6 +256,7 @@ mod tests {
             tie_word_embeddings: Some(false),
             dtype: Some("float16".into()),
             num_hidden_layers: Some(32),
+            quantization: None,
             needs_custom_code: false,
         };
         assert_eq!(facts, expected);
@@ -263,6 +272,16 @@ mod tests {
         assert_eq!(facts.dtype.as_deref(), Some("bfloat16"));
         assert_eq!(facts.model_type, None);
         assert!(facts.needs_custom_code);
+    }
+
+    #[test]
+    fn quantised_weights_are_known_by_their_method() {
+        let method = |text: &str| ConfigFacts::of(text).expect("a config").quantization;
+        let gptq = r#"{"quantization_config": {"bits": 4, "quant_method": "gptq"}}"#;
+        assert_eq!(method(gptq).as_deref(), Some("gptq"));
+        let unnamed = method(r#"{"quantization_config": {}}"#);
+        assert_eq!(unnamed.as_deref(), Some("by an unnamed method"));
+        assert_eq!(method(r#"{"quantization_config": null}"#), None);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 mod child;
 pub mod config;
+mod discover;
 mod existing;
 mod finding;
+mod hub;
 mod inventory;
 mod model;
 mod output;
@@ -16,11 +18,14 @@ mod staging;
 mod survey;
 mod token_ids;
 mod tokenizer;
+mod weights;
 
 pub use child::{ChildLayout, ChildWriter, ShardSpec};
 pub use config::Config;
+pub use discover::{Candidate, Discovery, discover};
 pub use existing::{Existing, existing_child};
 pub use finding::{Finding, Severity, summary};
+pub use hub::{HubEntry, cache_dir, locate};
 pub use inventory::{Inventory, StorageEntry, TensorEntry};
 pub use model::Checkpoint;
 pub use output::{Room, check_output, check_room, room_at, same_place};

@@ -4,21 +4,20 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::config::Config;
+use crate::checkpoint::hub::locate;
 use crate::checkpoint::inventory::Inventory;
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::split::INDEX_FILE_NAME;
+use crate::checkpoint::weights::{SINGLE_FILE, Weights, weights_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, StateDict};
 use crate::tensor::escape;
 
-/// Weight file of an unsharded checkpoint.
-const SINGLE_FILE: &str = "pytorch_model.bin";
-
 /// An opened checkpoint: headers, config and the files behind them. No data is loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Path as the user gave it.
+    /// Path as the user gave it, or where its name led.
     pub path: PathBuf,
     /// The model directory; `None` where a single file was named.
     pub dir: Option<PathBuf>,
@@ -37,12 +36,15 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a model directory or a single checkpoint file.
+    /// Opens a model directory or a single checkpoint file, or a model of the local Hub cache by its
+    /// name (see [`locate`]).
     ///
     /// # Errors
     /// [`Kind::NoInput`] where nothing is there, [`Kind::Data`] where it breaks a rule of its
     /// format or index and shards contradict each other.
     pub fn open(path: &Path) -> Result<Checkpoint> {
+        let path = locate(path)?;
+        let path = path.as_path();
         let meta = std::fs::metadata(path)
             .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
         if !meta.is_dir() {
@@ -194,56 +196,6 @@ pub(super) fn read_headers(path: &Path) -> Result<(FileSource, StateDict)> {
         }
         Err(error) => Err(Error::from_format(path, error)),
     }
-}
-
-pub(super) enum Weights {
-    Single(PathBuf),
-    Index(PathBuf),
-}
-
-/// Which weights of a directory are taken: the order of transformers' `from_pretrained`, `.bin` only.
-pub(super) fn weights_of(dir: &Path) -> Result<Weights> {
-    let single = dir.join(SINGLE_FILE);
-    if single.exists() {
-        return Ok(Weights::Single(single));
-    }
-    let index = dir.join(INDEX_FILE_NAME);
-    if index.exists() {
-        return Ok(Weights::Index(index));
-    }
-    let mut candidates = Vec::new();
-    let mut safetensors = false;
-    let entries = std::fs::read_dir(dir)
-        .map_err(|error| Error::from_io(Kind::NoInput, "cannot list directory", dir, error))?;
-    for entry in entries.flatten() {
-        let path = entry.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("bin" | "pt" | "pth" | "ckpt") => candidates.push(path),
-            Some("safetensors") => safetensors = true,
-            _ => {}
-        }
-    }
-    candidates.sort();
-    // training_args.bin is a pickled object that the Trainer leaves beside the weights.
-    candidates.retain(|path| path.file_name().is_none_or(|name| name != "training_args.bin"));
-    if let [only] = candidates.as_slice() {
-        return Ok(Weights::Single(only.clone()));
-    }
-    let refusal = Error::new(Kind::NoInput, "no checkpoint in this directory").file(dir).expected(
-        format!("{SINGLE_FILE} or {INDEX_FILE_NAME}"),
-        match candidates.len() {
-            0 if safetensors => "only safetensors files".to_owned(),
-            0 => "neither".to_owned(),
-            count => format!("{count} other checkpoint files"),
-        },
-    );
-    Err(match candidates.len() {
-        0 if safetensors => refusal.with_hint(
-            "this tool reads .bin checkpoints; save the model with `safe_serialization=False` first",
-        ),
-        0 => refusal.with_hint("name a model directory or a .bin, .pt, .pth or .ckpt file"),
-        _ => refusal.with_hint("name one of the files instead of the directory"),
-    })
 }
 
 pub(super) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> Error {

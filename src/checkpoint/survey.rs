@@ -6,10 +6,12 @@ use std::path::Path;
 
 use crate::checkpoint::config::Config;
 use crate::checkpoint::finding::Finding;
-use crate::checkpoint::model::{Checkpoint, Weights, missing_shard, read_headers, weights_of};
+use crate::checkpoint::hub::locate;
+use crate::checkpoint::model::{Checkpoint, missing_shard, read_headers};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::tokenizer::TokenizerFacts;
+use crate::checkpoint::weights::{Weights, weights_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Container, Index, MAX_INDEX_BYTES};
 use crate::tensor::DType;
@@ -42,11 +44,12 @@ impl Survey {
             findings: Vec::new(),
             tokenizer: TokenizerFacts::default(),
         };
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => survey.look_at_directory(path),
-            Ok(_) => survey.add(path),
+        let Some(path) = survey.accept(locate(path)) else { return survey };
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => survey.look_at_directory(&path),
+            Ok(_) => survey.add(&path),
             Err(error) => {
-                let error = Error::from_io(Kind::NoInput, "cannot open model", path, error);
+                let error = Error::from_io(Kind::NoInput, "cannot open model", &path, error);
                 survey.refuse(&error);
             }
         }

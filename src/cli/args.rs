@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Read every byte: is the checkpoint whole and finite
     Verify(VerifyArgs),
+    /// List the models below directories, and which of them fit each other
+    Find(FindArgs),
 }
 
 /// How the tool speaks.
@@ -56,9 +58,9 @@ pub(crate) struct OutputArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// Model directory or checkpoint file at t = 0
+    /// Model directory, checkpoint file, or ORG/NAME in the local Hub cache: the parent at t = 0
     pub(crate) primary: PathBuf,
-    /// Model directory or checkpoint file at t = 1
+    /// The same: the parent at t = 1
     pub(crate) secondary: PathBuf,
     /// Directory to be made for the child; holds {t} where there are several values of t
     #[arg(short, long, value_name = "OUT")]
@@ -111,19 +113,26 @@ pub(crate) struct MergeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directories or checkpoint files
+    /// Model directories, checkpoint files, or ORG/NAME in the local Hub cache
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Model directories or checkpoint files
+    /// Model directories, checkpoint files, or ORG/NAME in the local Hub cache
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
     /// Worker threads [default: number of cores]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    /// Directories to look into
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dirs: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{
     Checkpoint, ChildLayout, ChildWriter, ShardSpec, SideFileOptions, SideFiles, check_output,
-    check_room,
+    check_room, locate,
 };
 use crate::engine::provenance::{self, ChildState};
 use crate::engine::report::MergeReport;
@@ -21,9 +21,9 @@ use crate::merge::{MergeOptions, MergePlan, plan};
 /// What is to be merged into what.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Model directory or checkpoint file at t = 0.
+    /// Model directory, checkpoint file or name in the local Hub cache at t = 0.
     pub primary: PathBuf,
-    /// Model directory or checkpoint file at t = 1.
+    /// The same at t = 1.
     pub secondary: PathBuf,
     /// The children's directories, one per value of t; none where only a plan is wanted. See
     /// [`expand_outputs`](crate::engine::expand_outputs).
@@ -92,7 +92,9 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Everything that would make the merge fail, as far as headers and the disk tell it.
-pub fn prepare(job: Job) -> Result<Prepared> {
+pub fn prepare(mut job: Job) -> Result<Prepared> {
+    job.primary = locate(&job.primary)?;
+    job.secondary = locate(&job.secondary)?;
     let outputs = job.outputs.clone();
     if !outputs.is_empty() && outputs.len() != job.options.t.len() {
         return Err(Error::new(Kind::Internal, "not as many outputs as values of t"));

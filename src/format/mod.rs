@@ -33,5 +33,6 @@ pub use load::read_state_dict;
 pub use pickle::EmitTensor;
 pub use read_at::ReadAt;
 pub use size::parse_shard_size;
+pub use sniff::looks_like_torch;
 pub use state_dict::{ByteOrder, Container, Encoding, StateDict, Storage, Tensor};
 pub use zip::{ArchiveRecord, Piece, StorageSum, archive_records, top_folder};

@@ -42,6 +42,9 @@ const SIGNATURES: &[(&[u8], &str, &str)] = &[
     (b"\x7fELF", "a program", DOWNLOAD),
 ];
 
+/// The legacy format's magic number as a pickle has it, behind PROTO or without it.
+const MAGIC: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19";
+
 /// Names of the members of torch's tar format.
 const TAR_MEMBERS: [&[u8]; 4] = [b"sys_info\0", b"pickle\0", b"tensors\0", b"storages\0"];
 
@@ -64,12 +67,28 @@ pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
     }
     // PROTO, or the magic number without one: as LONG1, or as a line of text.
     let proto = head.first() == Some(&0x80) && head.get(1).is_some_and(|byte| *byte <= 5);
-    let magic = head.starts_with(b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19")
-        || head.starts_with(b"L119547037146038801333356L\n");
+    let magic = head.starts_with(MAGIC) || head.starts_with(b"L119547037146038801333356L\n");
     if proto || magic {
         return Ok(Kind::Pickle);
     }
     Err(name_it(source, &head))
+}
+
+/// Whether a file begins as those that torch.save writes, whole or not: a zip whose first entry is
+/// the pickle, or the legacy format's magic number.
+pub fn looks_like_torch(source: &dyn ReadAt) -> bool {
+    let mut head = vec![0; usize::try_from(source.len().min(HEAD_BYTES)).unwrap_or(0)];
+    if source.read_exact_at(0, &mut head).is_err() {
+        return false;
+    }
+    // A local file header: 26 bytes, the lengths of name and extra field, the name (APPNOTE 4.3.7).
+    let name_bytes = match head.get(26..28) {
+        Some(&[low, high]) => usize::from(u16::from_le_bytes([low, high])),
+        _ => 0,
+    };
+    let name = head.get(30..).and_then(|rest| rest.get(..name_bytes)).unwrap_or_default();
+    let zip = head.starts_with(b"PK\x03\x04") && name.ends_with(b"/data.pkl");
+    zip || head.starts_with(MAGIC) || head.get(2..).is_some_and(|rest| rest.starts_with(MAGIC))
 }
 
 fn name_it(source: &dyn ReadAt, head: &[u8]) -> FormatError {

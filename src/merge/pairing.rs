@@ -76,6 +76,11 @@ pub(crate) fn pair(
     if !mismatches.is_empty() {
         return Err(shape_error(primary, secondary, &mismatches));
     }
+    // The child would be a copy of the primary.
+    let shared = pairs.is_empty() || pairs.iter().any(|pair| pair.secondary.is_some());
+    if !shared && options.missing == Missing::Primary {
+        return Err(nothing_shared(primary, secondary));
+    }
     let ours: HashSet<&str> =
         primary.inventory.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let only_secondary: Vec<(usize, &TensorEntry)> = secondary
@@ -200,6 +205,22 @@ fn shape_error(primary: &Checkpoint, secondary: &Checkpoint, mismatches: &[Strin
         )
         .with_hint(
             "merge only checkpoints of one architecture and size; nothing is ever cut to fit",
+        )
+}
+
+fn nothing_shared(primary: &Checkpoint, secondary: &Checkpoint) -> Error {
+    let first = |checkpoint: &Checkpoint| {
+        let tensor = checkpoint.inventory.tensors.first();
+        tensor.map_or("no tensor".to_owned(), |tensor| format!("`{}`", escape(&tensor.name)))
+    };
+    Error::new(Kind::Data, "the parents have no tensor in common")
+        .file(&secondary.path)
+        .expected(
+            format!("the names of `{}`: {} and others", primary.path.display(), first(primary)),
+            format!("{} and others", first(secondary)),
+        )
+        .with_hint(
+            "merge only checkpoints of one architecture; `llm-slerp-merge find DIR` shows which fit",
         )
 }
 

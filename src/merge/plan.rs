@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
+use crate::merge::parent::check_parent;
 use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;
 use crate::tensor::{DType, Layout};
@@ -103,6 +104,8 @@ pub fn plan(
     secondary: &Checkpoint,
     options: &MergeOptions,
 ) -> Result<MergePlan> {
+    check_parent(primary)?;
+    check_parent(secondary)?;
     let mut warnings = Vec::new();
     notes(primary, secondary, &mut warnings);
     let vocab = Vocab::of(primary, secondary);
@@ -329,7 +332,7 @@ fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
 }
 
 /// Buffers that models keep in their state dict: no parameters, so they don't count.
-fn is_buffer(name: &str, shape: &[u64]) -> bool {
+pub(crate) fn is_buffer(name: &str, shape: &[u64]) -> bool {
     const BUFFERS: [&str; 9] = [
         "inv_freq",
         "masked_bias",

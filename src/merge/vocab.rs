@@ -89,10 +89,10 @@ pub fn embedding(inventory: &Inventory) -> Option<&TensorEntry> {
 /// nothing where no input embedding is known by name.
 pub fn vocab_rows(inventory: &Inventory) -> impl Iterator<Item = (&str, u64)> {
     let embedding = embedding(inventory);
-    let heads = inventory.tensors.iter().filter(move |tensor| {
-        let mut ends = PLAIN_HEADS.iter();
-        embedding.is_some() && ends.any(|end| ends_with_module(&tensor.name, end))
-    });
+    let heads = inventory
+        .tensors
+        .iter()
+        .filter(move |tensor| embedding.is_some() && is_head_name(&tensor.name));
     embedding
         .into_iter()
         .chain(heads)
@@ -102,6 +102,11 @@ pub fn vocab_rows(inventory: &Inventory) -> impl Iterator<Item = (&str, u64)> {
 /// Whether a name is that of an embedding or an output head: a tensor with one row per token.
 pub(crate) fn is_vocab_name(name: &str) -> bool {
     EMBEDDINGS.iter().chain(&HEADS).any(|end| ends_with_module(name, end))
+}
+
+/// Whether a name leaves no doubt that it is an output head's.
+pub(crate) fn is_head_name(name: &str) -> bool {
+    PLAIN_HEADS.iter().any(|end| ends_with_module(name, end))
 }
 
 fn ends_with_module(name: &str, end: &str) -> bool {

@@ -14,6 +14,21 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// A number of parameters with three digits: `1.10B`, `124M`, `62.6k`, `812`.
+pub fn human_count(count: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1_000_000_000_000, "T"), (1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")];
+    for (size, unit) in UNITS {
+        if count >= size {
+            #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+            let value = count as f64 / size as f64;
+            let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+            return format!("{value:.decimals$}{unit}");
+        }
+    }
+    count.to_string()
+}
+
 /// A string from a file, safe to print: control characters, bidirectional marks and backslashes
 /// become escapes, and what is longer than 200 characters is cut with `…`.
 pub fn escape(text: &str) -> String {
@@ -38,6 +53,14 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_have_three_digits() {
+        let counts =
+            [812, 1_000, 62_560, 124_439_808, 1_100_048_384, 6_738_415_616, 69_976_000_000];
+        let words = ["812", "1.00k", "62.6k", "124M", "1.10B", "6.74B", "70.0B"];
+        assert_eq!(counts.map(human_count), words);
+    }
 
     #[test]
     fn bytes_are_shown_in_decimal_units() {

@@ -6,6 +6,8 @@
 
 /// Writes small checkpoints: inputs for what the fixtures do not have.
 mod build;
+/// `find`, and parents by their names in the Hub's cache.
+mod find;
 /// What `inspect` says of files that torch wrote, and that their values arrive.
 mod inspect;
 /// What holds for every merge: the ends, the same parent twice, threads and memory, several t.

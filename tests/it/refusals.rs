@@ -86,6 +86,42 @@ fn parents_without_a_tensor_in_common_are_refused() {
     let pair = Pair::new(&Dict::new().noise("v", &[2], 1), &Dict::new().noise("w", &[2], 1));
     let said = pair.refused(65, &["--missing", "error"]);
     assert_says(&said, &["v: only in the primary", "w: only in the secondary"]);
+    let said = pair.refused(65, &[]);
+    assert_says(&said, &["error: the parents have no tensor in common", "`v`", "`w`", "hint: "]);
+}
+
+#[test]
+fn an_adapter_is_refused_and_what_to_do_with_it_is_told() {
+    let adapter = |seed| {
+        let start = "base_model.model.model.layers.0.self_attn.q_proj.lora";
+        let down = Dict::new().noise(&format!("{start}_A.weight"), &[2, 4], seed);
+        down.noise(&format!("{start}_B.weight"), &[4, 2], seed)
+    };
+    let said = Pair::new(&adapter(1), &adapter(2)).refused(65, &[]);
+    assert_says(
+        &said,
+        &["error: this is a LoRA adapter, not a model", "in 2 of 2 tensors", "hint: "],
+    );
+}
+
+#[test]
+fn quantised_weights_are_refused_with_their_method() {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = Dict::new().with("model.layers.0.w.qweight", DType::UInt8, &[2, 2], &[1.0; 4]);
+    let bnb = Dict::new().with("model.layers.0.w", DType::UInt8, &[2, 2], &[1.0; 4]);
+    let plain = Dict::new().noise("model.layers.0.w", &[2, 2], 1);
+    let masked = plain.clone().with("mask", DType::UInt8, &[2], &[1.0; 2]);
+    let config = r#"{"quantization_config": {"quant_method": "bitsandbytes"}}"#;
+    let out = dir.path().join("child");
+    let packed = packed.bare(dir.path(), "packed");
+    let said = merge(&packed, &packed, &out, &[]).refused(65);
+    assert_says(&said, &["error: quantised weights can't be merged", "`model.layers.0.w.qweight`"]);
+    let bnb = bnb.model(dir.path(), "bnb", config);
+    let plain = plain.model(dir.path(), "plain", config);
+    let said = merge(&plain, &bnb, &out, &[]).refused(65);
+    assert_says(&said, &["`model.layers.0.w`", "uint8, quantised (bitsandbytes)", "hint: "]);
+    // A config that speaks of quantisation over weights that are not: both are merged.
+    merge(&plain, &masked.model(dir.path(), "masked", config), &out, &[]).success();
 }
 
 #[test]

@@ -1,0 +1,290 @@
+//! `find`: the models below directories, and which of them fit each other.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::{Candidate, HubEntry, cache_dir, discover};
+use crate::cli::args::{FindArgs, OutputArgs};
+use crate::cli::print;
+use crate::error::{Error, Result};
+use crate::merge::{ModelFacts, check_parent, groups};
+use crate::tensor::{escape, human_count};
+
+/// Unreadable directories that are named in the warning.
+const SHOWN: usize = 3;
+
+/// A checkpoint that was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its name in a Hub cache, where it is in one.
+    pub(crate) hub: Option<HubEntry>,
+    /// What it is, or why it can't be merged.
+    pub(crate) facts: std::result::Result<ModelFacts, Error>,
+}
+
+impl Found {
+    /// `ORG/NAME@COMMIT` or the path, without the `./` that says nothing.
+    pub(crate) fn name(&self) -> String {
+        let path = self.path.strip_prefix(".").ok().filter(|path| !path.as_os_str().is_empty());
+        match &self.hub {
+            Some(hub) => escape(&hub.short()),
+            None => escape(&path.unwrap_or(&self.path).to_string_lossy()),
+        }
+    }
+}
+
+/// Everything below some directories.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// Checkpoints, in the order of their paths.
+    pub(crate) found: Vec<Found>,
+    /// Places in `found` of those that fit each other.
+    pub(crate) groups: Vec<Vec<usize>>,
+    /// Directories that could not be read.
+    pub(crate) unreadable: Vec<PathBuf>,
+}
+
+/// Looks below `dirs`, at headers only.
+pub(crate) fn survey(dirs: &[PathBuf]) -> Result<Survey> {
+    let discovery = discover(dirs)?;
+    let found: Vec<Found> = discovery.candidates.into_iter().filter_map(look_at).collect();
+    let whole =
+        || found.iter().enumerate().filter_map(|(at, f)| Some((at, f.facts.as_ref().ok()?)));
+    let (places, facts): (Vec<usize>, Vec<&ModelFacts>) = whole().unzip();
+    let group =
+        |members: Vec<usize>| members.iter().filter_map(|m| places.get(*m).copied()).collect();
+    let groups = groups(&facts).into_iter().map(group).collect();
+    Ok(Survey { found, groups, unreadable: discovery.unreadable })
+}
+
+fn look_at(candidate: Candidate) -> Option<Found> {
+    let facts = match candidate.open() {
+        Ok(checkpoint) => {
+            let checkpoint = checkpoint?;
+            check_parent(&checkpoint).map(|()| ModelFacts::of(&checkpoint))
+        }
+        Err(error) => Err(error),
+    };
+    Some(Found { path: candidate.path, hub: candidate.hub, facts })
+}
+
+/// Lists the models.
+pub(crate) fn find(args: &FindArgs, output: &OutputArgs) -> Result<()> {
+    let survey = survey(&args.dirs)?;
+    if !output.quiet && !survey.unreadable.is_empty() {
+        print::line(&format!("warning: {}", unreadable(&survey.unreadable)));
+    }
+    if output.json {
+        return print::json(&as_json(&survey));
+    }
+    if survey.found.is_empty() {
+        let dirs: Vec<String> =
+            args.dirs.iter().map(|dir| format!("`{}`", escape(&dir.to_string_lossy()))).collect();
+        print::line(&format!("no checkpoint in or below {}", dirs.join(", ")));
+        return Ok(());
+    }
+    print::result(&text(&survey))
+}
+
+fn unreadable(dirs: &[PathBuf]) -> String {
+    let mut shown: Vec<String> =
+        dirs.iter().take(SHOWN).map(|dir| escape(&dir.to_string_lossy())).collect();
+    if let Some(more) = dirs.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        shown.push(format!("{more} more"));
+    }
+    let (count, word) = (dirs.len(), if dirs.len() == 1 { "directory" } else { "directories" });
+    format!(
+        "{count} {word} can't be read and {} left out: {}",
+        if count == 1 { "is" } else { "are" },
+        shown.join(", ")
+    )
+}
+
+/// `A` to `Z`, `AA`, `AB`, …
+fn letters(mut group: usize) -> String {
+    let mut text = String::new();
+    loop {
+        let letter = u8::try_from(group % 26).unwrap_or(0);
+        text.insert(0, char::from(b'A' + letter));
+        if group < 26 {
+            return text;
+        }
+        group = group / 26 - 1;
+    }
+}
+
+fn group_of(survey: &Survey, place: usize) -> Option<String> {
+    survey.groups.iter().position(|members| members.contains(&place)).map(letters)
+}
+
+/// The columns of one model, in words.
+pub(crate) struct Columns {
+    pub(crate) format: String,
+    pub(crate) architecture: String,
+    pub(crate) parameters: String,
+    pub(crate) dtype: String,
+    pub(crate) vocab: String,
+    pub(crate) tied: &'static str,
+}
+
+impl Columns {
+    pub(crate) fn of(facts: &ModelFacts) -> Columns {
+        let dash = || "-".to_owned();
+        Columns {
+            format: match facts.files {
+                1 => facts.container.to_owned(),
+                shards => format!("{}, {shards} shards", facts.container),
+            },
+            architecture: facts.architecture.as_deref().map_or_else(dash, escape),
+            parameters: human_count(facts.parameters),
+            dtype: match facts.dtypes.as_slice() {
+                [] => dash(),
+                [only] => only.to_string(),
+                [most, others @ ..] => format!("{most} +{}", others.len()),
+            },
+            vocab: facts.vocab.map_or_else(dash, |rows| rows.to_string()),
+            tied: match facts.tied {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "-",
+            },
+        }
+    }
+}
+
+fn text(survey: &Survey) -> String {
+    let heads = ["model", "format", "architecture", "parameters", "dtype", "vocab", "tied", "fits"];
+    let mut rows = vec![heads.map(str::to_owned)];
+    for (place, found) in survey.found.iter().enumerate() {
+        let Ok(facts) = &found.facts else { continue };
+        let columns = Columns::of(facts);
+        rows.push([
+            found.name(),
+            columns.format,
+            columns.architecture,
+            columns.parameters,
+            columns.dtype,
+            columns.vocab,
+            columns.tied.to_owned(),
+            group_of(survey, place).unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    let models = rows.len() - 1;
+    let mut paragraphs = Vec::new();
+    if models > 0 {
+        paragraphs.push(print::table(&rows));
+        paragraphs.push(match survey.groups.is_empty() {
+            true => format!("{}: no two fit each other", counted(models, "model")),
+            false => fitting(survey, models),
+        });
+    }
+    let broken: Vec<String> = survey
+        .found
+        .iter()
+        .filter_map(|found| Some(format!("{}: {}", found.name(), found.facts.as_ref().err()?)))
+        .collect();
+    if !broken.is_empty() {
+        let counted = counted(broken.len(), "checkpoint");
+        paragraphs.push(format!("{counted} can't be merged:\n  {}", broken.join("\n  ")));
+    }
+    if let Some(cache) = foreign_cache(survey) {
+        paragraphs.push(format!(
+            "to name models of that Hub cache by ORG/NAME: export HF_HUB_CACHE={}",
+            escape(&cache.to_string_lossy())
+        ));
+    }
+    paragraphs.join("\n\n")
+}
+
+fn counted(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+/// One line for each group: how many, which pairs, what happens to the vocabularies.
+fn fitting(survey: &Survey, models: usize) -> String {
+    let mut lines = vec![format!(
+        "{} in {}; any two of one letter can be merged",
+        counted(models, "model"),
+        counted(survey.groups.len(), "group"),
+    )];
+    for (group, members) in survey.groups.iter().enumerate() {
+        let pairs = members.len() * (members.len() - 1) / 2;
+        let mut line = format!(
+            "{}: {}, {}",
+            letters(group),
+            counted(members.len(), "model"),
+            counted(pairs, "pair")
+        );
+        let facts =
+            || members.iter().filter_map(|member| survey.found.get(*member)?.facts.as_ref().ok());
+        let vocabs = || facts().filter_map(|facts| facts.vocab);
+        if let (Some(least), Some(most)) = (vocabs().min(), vocabs().max())
+            && least != most
+        {
+            line.push_str(&format!(
+                "; vocabularies of {least} to {most} rows: the shorter of a pair is extended"
+            ));
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+/// A Hub cache among what was found that is not the one that parents are looked up in.
+fn foreign_cache(survey: &Survey) -> Option<&Path> {
+    let ours = cache_dir().and_then(|dir| dir.canonicalize().ok());
+    let caches = survey.found.iter().filter_map(|found| Some(found.hub.as_ref()?.cache.as_path()));
+    caches.into_iter().find(|cache| cache.canonicalize().ok() != ours)
+}
+
+fn as_json(survey: &Survey) -> Value {
+    let models = survey.found.iter().enumerate().map(|(place, found)| model(survey, place, found));
+    let path = |member: &usize| survey.found.get(*member).map(|found| lossy(&found.path));
+    let groups = survey.groups.iter().enumerate().map(|(group, members)| {
+        json!({ "group": letters(group), "models": members.iter().filter_map(path).collect::<Vec<_>>() })
+    });
+    json!({
+        "models": models.collect::<Vec<_>>(),
+        "groups": groups.collect::<Vec<_>>(),
+        "unreadable": survey.unreadable.iter().map(|path| lossy(path)).collect::<Vec<_>>(),
+    })
+}
+
+fn model(survey: &Survey, place: usize, found: &Found) -> Value {
+    let hub = found.hub.as_ref().map(|hub| {
+        json!({
+            "repo": hub.repo,
+            "revision": hub.revision,
+            "cache": lossy(&hub.cache),
+            "inside": lossy(&hub.inside),
+        })
+    });
+    let mut object = json!({ "path": lossy(&found.path), "hub": hub });
+    let own = match &found.facts {
+        Ok(facts) => serde_json::to_value(facts),
+        Err(error) => Ok(json!({ "error": error.to_string(), "hint": error.hint() })),
+    };
+    if let (Value::Object(all), Ok(Value::Object(own))) = (&mut object, own) {
+        all.extend(own);
+        all.insert("group".to_owned(), json!(group_of(survey, place)));
+    }
+    object
+}
+
+fn lossy(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_lettered_like_columns_of_a_sheet() {
+        let words = [0, 25, 26, 27, 51, 52, 701, 702].map(letters);
+        assert_eq!(words, ["A", "Z", "AA", "AB", "AZ", "BA", "ZZ", "AAA"]);
+    }
+}
