@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::checkpoint::TokenizerMode;
+use crate::engine::DeviceChoice;
 use crate::merge::{Extend, Method, Missing};
 use crate::tensor::DType;
 
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// List the models below directories, and which of them fit each other
     Find(FindArgs),
+    /// Show the devices that a merge can be computed on, and why CUDA is not available if it isn't
+    Devices,
 }
 
 /// How the tool speaks.
@@ -72,9 +75,13 @@ pub(crate) struct MergeArgs {
     /// How two tensors become one
     #[arg(long, value_enum, default_value_t = MethodArg::Slerp)]
     pub(crate) method: MethodArg,
-    /// Where to compute: auto or cpu
-    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
-    pub(crate) device: String,
+    /// Where to compute: auto, cpu, cuda, or cuda:N[,M...] for several GPUs. auto takes the first GPU
+    /// where CUDA is available, else the CPU
+    #[arg(long, default_value = "auto", value_parser = DeviceChoice::parse)]
+    pub(crate) device: DeviceChoice,
+    /// Memory that a merge may use of each GPU, e.g. 8GB, 16MiB or more [default: half of what is free]
+    #[arg(long, value_parser = parse_device_memory)]
+    pub(crate) device_memory: Option<u64>,
     /// Worker threads [default: number of cores]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
@@ -251,4 +258,16 @@ fn parse_shard_size(text: &str) -> Result<i64, String> {
 fn parse_memory(text: &str) -> Result<u64, String> {
     let bytes = parse_shard_size(text)?;
     u64::try_from(bytes).map_err(|_| "memory can't be negative".to_owned())
+}
+
+/// Four halvings of the pieces still fit this, whatever the dtypes.
+const LEAST_DEVICE_MEMORY: u64 = 16 << 20;
+
+fn parse_device_memory(text: &str) -> Result<u64, String> {
+    match parse_memory(text)? {
+        bytes if bytes < LEAST_DEVICE_MEMORY => {
+            Err(format!("at least 16MiB are needed on a device, got `{text}`"))
+        }
+        bytes => Ok(bytes),
+    }
 }

@@ -15,6 +15,7 @@ use crate::tensor::escape;
 
 /// Shows what merge would do.
 pub(crate) fn plan(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
+    args.device.check()?;
     let prepared = prepare(job(args)?)?;
     if output.json {
         return print::json(&plan_json(&prepared));
@@ -35,6 +36,7 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
             .with_hint("name the child's directory: -o OUT"));
     }
     let interrupt = Interrupt::listen();
+    let devices = args.device.resolve()?;
     let prepared = prepare(job(args)?)?;
     if !output.quiet {
         prepared.plan.warnings.iter().for_each(print::warning);
@@ -43,8 +45,13 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
         log::info!("tokenizer: {reason}");
     }
     let interrupted = || interrupt.error();
-    let settings =
-        Settings { threads: threads(args), memory_bytes: args.memory, interrupted: &interrupted };
+    let settings = Settings {
+        threads: threads(args, devices.len()),
+        memory_bytes: args.memory,
+        devices: &devices,
+        device_bytes: args.device_memory,
+        interrupted: &interrupted,
+    };
     let reporter = progress::reporter(!output.quiet && !output.no_progress);
     let place = place(&prepared);
     let (plan, outcome) = run(prepared, &settings, reporter.as_ref(), started)?;
@@ -55,10 +62,15 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     if output.json { print::json(&merge_json(&plan, &outcome)) } else { Ok(()) }
 }
 
-fn threads(args: &MergeArgs) -> usize {
-    match args.threads {
-        Some(threads) => usize::from(threads),
-        None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+/// More workers than this do not make a GPU faster: the link is full.
+const WORKERS_PER_DEVICE: usize = 16;
+
+fn threads(args: &MergeArgs, n_devices: usize) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match (args.threads, n_devices) {
+        (Some(threads), _) => usize::from(threads),
+        (None, 0) => cores(),
+        (None, devices) => cores().min(devices * WORKERS_PER_DEVICE),
     }
 }
 
@@ -114,6 +126,7 @@ fn merge_json(plan: &MergePlan, outcome: &Outcome) -> impl Serialize + use<> {
         "vocab": plan.vocab,
         "total_size": plan.total_size,
         "shards": plan.shards.len(),
+        "devices": outcome.report.devices,
         "bytes_read": outcome.report.bytes_read,
         "bytes_written": outcome.report.bytes_written,
         "warnings": plan.warnings.iter().chain(&outcome.report.warnings).collect::<Vec<_>>(),

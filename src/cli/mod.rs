@@ -1,6 +1,7 @@
 //! Floor 7: arguments, bars, exit codes.
 
 mod args;
+mod devices;
 mod find;
 mod inspect;
 mod interrupt;
@@ -34,6 +35,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Plan(args) => merge::plan(args, &cli.output),
         Command::Inspect(args) => inspect::inspect(args, &cli.output),
         Command::Find(args) => find::find(args, &cli.output),
+        Command::Devices => devices::devices(&cli.output),
         Command::Verify(args) => match verify::verify(args, &cli.output) {
             // What is wrong has been said.
             Ok(Some(kind)) => return ExitCode::from(kind.exit_code()),

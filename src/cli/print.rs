@@ -175,7 +175,8 @@ pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, secon
     )]
     let rate = ((report.bytes_read + report.bytes_written) as f64 / seconds.max(1e-6)) as u64;
     text.push_str(&format!(
-        "\n{seconds:.1} s, {} read and {} written, {}/s",
+        "\n{seconds:.1} s on {}, {} read and {} written, {}/s",
+        escape(&report.devices.join(", ")),
         human_bytes(report.bytes_read),
         human_bytes(report.bytes_written),
         human_bytes(rate)

@@ -26,6 +26,22 @@ impl Buffer {
         Ok(Buffer { tensor, len })
     }
 
+    /// The same in page-locked memory, from which CUDA copies at the link's full rate. Plain memory
+    /// where `device` is no CUDA device, or where none can be locked.
+    pub(crate) fn pinned(len: usize, device: Device) -> Result<Buffer> {
+        let plain = Buffer::new(len)?;
+        if !device.is_cuda() || len == 0 {
+            return Ok(plain);
+        }
+        match plain.tensor.f_internal_pin_memory(device) {
+            Ok(tensor) => Ok(Buffer { tensor, len }),
+            Err(error) => {
+                log::warn!("no page-locked memory, copies will be slow: {error}");
+                Ok(plain)
+            }
+        }
+    }
+
     /// Length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -1,8 +1,11 @@
 //! The report of a merge, from what the workers found.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::checkpoint::Checkpoint;
+use crate::engine::devices::ComputeDevice;
 use crate::engine::report::{MergeReport, TensorReport};
-use crate::engine::task::{Finished, Task};
+use crate::engine::task::{Finished, MadeOn, Task};
 use crate::merge::{Action, MergePlan, Path, Sums, Warning};
 
 /// The report of a finished merge.
@@ -12,19 +15,37 @@ pub(crate) fn report(
     finished: &[Option<Finished>],
     parents: [&Checkpoint; 2],
     bytes_read: u64,
+    devices: &[ComputeDevice],
 ) -> MergeReport {
     let mut warnings = Vec::new();
+    // Tensors that a device had no memory for, by the device's position.
+    let mut left_out: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let mut tensors = Vec::with_capacity(tasks.len());
     for (task, finished) in tasks.iter().zip(finished) {
         let Some(finished) = finished else {
             // A tensor without elements has no spans.
-            tensors.push(tensor_report(task, None, None));
+            tensors.push(tensor_report(task, None, None, "cpu".to_owned()));
             continue;
         };
         let sums = task.merges().then_some(finished.sums);
         let path =
             sums.map(|sums| crate::merge::coefficients(plan.options.method, 0.5, &sums).path);
-        let report = tensor_report(task, sums, path);
+        let name = |position: usize| devices.get(position).map_or("cpu", |device| &device.name);
+        let made: BTreeSet<&str> = finished
+            .made_on
+            .iter()
+            .map(|made_on| match made_on {
+                MadeOn::Device(position) => name(*position),
+                MadeOn::Cpu | MadeOn::CpuInsteadOf(_) => "cpu",
+            })
+            .collect();
+        let made = made.into_iter().collect::<Vec<_>>().join(", ");
+        let report = tensor_report(task, sums, path, made);
+        for made_on in &finished.made_on {
+            if let MadeOn::CpuInsteadOf(position) = made_on {
+                left_out.entry(*position).or_default().push(report.name.clone());
+            }
+        }
         if let (Some(Path::LerpOpposite), Some(cos_theta)) = (path, report.cos_theta)
             && task.plan.numel > 1
         {
@@ -42,11 +63,19 @@ pub(crate) fn report(
         }
         tensors.push(report);
     }
+    warnings.extend(left_out.into_iter().map(|(position, names)| {
+        let device = devices.get(position).map_or_else(String::new, |device| device.name.clone());
+        Warning::DeviceMemory { names, device }
+    }));
     warnings.extend(parents.iter().flat_map(|parent| unverified(parent)));
     MergeReport {
         t: plan.options.t.clone(),
         tensors,
         warnings,
+        devices: match devices {
+            [] => vec!["cpu".to_owned()],
+            some => some.iter().map(|d| format!("{} ({})", d.name, d.model)).collect(),
+        },
         bytes_read,
         bytes_written: plan
             .total_size
@@ -54,7 +83,12 @@ pub(crate) fn report(
     }
 }
 
-fn tensor_report(task: &Task<'_>, sums: Option<Sums>, path: Option<Path>) -> TensorReport {
+fn tensor_report(
+    task: &Task<'_>,
+    sums: Option<Sums>,
+    path: Option<Path>,
+    device: String,
+) -> TensorReport {
     TensorReport {
         name: task.plan.name.clone(),
         dtype: task.plan.dtype,
@@ -65,6 +99,7 @@ fn tensor_report(task: &Task<'_>, sums: Option<Sums>, path: Option<Path>) -> Ten
         norm_primary: sums.map(|sums| sums.a_squared.sqrt()).filter(|norm| norm.is_finite()),
         norm_secondary: sums.map(|sums| sums.b_squared.sqrt()).filter(|norm| norm.is_finite()),
         rows_added: task.plan.extension.map_or(0, |rows| rows.to_rows - rows.from_rows),
+        device,
     }
 }
 

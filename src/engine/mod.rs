@@ -3,6 +3,10 @@
 mod assemble;
 mod buffer;
 mod conclude;
+mod cuda;
+mod device;
+mod devices;
+mod explain;
 mod extend;
 mod kernel;
 mod outputs;
@@ -15,9 +19,11 @@ mod source;
 mod task;
 mod torch;
 mod verify;
+mod work;
 mod worker;
 
 pub use assemble::{Job, Outcome, Prepared, prepare, run};
+pub use devices::{ComputeDevice, DeviceChoice, DeviceInfo, Devices, devices};
 pub use outputs::expand_outputs;
 pub use provenance::ChildState;
 pub use report::{Counts, MergeReport, TensorReport};

@@ -44,6 +44,8 @@ struct Provenance<'a> {
     #[serde(flatten)]
     origin: Origin<'a>,
     warnings: Vec<&'a Warning>,
+    /// What it was computed on, which changes no more than a last place.
+    devices: &'a [String],
     tensors: &'a [TensorReport],
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn text(prepared: &Prepared, report: &MergeReport, t: f64) -> Result<
     let value = Provenance {
         origin: Origin::of(prepared, t),
         warnings: prepared.plan.warnings.iter().chain(&report.warnings).collect(),
+        devices: &report.devices,
         tensors: &report.tensors,
     };
     let mut text = serde_json::to_string_pretty(&value).map_err(unmade)?;

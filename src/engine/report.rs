@@ -14,6 +14,8 @@ pub struct MergeReport {
     pub tensors: Vec<TensorReport>,
     /// What the merge met on its way.
     pub warnings: Vec<Warning>,
+    /// The devices that shared the work, `cuda:0 (NVIDIA H200)`, or `cpu`.
+    pub devices: Vec<String>,
     /// Bytes read from both parents.
     pub bytes_read: u64,
     /// Bytes of tensors written, over all children.
@@ -41,6 +43,8 @@ pub struct TensorReport {
     pub norm_secondary: Option<f64>,
     /// Vocabulary rows added.
     pub rows_added: u64,
+    /// What computed it: `cpu`, or devices by name.
+    pub device: String,
 }
 
 /// Counts for the summary.

@@ -6,6 +6,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::conclude::report;
+use crate::engine::device::{DeviceWorker, Share};
+use crate::engine::devices::ComputeDevice;
+use crate::engine::explain::{changed, explain};
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::source::{Source, verify_storage};
@@ -13,9 +16,10 @@ use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
 };
 use crate::engine::torch::use_one_thread;
+use crate::engine::work::Work;
 use crate::engine::worker::{Sink, Worker, nonfinite_error};
 use crate::error::{Error, Kind, Result};
-use crate::format::{Rule, StorageSum};
+use crate::format::StorageSum;
 use crate::merge::MergePlan;
 
 /// How fast and in how much memory a plan is run. Nothing here changes the child.
@@ -24,6 +28,10 @@ pub struct Settings<'s> {
     pub threads: usize,
     /// Bytes that the workers together may use to keep tensors between the two passes.
     pub memory_bytes: u64,
+    /// The devices that share the work; none means the CPU.
+    pub devices: &'s [ComputeDevice],
+    /// Bytes that the workers of each device may use of its memory; `None` is half of what is free.
+    pub device_bytes: Option<u64>,
     /// Asked between spans: an error to stop with (interrupts).
     pub interrupted: &'s (dyn Fn() -> Option<Error> + Sync),
 }
@@ -58,6 +66,7 @@ struct Job<'a> {
     wake: Condvar,
     finished: Mutex<Vec<Option<Finished>>>,
     bytes_read: AtomicU64,
+    share: Option<Share>,
 }
 
 struct Children<'a>(&'a [ChildWriter]);
@@ -97,8 +106,14 @@ pub fn execute(
         .collect::<Result<Vec<_>>>()?;
     let n_children = u64::try_from(children.len()).unwrap_or(1);
     reporter.start(plan.total_size.saturating_mul(n_children));
-    let threads = settings.threads.max(1);
-    let keep_bytes = settings.memory_bytes / u64::try_from(threads).unwrap_or(1);
+    let mut threads = settings.threads.max(1);
+    let mut keep_bytes = settings.memory_bytes / u64::try_from(threads).unwrap_or(1);
+    let mut share = None;
+    if !settings.devices.is_empty() {
+        let planned = Share::new(&tasks, settings.devices, threads, settings.device_bytes);
+        (threads, keep_bytes) = (planned.threads, planned.keep_bytes());
+        share = Some(planned);
+    }
     let units = units(&tasks, [primary, secondary], keep_bytes);
     let job = Job {
         plan,
@@ -111,10 +126,12 @@ pub fn execute(
         queue: Mutex::new(Queue { units, running: 0, error: None }),
         wake: Condvar::new(),
         bytes_read: AtomicU64::new(0),
+        share,
     };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| job.work());
+        for number in 0..threads {
+            let job = &job;
+            scope.spawn(move || job.work(number));
         }
     });
     if let Some(error) = job.lock().error.take() {
@@ -165,8 +182,9 @@ impl Job<'_> {
     }
 
     /// A worker's life: a panic in it is an error of the merge, not the end of the process.
-    fn work(&self) {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.loop_units()));
+    fn work(&self, number: usize) {
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.loop_units(number)));
         let error = match result {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -182,23 +200,36 @@ impl Job<'_> {
         self.wake.notify_all();
     }
 
-    fn loop_units(&self) -> Result<()> {
+    fn loop_units(&self, number: usize) -> Result<()> {
         let sink = Children(self.children);
         // Counted as running until the first unit is asked for, so that an error here is counted right.
         self.lock().running += 1;
         let _no_grad = tch::no_grad_guard();
-        let mut worker = Worker::new(&self.plan.options, &sink)?;
+        let mut worker = self.worker(number, &sink)?;
         self.lock().running -= 1;
         self.wake.notify_all();
         while let Some(unit) = self.next() {
             if let Some(error) = (self.settings.interrupted)() {
                 return Err(error);
             }
-            self.run(&mut worker, unit)?;
+            self.run(worker.as_mut(), unit)?;
             self.lock().running -= 1;
             self.wake.notify_all();
         }
         Ok(())
+    }
+
+    /// The hands of thread `number`: the devices take turns.
+    fn worker<'s>(&'s self, number: usize, sink: &'s dyn Sink) -> Result<Box<dyn Work + 's>> {
+        let options = &self.plan.options;
+        let devices = self.settings.devices;
+        let position = number % devices.len().max(1);
+        match (devices.get(position), &self.share) {
+            (Some(device), Some(share)) => {
+                Ok(Box::new(DeviceWorker::new(options, sink, device, position, share)?))
+            }
+            _ => Ok(Box::new(Worker::new(options, sink)?)),
+        }
     }
 
     /// Waits for a unit; `None` when there will be no more.
@@ -219,7 +250,7 @@ impl Job<'_> {
         }
     }
 
-    fn run(&self, worker: &mut Worker<'_>, unit: Unit) -> Result<()> {
+    fn run(&self, worker: &mut dyn Work, unit: Unit) -> Result<()> {
         match unit {
             Unit::Verify(side, storage) => verify_storage(self.parents[side], storage),
             Unit::Whole(index) => {
@@ -325,6 +356,7 @@ impl Job<'_> {
             out,
             differs: spans.iter().any(|span| span.differs),
             nonfinite: spans.iter().map(|span| span.nonfinite).sum(),
+            made_on: spans.iter().map(|span| span.made_on).collect(),
         };
         let mut all = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = all.get_mut(index) {
@@ -355,42 +387,7 @@ impl Job<'_> {
             &finished,
             self.parents,
             self.bytes_read.load(Ordering::Relaxed),
+            self.settings.devices,
         ))
     }
-}
-
-fn changed(task: &Task<'_>) -> Error {
-    let path = task.primary.as_ref().or(task.secondary.as_ref()).map(|source| source.path());
-    let error = Error::new(Kind::TryAgain, "a parent changed while it was read")
-        .tensor(&task.plan.name)
-        .expected("the same bytes twice", "others the second time");
-    match path {
-        Some(path) => error.file(path),
-        None => error,
-    }
-}
-
-/// Puts file, count and place into the error of a tensor that holds NaN or Inf, reading it again.
-fn explain(worker: &mut Worker<'_>, task: &Task<'_>, error: Error) -> Error {
-    if error.rule() != Some(Rule::NonFinite) {
-        return error;
-    }
-    for (lane, source) in task.sides().into_iter().enumerate() {
-        let Some(source) = source else { continue };
-        match worker.count_side(task, lane) {
-            Ok((0, _)) => {}
-            Ok((count, first)) => {
-                let first = first.unwrap_or(0);
-                return error
-                    .file(source.path())
-                    .expected(
-                        "finite values",
-                        format!("{count} NaN or Inf, the first at element {first}"),
-                    )
-                    .with_hint("that parent is broken; --allow-nonfinite merges it all the same");
-            }
-            Err(error) => return error,
-        }
-    }
-    error.expected("finite values", "sums beyond float64")
 }

@@ -1,5 +1,6 @@
 //! One tensor of the child to be made, and what is known of it so far.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -69,6 +70,20 @@ pub(crate) struct Written {
     pub(crate) differs: bool,
     /// NaN and Inf in each child, where they were allowed.
     pub(crate) nonfinite: u64,
+    /// What computed it.
+    pub(crate) made_on: MadeOn,
+}
+
+/// What computed a span of the child. Devices are positions in [`crate::engine::Settings`]' list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum MadeOn {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// A device.
+    Device(usize),
+    /// The CPU, since this device ran out of memory.
+    CpuInsteadOf(usize),
 }
 
 /// How a tensor is merged, once its sums are known.
@@ -99,6 +114,8 @@ pub(crate) struct Finished {
     pub(crate) differs: bool,
     /// NaN and Inf in the children.
     pub(crate) nonfinite: u64,
+    /// What computed it, each once.
+    pub(crate) made_on: BTreeSet<MadeOn>,
 }
 
 impl<'a> Task<'a> {

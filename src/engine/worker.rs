@@ -43,19 +43,19 @@ struct Loaded {
 }
 
 /// Running CRCs of what is read of both sides.
-struct Digests([Digest; 2]);
+pub(crate) struct Digests(pub(crate) [Digest; 2]);
 
 impl Digests {
-    fn new() -> Digests {
+    pub(crate) fn new() -> Digests {
         Digests([Digest::new(Crc32IsoHdlc), Digest::new(Crc32IsoHdlc)])
     }
 
-    fn spans(&self) -> [SpanCrc; 2] {
+    pub(crate) fn spans(&self) -> [SpanCrc; 2] {
         [span_crc(&self.0[0]), span_crc(&self.0[1])]
     }
 }
 
-fn span_crc(digest: &Digest) -> SpanCrc {
+pub(crate) fn span_crc(digest: &Digest) -> SpanCrc {
     SpanCrc {
         crc32: u32::try_from(digest.finalize()).unwrap_or_default(),
         bytes: digest.get_amount(),
@@ -373,7 +373,7 @@ pub(crate) fn nonfinite_error(task: &Task<'_>) -> Error {
         .with_rule(Rule::NonFinite)
 }
 
-fn overflow_error(task: &Task<'_>, count: u64, first: Option<u64>) -> Error {
+pub(crate) fn overflow_error(task: &Task<'_>, count: u64, first: Option<u64>) -> Error {
     let place = first.map_or(String::new(), |_| format!(", {} elements of a piece", count));
     Error::new(Kind::Data, "the child overflows its dtype")
         .tensor(&task.plan.name)

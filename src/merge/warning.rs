@@ -84,6 +84,13 @@ pub enum Warning {
         /// How many elements.
         count: u64,
     },
+    /// A device's memory was too full for these tensors, even in the smallest pieces.
+    DeviceMemory {
+        /// The tensors.
+        names: Vec<String>,
+        /// The device.
+        device: String,
+    },
     /// Files without CRCs: their bytes could not be checked.
     Unverified {
         /// How many storages.
@@ -174,6 +181,12 @@ impl fmt::Display for Warning {
             Warning::NonFinite { name, place, count } => {
                 write!(f, "`{}`: {count} NaN or Inf in the {place} were let through", escape(name))
             }
+            Warning::DeviceMemory { names, device } => write!(
+                f,
+                "{device} ran out of memory, so {} tensors were computed on the CPU: {}",
+                names.len(),
+                list(names)
+            ),
             Warning::Unverified { storages, file } => write!(
                 f,
                 "{storages} storages of `{}` carry no CRC-32, so their bytes could not be checked",

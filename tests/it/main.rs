@@ -6,6 +6,10 @@
 
 /// Writes small checkpoints: inputs for what the fixtures do not have.
 mod build;
+/// The engine of GPUs, with the CPU in the GPU's place.
+mod device;
+/// What `devices` and `--device` say where CUDA is not, or not whole.
+mod devices;
 /// `find`, and parents by their names in the Hub's cache.
 mod find;
 /// What `inspect` says of files that torch wrote, and that their values arrive.

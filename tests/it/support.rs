@@ -50,7 +50,12 @@ pub(crate) fn command() -> Command {
 
 /// Runs the tool to its end.
 pub(crate) fn tool<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
-    let output = command().args(arguments).output().unwrap();
+    run(command().args(arguments))
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -57,7 +57,13 @@ fn merged(primary: &Path, secondary: &Path, child: &Path) -> Result<Vec<u8>> {
         overwrite: false,
         fsync: false,
     };
-    let settings = Settings { threads: 1, memory_bytes: 1 << 20, interrupted: &|| None };
+    let settings = Settings {
+        threads: 1,
+        memory_bytes: 1 << 20,
+        devices: &[],
+        device_bytes: None,
+        interrupted: &|| None,
+    };
     run(prepare(job)?, &settings, &(), Instant::now())?;
     let weights = fs::read(child.join("pytorch_model.bin")).expect("the child");
     fs::remove_dir_all(child).expect("removed");

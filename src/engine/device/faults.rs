@@ -1,0 +1,128 @@
+//! Stand-ins for GPUs, for tests on machines without one: the CPU computes, with as little memory
+//! and as many failures as a test asks for.
+//!
+//! [`VARIABLE`] is a list of words: `devices=2,memory=64MiB,oom=3,sticky=5,wrong=1`. Nobody needs it
+//! but tests, and with it set no GPU is used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tch::{Device, TchError};
+
+use crate::engine::devices::ComputeDevice;
+use crate::error::{Error, Kind, Result};
+use crate::format::parse_shard_size;
+
+/// The variable that asks for stand-ins.
+const VARIABLE: &str = "LLM_SLERP_MERGE_TEST_DEVICES";
+
+/// Failures to be had, counted over all stand-ins of a process. A 0 is never.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// The first allocation to fail, from 1.
+    oom_from: u64,
+    /// How many in a row.
+    oom_count: u64,
+    /// The upload that breaks the device.
+    sticky: u64,
+    /// The download whose first byte is wrong.
+    wrong: u64,
+    allocations: AtomicU64,
+    uploads: AtomicU64,
+    downloads: AtomicU64,
+}
+
+impl Faults {
+    /// Counts an allocation; an error like torch's own where it is to fail.
+    pub(crate) fn allocate(&self) -> std::result::Result<(), TchError> {
+        let now = self.allocations.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.oom_from > 0 && now >= self.oom_from && now - self.oom_from < self.oom_count {
+            return Err(torch_says("CUDA out of memory. Tried to allocate 2.00 GiB (injected)"));
+        }
+        Ok(())
+    }
+
+    /// Counts an upload.
+    pub(crate) fn upload(&self) -> std::result::Result<(), TchError> {
+        if self.uploads.fetch_add(1, Ordering::Relaxed) + 1 == self.sticky {
+            let text = "CUDA error: an illegal memory access was encountered (injected)";
+            return Err(torch_says(text));
+        }
+        Ok(())
+    }
+
+    /// Counts a download; whether it is to arrive wrong.
+    pub(crate) fn download(&self) -> bool {
+        self.downloads.fetch_add(1, Ordering::Relaxed) + 1 == self.wrong
+    }
+}
+
+fn torch_says(text: &str) -> TchError {
+    TchError::Torch(text.to_owned())
+}
+
+/// The stand-ins that the environment asks for.
+///
+/// # Errors
+/// [`Kind::Usage`] for words that are not known.
+pub(crate) fn test_devices() -> Result<Option<Vec<ComputeDevice>>> {
+    match std::env::var(VARIABLE) {
+        Ok(text) => parse(&text).map(Some).map_err(|word| {
+            Error::new(Kind::Usage, format!("{VARIABLE} is for tests only"))
+                .expected("devices=N,memory=SIZE,oom=N[xM],sticky=N,wrong=N", word)
+        }),
+        Err(_) => Ok(None),
+    }
+}
+
+fn parse(text: &str) -> std::result::Result<Vec<ComputeDevice>, String> {
+    let mut count = 1;
+    let mut memory = 1 << 30;
+    let mut faults = Faults::default();
+    for word in text.split(',') {
+        let wrong = || word.to_owned();
+        let (name, value) = word.split_once('=').ok_or_else(wrong)?;
+        let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+        match name {
+            "devices" => count = number(value)?,
+            "memory" => {
+                let bytes = parse_shard_size(value).map_err(|_| wrong())?;
+                memory = u64::try_from(bytes).map_err(|_| wrong())?;
+            }
+            "oom" => {
+                let (from, times) = value.split_once('x').unwrap_or((value, "1"));
+                (faults.oom_from, faults.oom_count) = (number(from)?, number(times)?);
+            }
+            "sticky" => faults.sticky = number(value)?,
+            "wrong" => faults.wrong = number(value)?,
+            _ => return Err(wrong()),
+        }
+    }
+    let faults = Arc::new(faults);
+    let devices = (0..count).map(|index| ComputeDevice {
+        name: format!("cuda:{index}"),
+        model: "stand-in for tests, on the CPU".to_owned(),
+        free_bytes: memory,
+        total_bytes: memory,
+        device: Device::Cpu,
+        faults: Some(Arc::clone(&faults)),
+    });
+    Ok(devices.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_come_when_they_were_asked_for() {
+        let devices = parse("devices=2,memory=1MiB,oom=2x2,sticky=2,wrong=1").unwrap();
+        assert_eq!((devices.len(), devices[1].free_bytes), (2, 1 << 20));
+        let faults = devices[0].faults.as_ref().unwrap();
+        let failed: Vec<bool> = (0..5).map(|_| faults.allocate().is_err()).collect();
+        assert_eq!(failed, [false, true, true, false, false]);
+        assert!(faults.upload().is_ok() && faults.upload().is_err() && faults.upload().is_ok());
+        assert!(faults.download() && !faults.download());
+        assert!(parse("devices").is_err() && parse("cpu=1").is_err() && parse("oom=x").is_err());
+    }
+}

@@ -1,0 +1,380 @@
+//! The two passes over a span on a device: read, copy up, sum, blend, copy down, write.
+//!
+//! Every copy is waited for. Disk, link and kernels overlap since a device has several workers, each
+//! on its own stream.
+
+use std::ops::Range;
+
+use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
+use crc_fast::Digest;
+use tch::{Device, Tensor};
+
+use crate::engine::cuda::{self, StreamGuard};
+use crate::engine::device::check::Checker;
+use crate::engine::device::kernel::Kernel;
+use crate::engine::device::memory::{Block, FEWEST_PIECES, Places, kept_places};
+use crate::engine::device::share::Share;
+use crate::engine::device::staging::{Chunk, Staging, sources};
+use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
+use crate::engine::devices::ComputeDevice;
+use crate::engine::kernel::{PIECE, computed_kind, count_nonfinite};
+use crate::engine::source::Source;
+use crate::engine::task::{ChildDecision, Decision, Scan, Task, Written, add_up, decide};
+use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::worker::{Digests, Sink, nonfinite_error, overflow_error, span_crc};
+use crate::merge::{MergeOptions, Path, Sums};
+
+/// One worker's buffers on both sides of the link, and what it does with them.
+pub(crate) struct Passes<'j> {
+    options: &'j MergeOptions,
+    sink: &'j dyn Sink,
+    device: &'j ComputeDevice,
+    staging: Staging,
+    checker: Checker,
+    places: Places,
+    item: usize,
+    /// Bytes of the block, when it is taken; halved when they can't be had.
+    block_bytes: usize,
+    block: Option<Block>,
+    /// Per piece of the tensor in the block, whether both sides are equal to the bit.
+    kept: Option<Vec<bool>>,
+    /// Declared last, so that the block is given back on the stream that used it.
+    _stream: Option<StreamGuard>,
+}
+
+/// A chunk that is on the device.
+struct Uploaded {
+    views: [Tensor; 2],
+    equal: Vec<bool>,
+}
+
+impl<'j> Passes<'j> {
+    pub(crate) fn new(
+        options: &'j MergeOptions,
+        sink: &'j dyn Sink,
+        device: &'j ComputeDevice,
+        share: &Share,
+    ) -> Attempt<Passes<'j>> {
+        let places = Places::new(share.pieces, share.item);
+        let stream = match device.device {
+            Device::Cuda(index) => {
+                let stream = cuda::open()?.0.own_stream(index);
+                // On the default stream it is slower, and right all the same.
+                stream.map_err(|error| log::warn!("{}: {error}", device.name)).ok()
+            }
+            _ => None,
+        };
+        Ok(Passes {
+            options,
+            sink,
+            device,
+            staging: Staging::new(&places, share.item, device.device)?,
+            checker: Checker::new()?,
+            places,
+            item: share.item,
+            block_bytes: share.block_bytes,
+            block: None,
+            kept: None,
+            _stream: stream,
+        })
+    }
+
+    /// Gives the block back and halves what is asked for next; false where that has no end.
+    pub(crate) fn halve(&mut self) -> bool {
+        // Nothing may be held on to when the next try begins.
+        self.block = None;
+        self.kept = None;
+        if self.places.pieces <= FEWEST_PIECES {
+            return false;
+        }
+        self.places = Places::new(self.places.pieces / 2, self.item);
+        self.block_bytes = (self.block_bytes / 2).max(self.places.kept);
+        let (name, pieces) = (&self.device.name, self.places.pieces);
+        log::info!("{name} is out of memory: {pieces} pieces at once from now on");
+        true
+    }
+
+    /// The chunks of a span.
+    fn chunks(&self, span: &Range<u64>) -> impl Iterator<Item = (u64, usize)> + use<> {
+        let (end, chunk) = (span.end, self.places.chunk());
+        (span.start..end)
+            .step_by(chunk)
+            .map(move |start| (start, usize::try_from(end - start).unwrap_or(chunk).min(chunk)))
+    }
+
+    /// Sums of a span; the tensor stays in the block where `keep` says so and it fits.
+    pub(crate) fn scan_span(
+        &mut self,
+        task: &Task<'_>,
+        span: &Range<u64>,
+        keep: bool,
+    ) -> Attempt<Scan> {
+        self.take_block()?;
+        self.kept = None;
+        let numel = usize::try_from(task.plan.numel).unwrap_or(usize::MAX);
+        let keep = keep && self.kept_at(task, numel)?.is_some();
+        let mut equal = Vec::new();
+        let mut scan = Scan::default();
+        let mut digests = Digests::new();
+        for (start, numel) in self.chunks(span) {
+            let chunk = self.staging.load(task, start, numel, &mut digests)?;
+            let up = self.upload(task, start, chunk, keep)?;
+            let sums = self.sums(&up)?;
+            scan.sums.extend(sums);
+            equal.extend(up.equal);
+        }
+        self.check_last_sums(task, span, &scan)?;
+        scan.read = digests.spans();
+        if keep {
+            self.kept = Some(equal);
+        }
+        Ok(scan)
+    }
+
+    /// Makes a span of every child, from the block where the tensor is in it.
+    pub(crate) fn write_span(
+        &mut self,
+        task: &Task<'_>,
+        storage: usize,
+        span: &Range<u64>,
+        decision: Option<&Decision>,
+    ) -> Attempt<Written> {
+        let kept = self.kept.take();
+        self.take_block()?;
+        let mut written = Written::default();
+        let mut digests = Digests::new();
+        let mut out: Vec<(Digest, [u8; 8])> =
+            self.options.t.iter().map(|_| (Digest::new(Crc32IsoHdlc), [0; 8])).collect();
+        for (start, numel) in self.chunks(span) {
+            let up = match &kept {
+                Some(equal) => self.uploaded(task, start, numel, equal)?,
+                None => {
+                    let chunk = self.staging.load(task, start, numel, &mut digests)?;
+                    self.upload(task, start, chunk, false)?
+                }
+            };
+            let mut chunk_decision = None;
+            if decision.is_none() {
+                let sums = self.sums(&up)?;
+                let total = add_up([&sums].into_iter());
+                if !total.is_finite() && !self.options.allow_nonfinite {
+                    return Err(nonfinite_error(task).into());
+                }
+                // Linear needs no angle, so it is decided chunk by chunk.
+                let how = decide(task.plan, self.options.method, &self.options.t, total);
+                chunk_decision = Some(how);
+                written.sums.extend(sums);
+            }
+            let decision = decision.or(chunk_decision.as_ref());
+            let last = start + numel as u64 == span.end;
+            for (child, (digest, first)) in out.iter_mut().enumerate() {
+                let how = decision.and_then(|decision| decision.children.get(child));
+                let how = how.ok_or_else(|| torch_error("a child has no decision"))?;
+                written.nonfinite += self.make(task, &up, numel, how, last)?;
+                let length = numel * item_bytes(task);
+                let bytes = &self.staging.child.bytes()[..length];
+                digest.update(bytes);
+                if start == span.start {
+                    for (slot, byte) in first.iter_mut().zip(bytes) {
+                        *slot = *byte;
+                    }
+                }
+                let offset = start.saturating_mul(task.plan.dtype.size_bytes());
+                self.sink.write(child, storage, offset, bytes)?;
+            }
+        }
+        written.read = digests.spans();
+        written.out = out.into_iter().map(|(digest, first)| (span_crc(&digest), first)).collect();
+        Ok(written)
+    }
+
+    /// Makes a chunk of one child and copies it down; its NaN and Inf, where they are allowed.
+    fn make(
+        &mut self,
+        task: &Task<'_>,
+        up: &Uploaded,
+        numel: usize,
+        how: &ChildDecision,
+        check: bool,
+    ) -> Attempt<u64> {
+        self.ask_for_memory()?;
+        let kind = computed_kind(task.plan.dtype)?;
+        let [a, b] = &up.views;
+        let kernel = self.kernel()?;
+        let mut child = kernel.block.view(self.places.child, kind, numel)?;
+        let line = how.coefficients.path != Path::Slerp;
+        let factors = (how.coefficients.s0, how.coefficients.s1);
+        let mut blended = false;
+        if how.t == 0.0 {
+            child.f_copy_(a).or_trouble("copy")?;
+        } else if how.t == 1.0 {
+            child.f_copy_(b).or_trouble("copy")?;
+        } else if line && up.equal.iter().all(|equal| *equal) {
+            // On a line, equal elements stay what they are; rounding might change them.
+            child.f_copy_(a).or_trouble("copy")?;
+        } else {
+            kernel.blend(a, b, factors, &mut child)?;
+            blended = true;
+            let equal = up.equal.iter().enumerate().filter(|(_, equal)| line && **equal);
+            for (piece, _) in equal {
+                let mut piece_of_child = piece_view(&child, piece)?;
+                piece_of_child.f_copy_(&piece_view(a, piece)?).or_trouble("copy")?;
+            }
+        }
+        let mut down = self.staging.child.view(0, kind, numel)?;
+        down.f_copy_(&child).or_trouble("copy from the device")?;
+        if self.device.faults.as_ref().is_some_and(|faults| faults.download()) {
+            self.staging.child.bytes_mut()[0] ^= 0x5a;
+        }
+        if check && blended {
+            self.check_last_blend(task, numel, factors, &down)?;
+        }
+        if !how.check {
+            return Ok(0);
+        }
+        let mut nonfinite = 0;
+        for piece in 0..numel.div_ceil(PIECE) {
+            let (count, first) = count_nonfinite(&piece_view(&down, piece)?)?;
+            if count > 0 && !self.options.allow_nonfinite {
+                return Err(overflow_error(task, count, first).into());
+            }
+            nonfinite += count;
+        }
+        Ok(nonfinite)
+    }
+
+    /// Takes the block, where it isn't taken yet.
+    fn take_block(&mut self) -> Attempt<()> {
+        if self.block.is_none() {
+            let faults = self.device.faults.as_ref();
+            self.block = Some(Block::new(self.block_bytes, self.device.device, faults)?);
+        }
+        Ok(())
+    }
+
+    fn kernel(&self) -> Attempt<Kernel<'_>> {
+        let block = self.block.as_ref().ok_or_else(|| torch_error("no block was taken"))?;
+        Ok(Kernel { block, places: self.places })
+    }
+
+    /// Sums of a chunk's pieces.
+    fn sums(&mut self, up: &Uploaded) -> Attempt<Vec<Sums>> {
+        self.ask_for_memory()?;
+        let block = self.block.as_ref().ok_or_else(|| torch_error("no block was taken"))?;
+        let kernel = Kernel { block, places: self.places };
+        kernel.sums(&up.views[0], &up.views[1], &mut self.staging.sums)
+    }
+
+    /// CUDA takes memory of its own when a kernel runs for the first time; so can a stand-in.
+    fn ask_for_memory(&self) -> Attempt<()> {
+        match &self.device.faults {
+            Some(faults) => faults.allocate().or_trouble("compute"),
+            None => Ok(()),
+        }
+    }
+
+    /// Where both sides of a tensor are kept, if they fit.
+    fn kept_at(&self, task: &Task<'_>, numel: usize) -> Attempt<Option<[usize; 2]>> {
+        let items = sources(task)?.map(|source| source.item_bytes());
+        let room = self.block.as_ref().map_or(0, Block::len).saturating_sub(self.places.kept);
+        let places = kept_places(numel, items).filter(|(_, length)| *length <= room);
+        Ok(places.map(|(places, _)| places.map(|place| self.places.kept + place)))
+    }
+
+    /// Copies a chunk up: to its place among the kept, or to the place for one chunk.
+    fn upload(&self, task: &Task<'_>, start: u64, chunk: Chunk, keep: bool) -> Attempt<Uploaded> {
+        let numel = chunk.views[0].numel();
+        let views = self.views(task, start, numel, keep)?;
+        for (view, host) in views.iter().zip(&chunk.views) {
+            if let Some(faults) = &self.device.faults {
+                faults.upload().or_trouble("copy to the device")?;
+            }
+            view.shallow_clone().f_copy_(host).or_trouble("copy to the device")?;
+        }
+        Ok(Uploaded { views, equal: chunk.equal })
+    }
+
+    /// A chunk that is kept.
+    fn uploaded(
+        &self,
+        task: &Task<'_>,
+        start: u64,
+        numel: usize,
+        equal: &[bool],
+    ) -> Attempt<Uploaded> {
+        let first = usize::try_from(start).unwrap_or(usize::MAX) / PIECE;
+        let equal = equal.iter().skip(first).take(numel.div_ceil(PIECE)).copied().collect();
+        Ok(Uploaded { views: self.views(task, start, numel, true)?, equal })
+    }
+
+    fn views(&self, task: &Task<'_>, start: u64, numel: usize, keep: bool) -> Attempt<[Tensor; 2]> {
+        let block = self.kernel()?.block;
+        let all = usize::try_from(task.plan.numel).unwrap_or(usize::MAX);
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let (places, skip) = if keep {
+            let places = self.kept_at(task, all)?;
+            (places.ok_or_else(|| torch_error("a kept tensor has no place"))?, start)
+        } else {
+            (self.places.raw, 0)
+        };
+        let [a, b] = sources(task)?;
+        let view = |source: &Source<'_>, place: usize| {
+            let place = place + skip.saturating_mul(source.item_bytes());
+            block.view(place, computed_kind(source.tensor.dtype)?, numel)
+        };
+        Ok([view(a, places[0])?, view(b, places[1])?])
+    }
+
+    /// The last piece of what was loaded last, on the host. It is still there in both passes.
+    fn last_piece(&self, task: &Task<'_>, numel: usize) -> Attempt<(usize, [Tensor; 2])> {
+        let piece = numel.div_ceil(PIECE).saturating_sub(1);
+        let [a, b] = sources(task)?;
+        let view = |lane: usize, dtype| -> Attempt<Tensor> {
+            let all = self.staging.lanes[lane].view(0, computed_kind(dtype)?, numel)?;
+            piece_view(&all, piece)
+        };
+        Ok((piece, [view(0, a.tensor.dtype)?, view(1, b.tensor.dtype)?]))
+    }
+
+    fn check_last_sums(&mut self, task: &Task<'_>, span: &Range<u64>, scan: &Scan) -> Attempt<()> {
+        let Some(((_, numel), found)) = self.chunks(span).last().zip(scan.sums.last()) else {
+            return Ok(());
+        };
+        let (_, [a, b]) = self.last_piece(task, numel)?;
+        self.checker.check_sums(&a, &b, found).map_err(|trouble| named(trouble, task))
+    }
+
+    fn check_last_blend(
+        &self,
+        task: &Task<'_>,
+        numel: usize,
+        factors: (f64, f64),
+        child: &Tensor,
+    ) -> Attempt<()> {
+        let (piece, [a, b]) = self.last_piece(task, numel)?;
+        let found = piece_view(child, piece)?;
+        let checked = self.checker.check_blend(&a, &b, factors, &found);
+        checked.map_err(|trouble| named(trouble, task))
+    }
+}
+
+/// A piece of a flat tensor.
+fn piece_view(tensor: &Tensor, piece: usize) -> Attempt<Tensor> {
+    let start = piece * PIECE;
+    let length = (tensor.numel() - start).min(PIECE);
+    let too_large = |_| torch_error("chunk is too large");
+    let start = i64::try_from(start).map_err(too_large)?;
+    let length = i64::try_from(length).map_err(too_large)?;
+    Ok(tensor.f_narrow(0, start, length).or_torch("take a view")?)
+}
+
+fn item_bytes(task: &Task<'_>) -> usize {
+    usize::try_from(task.plan.dtype.size_bytes()).unwrap_or(0)
+}
+
+fn named(trouble: Trouble, task: &Task<'_>) -> Trouble {
+    match trouble {
+        Trouble::Error(error) => Trouble::Error(error.tensor(&task.plan.name)),
+        trouble => trouble,
+    }
+}

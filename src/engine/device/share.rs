@@ -1,0 +1,95 @@
+//! How a merge is shared out: workers per device, memory per worker.
+
+use crate::engine::device::memory::{FEWEST_PIECES, MOST_PIECES, Places};
+use crate::engine::devices::ComputeDevice;
+use crate::engine::task::Task;
+
+/// No tensor larger than this is kept on a device between the passes: more than one worker should
+/// have a hand in it, and an interrupt should not wait for it.
+const KEEP_MOST_BYTES: usize = 2 << 30;
+
+/// Workers and what each may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Worker threads; thread n works for device n modulo the number of devices.
+    pub(crate) threads: usize,
+    /// Device memory of each worker, in bytes.
+    pub(crate) block_bytes: usize,
+    /// Pieces in a chunk.
+    pub(crate) pieces: usize,
+    /// Bytes of the widest element that goes over the link.
+    pub(crate) item: usize,
+}
+
+impl Share {
+    /// `device_bytes` of each device go to its workers; `None` is half of what is free on the
+    /// fullest.
+    pub(crate) fn new(
+        tasks: &[Task<'_>],
+        devices: &[ComputeDevice],
+        threads: usize,
+        device_bytes: Option<u64>,
+    ) -> Share {
+        let merged = || tasks.iter().filter(|task| task.merges());
+        let items = merged().flat_map(|task| {
+            let sides = task.sides().into_iter().flatten().map(|side| side.tensor.dtype);
+            sides.chain([task.plan.dtype]).map(|dtype| dtype.size_bytes()).collect::<Vec<_>>()
+        });
+        let item = usize::try_from(items.max().unwrap_or(1)).unwrap_or(8);
+        let largest = merged().map(Task::kept_bytes).max().unwrap_or(0);
+        let free = devices.iter().map(|device| device.free_bytes).min().unwrap_or(0);
+        let bytes = usize::try_from(device_bytes.unwrap_or(free / 2)).unwrap_or(usize::MAX);
+        Share::of(bytes, largest, item, threads, devices.len())
+    }
+
+    fn of(bytes: usize, largest: u64, item: usize, threads: usize, devices: usize) -> Share {
+        let devices = devices.max(1);
+        let fewest = Places::new(FEWEST_PIECES, item).kept;
+        let per_device = threads.div_ceil(devices).min(bytes / fewest).max(1);
+        let share = bytes / per_device;
+        let mut pieces = MOST_PIECES;
+        while pieces > FEWEST_PIECES && Places::new(pieces, item).kept > share {
+            pieces /= 2;
+        }
+        let scratch = Places::new(pieces, item).kept;
+        // Two sides, each rounded up in the block.
+        let largest = usize::try_from(largest).unwrap_or(usize::MAX).saturating_add(2048);
+        let kept = share.saturating_sub(scratch).min(largest).min(KEEP_MOST_BYTES);
+        Share { threads: per_device * devices, block_bytes: scratch + kept, pieces, item }
+    }
+
+    /// Bytes of both sides of a tensor that a worker can keep between the passes.
+    pub(crate) fn keep_bytes(&self) -> u64 {
+        let kept = self.block_bytes - Places::new(self.pieces, self.item).kept;
+        u64::try_from(kept.saturating_sub(2048)).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_never_asked_for_more_than_its_share() {
+        let mib = 1 << 20;
+        for bytes in [16 * mib, 64 * mib, 1000 * mib, 64_000 * mib] {
+            for item in [1, 2, 4, 8] {
+                for (threads, devices) in [(1, 1), (7, 2), (224, 8)] {
+                    let share = Share::of(bytes, 1 << 32, item, threads, devices);
+                    let per_device = share.threads / devices;
+                    assert!(share.block_bytes * per_device <= bytes, "{share:?}");
+                    assert!(share.threads >= devices && share.pieces >= FEWEST_PIECES, "{share:?}");
+                    assert!(share.threads <= threads.next_multiple_of(devices), "{share:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_model_takes_no_more_than_it_needs() {
+        let share = Share::of(1 << 36, 1000, 2, 4, 1);
+        assert_eq!(share.pieces, MOST_PIECES);
+        assert_eq!(share.block_bytes, Places::new(MOST_PIECES, 2).kept + 3048);
+        assert_eq!(share.keep_bytes(), 1000);
+    }
+}

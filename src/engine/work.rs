@@ -1,0 +1,66 @@
+//! What the schedule asks of a worker, whatever it computes on.
+
+use std::ops::Range;
+
+use crate::engine::task::{Decision, Scan, Task, Written};
+use crate::engine::worker::Worker;
+use crate::error::Result;
+
+/// Takes the sums of a whole tensor and says how it is merged.
+pub(crate) type Settle<'s> = dyn FnMut(&Scan) -> Result<Decision> + 's;
+
+/// A worker thread's hands.
+pub(crate) trait Work {
+    /// Pass one over a span: sums and CRCs.
+    fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan>;
+
+    /// Pass two over a span: reads it again and writes the children's bytes.
+    fn write(
+        &mut self,
+        task: &Task<'_>,
+        storage: usize,
+        span: Range<u64>,
+        decision: Option<&Decision>,
+    ) -> Result<Written>;
+
+    /// Both passes over a tensor.
+    fn scan_and_write(
+        &mut self,
+        task: &Task<'_>,
+        storage: usize,
+        settle: &mut Settle<'_>,
+    ) -> Result<Written>;
+
+    /// Counts NaN and Inf of one side of a tensor, reading it again; the first one's flat index.
+    fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)>;
+}
+
+/// On the CPU.
+impl Work for Worker<'_> {
+    fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan> {
+        Worker::scan(self, task, span)
+    }
+
+    fn write(
+        &mut self,
+        task: &Task<'_>,
+        storage: usize,
+        span: Range<u64>,
+        decision: Option<&Decision>,
+    ) -> Result<Written> {
+        Worker::write(self, task, storage, span, decision)
+    }
+
+    fn scan_and_write(
+        &mut self,
+        task: &Task<'_>,
+        storage: usize,
+        settle: &mut Settle<'_>,
+    ) -> Result<Written> {
+        Worker::scan_and_write(self, task, storage, settle)
+    }
+
+    fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)> {
+        Worker::count_side(self, task, lane)
+    }
+}
