@@ -15,7 +15,7 @@ use clap::Parser;
 use log::LevelFilter;
 
 use crate::cli::args::{Cli, Command, OutputArgs};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Runs the tool with these arguments, program name first.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -28,6 +28,21 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     start_log(&cli.output);
+    interrupt::survive_large_files();
+    let run = std::panic::AssertUnwindSafe(|| execute(&cli));
+    match std::panic::catch_unwind(run) {
+        Ok(code) => code,
+        Err(_) => finish(Err(broken()), &cli.output),
+    }
+}
+
+/// A bug of ours; where it is, the panic itself has said.
+fn broken() -> Error {
+    Error::new(Kind::Internal, "the program broke down")
+        .with_hint("please report this with the lines above and the log of RUST_LOG=debug")
+}
+
+fn execute(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Merge(args) => merge::merge(args, &cli.output),
         Command::Plan(args) => merge::plan(args, &cli.output),

@@ -1,6 +1,7 @@
 //! Floor 4: runs a plan. The only floor that names torch.
 
 mod assemble;
+mod blame;
 mod buffer;
 mod conclude;
 mod extend;
@@ -10,6 +11,7 @@ mod provenance;
 mod region;
 mod report;
 mod reporter;
+mod resume;
 mod schedule;
 mod source;
 mod task;

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
+use crate::engine::blame::{changed, explain};
 use crate::engine::conclude::report;
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
+use crate::engine::resume;
 use crate::engine::source::{Source, verify_storage};
 use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
@@ -15,7 +17,7 @@ use crate::engine::task::{
 use crate::engine::torch::use_one_thread;
 use crate::engine::worker::{Sink, Worker, nonfinite_error};
 use crate::error::{Error, Kind, Result};
-use crate::format::{Rule, StorageSum};
+use crate::format::StorageSum;
 use crate::merge::MergePlan;
 
 /// How fast and in how much memory a plan is run. Nothing here changes the child.
@@ -60,7 +62,7 @@ struct Job<'a> {
     bytes_read: AtomicU64,
 }
 
-struct Children<'a>(&'a [ChildWriter]);
+struct Children<'a>(&'a [ChildWriter], &'a Settings<'a>);
 
 impl Sink for Children<'_> {
     fn write(&self, child: usize, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -68,6 +70,10 @@ impl Sink for Children<'_> {
             Some(writer) => writer.write(storage, offset, bytes),
             None => Err(Error::new(Kind::Internal, "more values of t than children")),
         }
+    }
+
+    fn go_on(&self) -> Result<()> {
+        (self.1.interrupted)().map_or(Ok(()), Err)
     }
 }
 
@@ -96,14 +102,15 @@ pub fn execute(
         .map(|storage| Task::new(storage, primary, secondary, &plan.options))
         .collect::<Result<Vec<_>>>()?;
     let n_children = u64::try_from(children.len()).unwrap_or(1);
+    let finished = resume::look(tasks.len(), children, settings)?;
     reporter.start(plan.total_size.saturating_mul(n_children));
     let threads = settings.threads.max(1);
     let keep_bytes = settings.memory_bytes / u64::try_from(threads).unwrap_or(1);
-    let units = units(&tasks, [primary, secondary], keep_bytes);
+    let units = units(&tasks, &finished, [primary, secondary], keep_bytes);
     let job = Job {
         plan,
         parents: [primary, secondary],
-        finished: Mutex::new(tasks.iter().map(|_| None).collect()),
+        finished: Mutex::new(finished),
         tasks,
         children,
         settings,
@@ -112,6 +119,7 @@ pub fn execute(
         wake: Condvar::new(),
         bytes_read: AtomicU64::new(0),
     };
+    job.advance_over_kept();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| job.work());
@@ -124,8 +132,13 @@ pub fn execute(
     job.conclude()
 }
 
-/// The work in the order of the child's file, small tensors as one unit.
-fn units(tasks: &[Task<'_>], parents: [&Checkpoint; 2], keep_bytes: u64) -> VecDeque<Unit> {
+/// The work in the order of the child's file, small tensors as one unit; none for what is finished.
+fn units(
+    tasks: &[Task<'_>],
+    finished: &[Option<Finished>],
+    parents: [&Checkpoint; 2],
+    keep_bytes: u64,
+) -> VecDeque<Unit> {
     let mut units = VecDeque::new();
     let mut partly = BTreeSet::new();
     for (index, task) in tasks.iter().enumerate() {
@@ -136,6 +149,9 @@ fn units(tasks: &[Task<'_>], parents: [&Checkpoint; 2], keep_bytes: u64) -> VecD
             {
                 partly.insert((side, source.tensor.storage));
             }
+        }
+        if finished.get(index).is_some_and(Option::is_some) {
+            continue;
         }
         let whole = task.kept_bytes() <= keep_bytes
             || task.sides().into_iter().flatten().any(|source| source.needs_whole());
@@ -183,7 +199,7 @@ impl Job<'_> {
     }
 
     fn loop_units(&self) -> Result<()> {
-        let sink = Children(self.children);
+        let sink = Children(self.children, self.settings);
         // Counted as running until the first unit is asked for, so that an error here is counted right.
         self.lock().running += 1;
         let _no_grad = tch::no_grad_guard();
@@ -221,7 +237,10 @@ impl Job<'_> {
 
     fn run(&self, worker: &mut Worker<'_>, unit: Unit) -> Result<()> {
         match unit {
-            Unit::Verify(side, storage) => verify_storage(self.parents[side], storage),
+            Unit::Verify(side, storage) => {
+                let go_on = || (self.settings.interrupted)().map_or(Ok(()), Err);
+                verify_storage(self.parents[side], storage, &go_on)
+            }
             Unit::Whole(index) => {
                 let task = &self.tasks[index];
                 let mut settle = |scan: &Scan| self.settle(task, std::slice::from_ref(scan));
@@ -265,6 +284,13 @@ impl Job<'_> {
                     None => Ok(()),
                 }
             }
+        }
+    }
+
+    fn advance_over_kept(&self) {
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        for (task, _) in self.tasks.iter().zip(finished.iter()).filter(|pair| pair.1.is_some()) {
+            self.advance(task.plan.size_bytes());
         }
     }
 
@@ -326,6 +352,9 @@ impl Job<'_> {
             differs: spans.iter().any(|span| span.differs),
             nonfinite: spans.iter().map(|span| span.nonfinite).sum(),
         };
+        // What is noted is believed later: not from a parent that changed.
+        task.sides().into_iter().flatten().try_for_each(Source::check_unchanged)?;
+        resume::record(self.children, index, &finished)?;
         let mut all = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = all.get_mut(index) {
             *slot = Some(finished);
@@ -357,40 +386,4 @@ impl Job<'_> {
             self.bytes_read.load(Ordering::Relaxed),
         ))
     }
-}
-
-fn changed(task: &Task<'_>) -> Error {
-    let path = task.primary.as_ref().or(task.secondary.as_ref()).map(|source| source.path());
-    let error = Error::new(Kind::TryAgain, "a parent changed while it was read")
-        .tensor(&task.plan.name)
-        .expected("the same bytes twice", "others the second time");
-    match path {
-        Some(path) => error.file(path),
-        None => error,
-    }
-}
-
-/// Puts file, count and place into the error of a tensor that holds NaN or Inf, reading it again.
-fn explain(worker: &mut Worker<'_>, task: &Task<'_>, error: Error) -> Error {
-    if error.rule() != Some(Rule::NonFinite) {
-        return error;
-    }
-    for (lane, source) in task.sides().into_iter().enumerate() {
-        let Some(source) = source else { continue };
-        match worker.count_side(task, lane) {
-            Ok((0, _)) => {}
-            Ok((count, first)) => {
-                let first = first.unwrap_or(0);
-                return error
-                    .file(source.path())
-                    .expected(
-                        "finite values",
-                        format!("{count} NaN or Inf, the first at element {first}"),
-                    )
-                    .with_hint("that parent is broken; --allow-nonfinite merges it all the same");
-            }
-            Err(error) => return error,
-        }
-    }
-    error.expected("finite values", "sums beyond float64")
 }

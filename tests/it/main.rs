@@ -6,19 +6,25 @@
 
 /// Writes small checkpoints: inputs for what the fixtures do not have.
 mod build;
+/// Full disks, limits, changed parents, removed directories: the right code, and nothing is left.
+mod faults;
 /// What `inspect` says of files that torch wrote, and that their values arrive.
 mod inspect;
 /// What holds for every merge: the ends, the same parent twice, threads and memory, several t.
 mod invariants;
 /// The children of the fixtures, against those worked out in float64.
 mod merge;
+/// A merge that is stopped when it is half done.
+mod midway;
 /// Tensors that one parent lacks, integers, tied names.
 mod missing;
 /// Outputs that are refused, and outputs that are replaced.
 mod outputs;
 /// Parents that are refused.
 mod refusals;
-/// SIGINT and SIGTERM.
+/// Interrupted merges that are resumed.
+mod resume;
+/// SIGINT, SIGTERM and SIGHUP.
 mod signals;
 /// Runs the tool, reads checkpoints, looks at directories.
 mod support;
