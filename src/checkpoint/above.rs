@@ -1,8 +1,8 @@
 //! Directories above an output that were missing and are made for it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::directory::sync_dir;
 use crate::checkpoint::output::parent_of;
 use crate::error::Result;
 
@@ -37,12 +37,4 @@ impl Drop for MadeAbove {
         // Another run may be using them by now: they stay where they are not empty.
         self.0.iter().all(|dir| std::fs::remove_dir(dir).is_ok());
     }
-}
-
-/// Flushes a directory.
-pub(super) fn sync_dir(path: &Path) -> Result<()> {
-    let failed = |error| {
-        crate::Error::from_io(crate::Kind::Io, "cannot flush directory to disk", path, error)
-    };
-    File::open(path).and_then(|handle| handle.sync_all()).map_err(failed)
 }

@@ -3,6 +3,7 @@
 mod above;
 mod child;
 pub mod config;
+mod directory;
 mod existing;
 mod finding;
 mod inventory;

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
 
-use crate::checkpoint::above::{MadeAbove, sync_dir};
+use crate::checkpoint::above::MadeAbove;
+use crate::checkpoint::directory::{empty, same_directory, sync_dir};
 use crate::checkpoint::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE, crc32};
 use crate::checkpoint::output::parent_of;
 use crate::checkpoint::place::{Replaced, aside, mend, put, take_back};
@@ -64,17 +65,22 @@ impl Staging {
         let above = MadeAbove::make(&parent).map_err(|error| refused(&parent, error))?;
         let work = work_dir(output);
         loop {
-            match std::fs::create_dir(&work) {
+            let made = match std::fs::create_dir(&work) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                     return Err(refused(&work, error));
                 }
-                _ => {}
-            }
+                made => made.is_ok(),
+            };
             let lock = match File::open(&work) {
                 Ok(lock) => lock,
                 // Another run renamed or removed it in between.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(refused(&work, error)),
+                Err(error) => {
+                    if made {
+                        let _ = std::fs::remove_dir(&work);
+                    }
+                    return Err(refused(&work, error));
+                }
             };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -259,7 +265,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.done
             && same_directory(&self.lock, &self.work)
-            && let Err(error) = std::fs::remove_dir_all(&self.work)
+            && let Err(error) = empty(&self.lock).and_then(|()| std::fs::remove_dir(&self.work))
         {
             log::warn!("left on disk: {}: {error}", self.work.display());
         }
@@ -303,13 +309,6 @@ pub(super) fn write_failed(what: &str, path: &Path, error: std::io::Error) -> Er
         _ => return Error::from_io(Kind::Io, what, path, error),
     };
     Error::from_io(Kind::Io, what, path, error).with_hint(hint)
-}
-
-fn same_directory(handle: &File, path: &Path) -> bool {
-    match (handle.metadata(), std::fs::symlink_metadata(path)) {
-        (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
