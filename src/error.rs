@@ -66,6 +66,7 @@ pub struct Error {
     expected: String,
     found: String,
     hint: Option<String>,
+    left: Vec<PathBuf>,
     rule: Option<Rule>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -81,6 +82,7 @@ impl Error {
             expected: String::new(),
             found: String::new(),
             hint: None,
+            left: Vec::new(),
             rule: None,
             source: None,
         }
@@ -151,6 +153,13 @@ impl Error {
         self
     }
 
+    /// The same with what stays on disk for a later run, printed apart as `left on disk: ...`.
+    #[must_use]
+    pub fn left_on_disk(mut self, paths: Vec<PathBuf>) -> Error {
+        self.left = paths;
+        self
+    }
+
     /// The same with its cause.
     #[must_use]
     pub fn caused_by(
@@ -186,6 +195,11 @@ impl Error {
     /// The file concerned.
     pub fn path(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// What stays on disk.
+    pub fn left(&self) -> &[PathBuf] {
+        &self.left
     }
 
     /// Advice.

@@ -1,18 +1,23 @@
 //! The child's weight files in the making: written in place, in any order, by any thread.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use serde_json::Value;
+
+use crate::checkpoint::journal::{
+    Found, JOURNAL_FILE, Journal, JournalEntry, difference, read_journal,
+};
 use crate::checkpoint::split::INDEX_FILE_NAME;
-use crate::checkpoint::staging::Staging;
+use crate::checkpoint::staging::{Staging, write_failed};
 use crate::error::{Error, Kind, Result};
 use crate::format::{EmitTensor, Piece, ShardLayout, StorageSum, index_text};
 
-/// Weight files of one child that stay open at once.
-const OPEN_FILES: usize = 32;
+/// Weight files that stay open at once, over all children of a merge.
+const OPEN_FILES: usize = 24;
 
 /// One weight file to be written.
 #[derive(Clone, Debug)]
@@ -126,35 +131,160 @@ fn lost(path: &Path) -> Error {
     Error::new(Kind::Internal, "a storage has no place in the child").file(path)
 }
 
+/// How a child is begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a> {
+    /// Flush every file before the child appears.
+    pub fsync: bool,
+    /// What is merged and how: the first line of the journal.
+    pub header: &'a Value,
+    /// Go on with what an interrupted run left.
+    pub resume: bool,
+    /// Children that are written at once, this one among them.
+    pub n_children: usize,
+}
+
 /// A child being written.
 #[derive(Debug)]
 pub struct ChildWriter {
-    staging: Staging,
+    /// `None` where the child is at its place already, and nothing more is written.
+    staging: Option<Staging>,
     layout: ChildLayout,
+    header: Value,
+    found: Vec<JournalEntry>,
+    journal: OnceLock<Journal>,
     open: Mutex<VecDeque<(usize, Arc<File>)>>,
+    open_files: usize,
 }
 
 impl ChildWriter {
     /// Makes the work directory and all weight files, at their full length, with everything in them
-    /// that does not depend on the data.
+    /// that does not depend on the data. Where an interrupted run is resumed, the data that it left
+    /// stays, to be looked at with [`ChildWriter::holds`].
     ///
     /// # Errors
-    /// As [`Staging::create`]; [`Kind::Io`] where a file can't be made.
-    pub fn create(output: &Path, layout: ChildLayout, fsync: bool) -> Result<ChildWriter> {
-        let staging = Staging::create(output, fsync)?;
-        let writer = ChildWriter { staging, layout, open: Mutex::new(VecDeque::new()) };
+    /// As [`Staging::create`]; [`Kind::Io`] where a file can't be made; [`Kind::Data`] where another
+    /// merge was interrupted, [`Kind::TryAgain`] where a parent changed since: what was left stays.
+    pub fn create(output: &Path, layout: ChildLayout, how: Opened<'_>) -> Result<ChildWriter> {
+        let staging = Staging::open(output, how.fsync)?;
+        let left = if how.resume { read_journal(staging.dir())? } else { None };
+        let found = match left {
+            Some(Found { header, entries }) => {
+                if let Some(difference) = difference(&header, how.header) {
+                    return Err(another_merge(&staging.keep(), difference));
+                }
+                let ours = |name: &str| layout.shards.iter().any(|shard| shard.file_name == name);
+                staging.clear(&|name| name == JOURNAL_FILE || ours(name))?;
+                entries
+            }
+            None => {
+                staging.clear(&|_| false)?;
+                if how.resume {
+                    log::warn!(
+                        "nothing to resume for {}: merging from the start",
+                        output.display()
+                    );
+                }
+                Vec::new()
+            }
+        };
+        let writer = ChildWriter {
+            staging: None,
+            layout,
+            header: how.header.clone(),
+            found,
+            journal: OnceLock::new(),
+            open: Mutex::default(),
+            open_files: (OPEN_FILES / how.n_children.max(1)).max(1),
+        };
         for shard in &writer.layout.shards {
-            let file = writer.staging.create_file(&shard.file_name)?;
-            file.set_len(shard.layout.total_bytes())
-                .map_err(|error| writer.write_error(&shard.file_name, error))?;
-            writer.write_pieces(&file, &shard.file_name, &shard.layout.head_pieces())?;
+            let file = staging.reopen_file(&shard.file_name)?;
+            let path = staging.dir().join(&shard.file_name);
+            file.set_len(shard.layout.total_bytes()).map_err(|error| write_error(&path, error))?;
+            write_pieces(&file, &path, &shard.layout.head_pieces())?;
         }
-        Ok(writer)
+        Ok(ChildWriter { staging: Some(staging), ..writer })
     }
 
-    /// The work directory and what goes beside the weights.
-    pub fn staging(&self) -> &Staging {
-        &self.staging
+    /// A child that is at its place already: what is written to it is dropped.
+    pub fn complete(layout: ChildLayout) -> ChildWriter {
+        ChildWriter {
+            staging: None,
+            layout,
+            header: Value::Null,
+            found: Vec::new(),
+            journal: OnceLock::new(),
+            open: Mutex::default(),
+            open_files: 0,
+        }
+    }
+
+    /// The work directory and what goes beside the weights; `None` for a complete child.
+    pub fn staging(&self) -> Option<&Staging> {
+        self.staging.as_ref()
+    }
+
+    /// What the journal of an interrupted run says of storages that it finished.
+    pub fn found(&self) -> &[JournalEntry] {
+        &self.found
+    }
+
+    /// Whether a storage is in its place with the CRC that the journal has. Reads all of it, through
+    /// `buffer`.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] where reading fails.
+    pub fn holds(&self, entry: &JournalEntry, buffer: &mut [u8]) -> Result<bool> {
+        let Some(place) = self.layout.places.get(entry.storage).copied() else { return Ok(false) };
+        if (place.offset, place.size_bytes) != (entry.offset, entry.size_bytes) {
+            return Ok(false);
+        }
+        let Some(staging) = &self.staging else { return Ok(false) };
+        let file = self.file(staging, place.shard)?;
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32IsoHdlc);
+        let mut done = 0u64;
+        while done < place.size_bytes {
+            let length = usize::try_from(place.size_bytes - done).unwrap_or(usize::MAX);
+            let length = length.min(buffer.len()).max(1);
+            let Some(part) = buffer.get_mut(..length) else { return Ok(false) };
+            file.read_exact_at(part, place.offset.saturating_add(done)).map_err(|error| {
+                let path = staging.dir().join(&self.layout.shards[place.shard].file_name);
+                Error::from_io(Kind::Io, "cannot read what was left", &path, error)
+            })?;
+            digest.update(part);
+            done += length as u64;
+        }
+        Ok(digest.finalize() == u64::from(entry.crc32))
+    }
+
+    /// Starts the journal, with what is left of an interrupted run and whole.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn start_journal(&self, kept: &[JournalEntry]) -> Result<()> {
+        let Some(staging) = &self.staging else { return Ok(()) };
+        // Set once: a merge starts its journal once.
+        let _ = self.journal.set(Journal::start(staging.dir(), &self.header, kept)?);
+        Ok(())
+    }
+
+    /// Notes in the journal that a storage is written whole; `found` is what else is known of it.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn record(&self, storage: usize, sum: StorageSum, found: &Value) -> Result<()> {
+        let (Some(journal), Some(place)) = (self.journal.get(), self.layout.places.get(storage))
+        else {
+            return Ok(());
+        };
+        journal.append(&JournalEntry {
+            storage,
+            offset: place.offset,
+            size_bytes: place.size_bytes,
+            crc32: sum.crc32,
+            first_bytes: sum.first_bytes,
+            found: found.clone(),
+        })
     }
 
     /// Writes bytes of a storage at `offset` from its start.
@@ -162,16 +292,18 @@ impl ChildWriter {
     /// # Errors
     /// [`Kind::Io`] with the file's path.
     pub fn write(&self, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        let Some(staging) = &self.staging else { return Ok(()) };
         let place = self.layout.places.get(storage).copied();
-        let place = place.ok_or_else(|| lost(self.staging.output()))?;
+        let place = place.ok_or_else(|| lost(staging.output()))?;
         let end = offset.saturating_add(bytes.len() as u64);
         if end > place.size_bytes {
             return Err(Error::new(Kind::Internal, "a write leaves its storage")
                 .expected(format!("at most {} bytes", place.size_bytes), format!("{end}")));
         }
-        let file = self.file(place.shard)?;
-        file.write_all_at(bytes, place.offset + offset)
-            .map_err(|error| self.write_error(&self.layout.shards[place.shard].file_name, error))
+        let file = self.file(staging, place.shard)?;
+        file.write_all_at(bytes, place.offset + offset).map_err(|error| {
+            write_error(&staging.dir().join(&self.layout.shards[place.shard].file_name), error)
+        })
     }
 
     /// Writes what depends on the data's CRCs, and flushes every weight file. `sums` by the child's
@@ -185,6 +317,7 @@ impl ChildWriter {
         total_size: u64,
         total_parameters: u64,
     ) -> Result<()> {
+        let Some(staging) = &self.staging else { return Ok(()) };
         for (position, shard) in self.layout.shards.iter().enumerate() {
             let own: Vec<StorageSum> =
                 shard.storages.iter().filter_map(|storage| sums.get(*storage).copied()).collect();
@@ -192,12 +325,12 @@ impl ChildWriter {
                 .layout
                 .tail_pieces(&own)
                 .map_err(|error| Error::new(Kind::Internal, error.to_string()).caused_by(error))?;
-            let file = self.file(position)?;
-            self.write_pieces(&file, &shard.file_name, &tail)?;
-            self.staging.flush(&file, &shard.file_name)?;
+            let file = self.file(staging, position)?;
+            write_pieces(&file, &staging.dir().join(&shard.file_name), &tail)?;
+            staging.flush(&file, &shard.file_name)?;
         }
         if let Some(json) = self.layout.index_text(total_size, total_parameters) {
-            self.staging.write_file(INDEX_FILE_NAME, json.as_bytes())?;
+            staging.write_file(INDEX_FILE_NAME, json.as_bytes())?;
         }
         Ok(())
     }
@@ -207,46 +340,47 @@ impl ChildWriter {
     /// # Errors
     /// As [`Staging::commit`].
     pub fn commit(self, overwrite: bool) -> Result<()> {
-        self.staging.commit(overwrite)
+        self.staging.map_or(Ok(()), |staging| staging.commit(overwrite))
     }
 
-    fn write_pieces(&self, file: &File, name: &str, pieces: &[Piece]) -> Result<()> {
-        for piece in pieces {
-            file.write_all_at(&piece.bytes, piece.offset)
-                .map_err(|error| self.write_error(name, error))?;
-        }
-        Ok(())
+    /// Lets what is written so far stay for a later run, and gives its path.
+    pub fn keep(self) -> Option<PathBuf> {
+        self.staging.map(Staging::keep)
     }
 
-    fn write_error(&self, name: &str, error: std::io::Error) -> Error {
-        let path = self.staging.dir().join(name);
-        let full = matches!(
-            error.kind(),
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-        );
-        let error = Error::from_io(Kind::Io, "cannot write the child", &path, error);
-        if full {
-            error.with_hint("free some space and merge again; nothing was left")
-        } else {
-            error
-        }
-    }
-
-    fn file(&self, shard: usize) -> Result<Arc<File>> {
+    fn file(&self, staging: &Staging, shard: usize) -> Result<Arc<File>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = open.iter().find(|entry| entry.0 == shard) {
             return Ok(Arc::clone(&entry.1));
         }
-        let name = &self.layout.shards[shard].file_name;
-        let path = self.staging.dir().join(name);
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| {
-            Error::from_io(Kind::Io, "cannot open the child's file", &path, error)
-        })?;
-        let file = Arc::new(file);
-        if open.len() >= OPEN_FILES {
+        let file = Arc::new(staging.existing_file(&self.layout.shards[shard].file_name)?);
+        if open.len() >= self.open_files {
             open.pop_front();
         }
         open.push_back((shard, Arc::clone(&file)));
         Ok(file)
     }
+}
+
+fn write_pieces(file: &File, path: &Path, pieces: &[Piece]) -> Result<()> {
+    for piece in pieces {
+        file.write_all_at(&piece.bytes, piece.offset).map_err(|error| write_error(path, error))?;
+    }
+    Ok(())
+}
+
+fn write_error(path: &Path, error: std::io::Error) -> Error {
+    write_failed("cannot write the child", path, error)
+}
+
+/// The work directory belongs to a merge that differs: (what, there, here).
+fn another_merge(work: &Path, (what, there, here): (String, String, String)) -> Error {
+    let parent = what.starts_with("primary: files") || what.starts_with("secondary: files");
+    let kind = if parent { Kind::TryAgain } else { Kind::Data };
+    let text = if parent { "a parent changed since" } else { "another merge was interrupted here" };
+    Error::new(kind, text)
+        .file(work)
+        .expected(format!("{what} {there}"), here)
+        .with_hint("resume with the same parents and options, or merge anew without --resume")
+        .left_on_disk(vec![work.to_path_buf()])
 }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::checkpoint::staging::left_by_earlier_run;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::human_bytes;
 
@@ -65,9 +66,12 @@ pub struct Room {
     pub dir: PathBuf,
     /// Bytes free to this user.
     pub free_bytes: u64,
+    /// Files that may still be made; `None` where the file system has no such limit.
+    pub free_files: Option<u64>,
 }
 
-/// The room where `output` would be made.
+/// The room where `output` would be made. What an interrupted run left there counts as free: it is
+/// used again or removed.
 ///
 /// # Errors
 /// [`Kind::Output`] where the system does not tell.
@@ -76,44 +80,60 @@ pub fn room_at(output: &Path) -> Result<Room> {
     let failed = |error| Error::from_io(Kind::Output, "cannot ask for free space", &dir, error);
     let stat = rustix::fs::statvfs(&dir).map_err(|error| failed(error.into()))?;
     let device = std::fs::metadata(&dir).map_err(failed)?.dev();
-    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-    Ok(Room { device, dir, free_bytes })
+    let (left_bytes, left_files) = left_by_earlier_run(output);
+    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(left_bytes);
+    let free_files = (stat.f_files > 0).then(|| stat.f_favail.saturating_add(left_files));
+    Ok(Room { device, dir, free_bytes, free_files })
 }
 
 impl Room {
-    /// Checks that there is room for `bytes` more, and 1 %.
+    /// Checks that there is room for `bytes` more, and 1 %, in `files` files.
     ///
     /// # Errors
     /// [`Kind::Output`] with both figures where there is not.
-    pub fn check(&self, bytes: u64) -> Result<()> {
+    pub fn check(&self, bytes: u64, files: u64) -> Result<()> {
         let (needed, free) = (bytes.saturating_add(bytes / SPARE_DIVISOR), self.free_bytes);
-        if free >= needed {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Output, "not enough room for the child")
-            .file(&self.dir)
-            .expected(
+        if free < needed {
+            return Err(self.refused(
                 format!("{} free ({needed} bytes)", human_bytes(needed)),
                 format!("{} ({free} bytes)", human_bytes(free)),
-            )
-            .with_hint("free some space or give an -o on another disk; nothing was written"))
+            ));
+        }
+        match self.free_files {
+            Some(free) if free < files => {
+                Err(self.refused(format!("{files} free inodes"), free.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refused(&self, expected: String, found: String) -> Error {
+        Error::new(Kind::Output, "not enough room for the child")
+            .file(&self.dir)
+            .expected(expected, found)
+            .with_hint("free some space or give an -o on another disk; nothing was written")
     }
 }
 
-/// Checks that the file systems of the outputs have room for `bytes` more in each of them, and 1 %.
+/// Checks that the file systems of the outputs have room for `bytes` more, and 1 %, in `files` files
+/// in each of them.
 ///
 /// # Errors
 /// [`Kind::Output`] with both figures where one has not.
-pub fn check_room(outputs: &[PathBuf], bytes: u64) -> Result<()> {
+pub fn check_room(outputs: &[PathBuf], bytes: u64, files: u64) -> Result<()> {
+    // The work directory and its journal, of which two are there for a moment.
+    let files = files.saturating_add(3);
     let mut rooms: Vec<(Room, u64)> = Vec::new();
     for output in outputs {
         let room = room_at(output)?;
         match rooms.iter_mut().find(|known| known.0.device == room.device) {
-            Some(known) => known.1 = known.1.saturating_add(bytes),
-            None => rooms.push((room, bytes)),
+            Some(known) => known.1 += 1,
+            None => rooms.push((room, 1)),
         }
     }
-    rooms.iter().try_for_each(|(room, bytes)| room.check(*bytes))
+    rooms.iter().try_for_each(|(room, children)| {
+        room.check(bytes.saturating_mul(*children), files.saturating_mul(*children))
+    })
 }
 
 /// Whether one path is the other or lies in it, links resolved as far as they exist.
@@ -261,8 +281,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outputs = [dir.path().join("child"), dir.path().join("new/child")];
         let free = room_at(&outputs[0]).unwrap().free_bytes;
-        let error = check_room(&outputs, free / 2 + 1).unwrap_err();
+        let error = check_room(&outputs, free / 2 + 1, 1).unwrap_err();
         assert_eq!(error.kind(), Kind::Output);
-        check_room(&outputs, 1).unwrap();
+        check_room(&outputs, 1, 1).unwrap();
+    }
+
+    #[test]
+    fn more_files_than_the_disk_has_inodes_are_refused() {
+        let room = Room { device: 0, dir: ".".into(), free_bytes: 1 << 20, free_files: Some(4) };
+        assert!(room.check(1, 5).unwrap_err().to_string().contains("5 free inodes, found 4"));
+        room.check(1, 4).unwrap();
+        Room { free_files: None, ..room }.check(1, 5).unwrap();
     }
 }

@@ -133,6 +133,11 @@ impl SideFiles {
         names.iter().try_for_each(|name| self.add_copy(dir, name))
     }
 
+    /// Number of files.
+    pub fn count(&self) -> u64 {
+        (self.made.len() + self.copied.len()) as u64
+    }
+
     /// Bytes that the files will take.
     pub fn total_bytes(&self) -> u64 {
         let made = self.made.iter().map(|file| file.1.len() as u64);

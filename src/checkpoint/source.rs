@@ -3,7 +3,7 @@
 //! Data is read with `pread`, never mapped: a file cut short under a mapping kills the process.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -34,17 +34,16 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn of(file: &File) -> io::Result<Identity> {
-        let meta = file.metadata()?;
+    fn of(meta: &Metadata) -> Identity {
         let nanoseconds =
             |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        Ok(Identity {
+        Identity {
             device: meta.dev(),
             inode: meta.ino(),
             size_bytes: meta.len(),
             modified_ns: nanoseconds(meta.mtime(), meta.mtime_nsec()),
             changed_ns: nanoseconds(meta.ctime(), meta.ctime_nsec()),
-        })
+        }
     }
 }
 
@@ -63,8 +62,10 @@ impl FileSource {
     /// file (a directory, FIFO or device; nothing is read from those).
     pub fn open(path: &Path) -> Result<FileSource> {
         let file = open_regular(path)?;
-        let identity = Identity::of(&file)
+        let meta = file
+            .metadata()
             .map_err(|error| Error::from_io(Kind::NoInput, "cannot look at file", path, error))?;
+        let identity = Identity::of(&meta);
         Ok(FileSource { path: path.to_path_buf(), identity })
     }
 
@@ -81,12 +82,18 @@ impl FileSource {
     /// Checks that the path still leads to the same, unchanged file.
     ///
     /// # Errors
-    /// [`Kind::TryAgain`] where it changed.
+    /// [`Kind::TryAgain`] where it changed or is gone.
     pub fn check_unchanged(&self) -> Result<()> {
-        let file = open_regular(&self.path)?;
-        let now = Identity::of(&file)
-            .map_err(|error| Error::from_io(Kind::Io, "cannot look at file", &self.path, error))?;
-        if now == self.identity { Ok(()) } else { Err(self.changed(now)) }
+        match std::fs::metadata(&self.path).map(|meta| Identity::of(&meta)) {
+            Ok(now) if now == self.identity => Ok(()),
+            Ok(now) => Err(self.changed(now)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.vanished(error)),
+            Err(error) => Err(Error::from_io(Kind::Io, "cannot look at file", &self.path, error)),
+        }
+    }
+
+    fn vanished(&self, error: io::Error) -> Error {
+        Error::from_io(Kind::TryAgain, "a parent went away while it was read", &self.path, error)
     }
 
     fn changed(&self, now: Identity) -> Error {
@@ -110,7 +117,7 @@ impl FileSource {
             return Ok(file);
         }
         let file = open_raw(&self.path)?;
-        let now = Identity::of(&file)?;
+        let now = Identity::of(&file.metadata()?);
         if now != self.identity {
             return Err(io::Error::other(format!("{}", self.changed(now))));
         }
@@ -121,11 +128,10 @@ impl FileSource {
 
     /// The crate's error for a failed read of this file: a changed parent where it changed.
     pub fn read_error(&self, what: &str, error: io::Error) -> Error {
-        if let Ok(file) = open_raw(&self.path)
-            && let Ok(now) = Identity::of(&file)
-            && now != self.identity
-        {
-            return self.changed(now);
+        match std::fs::metadata(&self.path).map(|meta| Identity::of(&meta)) {
+            Ok(now) if now != self.identity => return self.changed(now),
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => return self.vanished(gone),
+            _ => {}
         }
         Error::from_io(Kind::Io, what, &self.path, error)
     }

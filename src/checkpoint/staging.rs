@@ -9,16 +9,27 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, RenameFlags};
+use rustix::fs::{FlockOperation, OFlags};
 
+use crate::checkpoint::above::MadeAbove;
+use crate::checkpoint::directory::{empty, same_directory, sync_dir};
+use crate::checkpoint::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE, crc32};
 use crate::checkpoint::output::parent_of;
+use crate::checkpoint::place::{Replaced, aside, mend, put, take_back};
 use crate::error::{Error, Kind, Result};
 
-/// A child in the making. Dropped without [`Staging::commit`], it removes what it wrote.
+/// Longest name of an output that the work directory's name holds: file systems take 255 bytes.
+const LONGEST_NAME: usize = 240;
+
+/// Unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
+
+/// A child in the making. Dropped without [`Staging::commit`] or [`Staging::keep`], it removes what
+/// it wrote.
 #[derive(Debug)]
 pub struct Staging {
     output: PathBuf,
@@ -31,29 +42,6 @@ pub struct Staging {
     above: MadeAbove,
 }
 
-/// Directories above an output that were missing, lowest first. Dropped, it removes those that are
-/// empty still.
-#[derive(Debug, Default)]
-struct MadeAbove(Vec<PathBuf>);
-
-impl MadeAbove {
-    fn make(dir: &Path) -> std::io::Result<MadeAbove> {
-        let missing = dir.ancestors().take_while(|above| {
-            !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err()
-        });
-        let made = MadeAbove(missing.map(Path::to_path_buf).collect());
-        std::fs::create_dir_all(dir)?;
-        Ok(made)
-    }
-}
-
-impl Drop for MadeAbove {
-    fn drop(&mut self) {
-        // Another run may be using them by now: they stay where they are not empty.
-        self.0.iter().all(|dir| std::fs::remove_dir(dir).is_ok());
-    }
-}
-
 impl Staging {
     /// Makes and locks the work directory beside `output`. What an earlier, dead run left there is
     /// removed. Missing directories above `output` are made, and go again if the child does not come.
@@ -61,23 +49,38 @@ impl Staging {
     /// # Errors
     /// [`Kind::TryAgain`] where another run holds it, [`Kind::Output`] where it can't be made.
     pub fn create(output: &Path, fsync: bool) -> Result<Staging> {
+        let staging = Staging::open(output, fsync)?;
+        staging.clear(&|_| false)?;
+        Ok(staging)
+    }
+
+    /// The same, but what an earlier run left in the work directory stays.
+    ///
+    /// # Errors
+    /// As [`Staging::create`].
+    pub fn open(output: &Path, fsync: bool) -> Result<Staging> {
         let parent = parent_of(output);
         let refused =
             |path: &Path, error| Error::from_io(Kind::Output, "cannot make directory", path, error);
         let above = MadeAbove::make(&parent).map_err(|error| refused(&parent, error))?;
-        let work = parent.join(work_name(output));
+        let work = work_dir(output);
         loop {
-            match std::fs::create_dir(&work) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            let made = match std::fs::create_dir(&work) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                     return Err(refused(&work, error));
                 }
-                _ => {}
-            }
+                made => made.is_ok(),
+            };
             let lock = match File::open(&work) {
                 Ok(lock) => lock,
                 // Another run renamed or removed it in between.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(refused(&work, error)),
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    if made {
+                        let _ = std::fs::remove_dir(&work);
+                    }
+                    return Err(refused(&work, error));
+                }
             };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -92,29 +95,38 @@ impl Staging {
             if !same_directory(&lock, &work) {
                 continue;
             }
+            if let Err(error) = mend(&work, output) {
+                return Err(refused(&aside(&work), error));
+            }
             let output = output.to_path_buf();
-            let staging = Staging { output, work, lock, fsync, done: false, above };
-            staging.clear()?;
-            return Ok(staging);
+            return Ok(Staging { output, work, lock, fsync, done: false, above });
         }
     }
 
-    fn clear(&self) -> Result<()> {
+    /// Removes what an earlier run left, but for names that are to stay.
+    ///
+    /// # Errors
+    /// [`Kind::Output`] where something can't be removed.
+    pub fn clear(&self, stays: &dyn Fn(&str) -> bool) -> Result<()> {
         let failed = |error| {
             Error::from_io(Kind::Output, "cannot clear what an earlier run left", &self.work, error)
         };
-        let mut stale = 0usize;
+        let mut stale = false;
         for entry in std::fs::read_dir(&self.work).map_err(failed)? {
             let entry = entry.map_err(failed)?;
+            let is_file = entry.file_type().map_err(failed)?.is_file();
+            if is_file && entry.file_name().to_str().is_some_and(stays) {
+                continue;
+            }
             if entry.file_type().map_err(failed)?.is_dir() {
                 std::fs::remove_dir_all(entry.path()).map_err(failed)?;
             } else {
                 std::fs::remove_file(entry.path()).map_err(failed)?;
             }
-            stale += 1;
+            stale = true;
         }
-        if stale > 0 {
-            log::info!("removed {stale} files of an interrupted run in {}", self.work.display());
+        if stale {
+            log::warn!("removed what an interrupted run left in {}", self.work.display());
         }
         Ok(())
     }
@@ -134,18 +146,45 @@ impl Staging {
         self.fsync
     }
 
+    /// Lets the work directory stay for a later run, and gives its path.
+    pub fn keep(mut self) -> PathBuf {
+        self.done = true;
+        self.above.stay();
+        self.work.clone()
+    }
+
     /// Makes an empty file in the work directory, readable and writable, mode by umask.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
     pub fn create_file(&self, name: &str) -> Result<File> {
+        self.open_file(name, OpenOptions::new().create_new(true))
+    }
+
+    /// Opens a file of the work directory, or makes it. What is in it stays; no link is followed.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn reopen_file(&self, name: &str) -> Result<File> {
+        let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+        self.open_file(name, OpenOptions::new().create(true).custom_flags(no_link))
+    }
+
+    /// Opens a file of the work directory that was made before.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn existing_file(&self, name: &str) -> Result<File> {
+        self.open_file(name, &mut OpenOptions::new())
+    }
+
+    fn open_file(&self, name: &str, options: &mut OpenOptions) -> Result<File> {
         let path = self.work.join(name);
-        OpenOptions::new()
+        options
             .read(true)
             .write(true)
-            .create_new(true)
             .open(&path)
-            .map_err(|error| Error::from_io(Kind::Io, "cannot make file", &path, error))
+            .map_err(|error| write_failed("cannot open file", &path, error))
     }
 
     /// Writes a whole small file and flushes it.
@@ -155,8 +194,7 @@ impl Staging {
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let mut file = self.create_file(name)?;
         let path = self.work.join(name);
-        file.write_all(bytes)
-            .map_err(|error| Error::from_io(Kind::Io, "cannot write file", &path, error))?;
+        file.write_all(bytes).map_err(|error| write_failed("cannot write file", &path, error))?;
         self.flush(&file, name)
     }
 
@@ -170,91 +208,56 @@ impl Staging {
             return Ok(());
         }
         file.sync_all().map_err(|error| {
-            Error::from_io(Kind::Io, "cannot flush file to disk", &self.work.join(name), error)
+            write_failed("cannot flush file to disk", &self.work.join(name), error)
         })
     }
 
     /// Lets the child appear at its place by one rename, and flushes the directory that holds it.
-    /// With `overwrite` an older child is swapped out in the same step and removed afterwards.
+    /// With `overwrite` an older child is swapped out in the same step and removed afterwards. Where
+    /// the flush fails, the rename is taken back.
     ///
     /// # Errors
     /// [`Kind::Output`] where something appeared at the output meanwhile, else [`Kind::Io`].
     pub fn commit(mut self, overwrite: bool) -> Result<()> {
-        if self.fsync {
-            sync_dir(&self.work, &self.lock)?;
+        for name in [JOURNAL_FILE, NEW_JOURNAL_FILE] {
+            let path = self.work.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::from_io(Kind::Io, "cannot remove file", &path, error));
+                }
+                _ => {}
+            }
         }
-        let swapped = self.rename(overwrite)?;
-        self.done = true;
-        self.above.0.clear();
         if self.fsync {
-            let parent = parent_of(&self.output);
-            let handle = File::open(&parent).map_err(|error| {
-                Error::from_io(Kind::Io, "cannot open directory", &parent, error)
+            self.lock.sync_all().map_err(|error| {
+                Error::from_io(Kind::Io, "cannot flush directory to disk", &self.work, error)
             })?;
-            sync_dir(&parent, &handle)?;
         }
-        if swapped && let Err(error) = std::fs::remove_dir_all(&self.work) {
+        let replaced = put(&self.work, &self.output, overwrite)?;
+        if self.fsync
+            && let Err(error) = sync_dir(&parent_of(&self.output)).and_then(|()| self.above.flush())
+        {
+            if take_back(&self.work, &self.output, replaced) {
+                return Err(error);
+            }
+            self.done = true;
+            self.above.stay();
+            return Err(error.with_hint("the child is at its place, but a power cut may take it"));
+        }
+        self.done = true;
+        self.above.stay();
+        let old = match replaced {
+            Replaced::Nothing => return Ok(()),
+            Replaced::Swapped => self.work.clone(),
+            Replaced::Aside => aside(&self.work),
+        };
+        if let Err(error) = std::fs::remove_dir_all(&old) {
             log::warn!(
                 "the child is complete, but the replaced one is left in {}: {error}",
-                self.work.display()
+                old.display()
             );
         }
         Ok(())
-    }
-
-    /// Returns whether an older child now lies in the work directory.
-    fn rename(&self, overwrite: bool) -> Result<bool> {
-        let failed = |error: rustix::io::Errno| {
-            Error::from_io(
-                Kind::Io,
-                "cannot rename the child to its place",
-                &self.output,
-                error.into(),
-            )
-        };
-        // An empty directory at the output may be replaced by a plain rename.
-        let empty =
-            std::fs::read_dir(&self.output).is_ok_and(|mut entries| entries.next().is_none());
-        let cwd = rustix::fs::CWD;
-        if empty {
-            return rustix::fs::rename(&self.work, &self.output).map(|()| false).map_err(failed);
-        }
-        match rustix::fs::renameat_with(cwd, &self.work, cwd, &self.output, RenameFlags::NOREPLACE)
-        {
-            Ok(()) => return Ok(false),
-            Err(rustix::io::Errno::EXIST) if overwrite => {}
-            Err(rustix::io::Errno::EXIST) => {
-                return Err(Error::new(Kind::Output, "output appeared while the child was made")
-                    .file(&self.output)
-                    .expected("nothing there", "another directory")
-                    .with_hint("give --overwrite to replace it"));
-            }
-            // File systems without renameat2 flags.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !self.output.exists() => {
-                return rustix::fs::rename(&self.work, &self.output)
-                    .map(|()| false)
-                    .map_err(failed);
-            }
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if overwrite => {}
-            Err(error) => return Err(failed(error)),
-        }
-        match rustix::fs::renameat_with(cwd, &self.work, cwd, &self.output, RenameFlags::EXCHANGE) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                // No exchange here: the old child is moved aside first, so OUT is absent for a moment.
-                let aside = self.work.with_extension("replaced");
-                rustix::fs::rename(&self.output, &aside).map_err(failed)?;
-                if let Err(error) = rustix::fs::rename(&self.work, &self.output) {
-                    let _ = rustix::fs::rename(&aside, &self.output);
-                    return Err(failed(error));
-                }
-                if let Err(error) = std::fs::remove_dir_all(&aside) {
-                    log::warn!("the replaced child is left in {}: {error}", aside.display());
-                }
-                Ok(false)
-            }
-            Err(error) => Err(failed(error)),
-        }
     }
 }
 
@@ -262,32 +265,50 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.done
             && same_directory(&self.lock, &self.work)
-            && let Err(error) = std::fs::remove_dir_all(&self.work)
+            && let Err(error) = empty(&self.lock).and_then(|()| std::fs::remove_dir(&self.work))
         {
             log::warn!("left on disk: {}: {error}", self.work.display());
         }
     }
 }
 
-/// Name of the work directory of an output: hidden, and no name that a loader looks for.
-fn work_name(output: &Path) -> OsString {
+/// Whether an interrupted run left a journal for this output.
+pub fn has_journal(output: &Path) -> bool {
+    std::fs::symlink_metadata(work_dir(output).join(JOURNAL_FILE)).is_ok()
+}
+
+/// Bytes on disk and number of the files that an interrupted run left for this output.
+pub(crate) fn left_by_earlier_run(output: &Path) -> (u64, u64) {
+    let Ok(entries) = std::fs::read_dir(work_dir(output)) else { return (0, 0) };
+    let sizes = entries.flatten().filter_map(|entry| entry.metadata().ok());
+    sizes.fold((0, 0), |(bytes, files), meta| (bytes + meta.blocks() * BLOCK_BYTES, files + 1))
+}
+
+/// The work directory of an output: beside it, hidden, and of no name that a loader looks for.
+pub(crate) fn work_dir(output: &Path) -> PathBuf {
+    let own = output.file_name().unwrap_or_default();
     let mut name = OsString::from(".");
-    name.push(output.file_name().unwrap_or_default());
-    name.push(".partial");
-    name
-}
-
-fn same_directory(handle: &File, path: &Path) -> bool {
-    match (handle.metadata(), std::fs::symlink_metadata(path)) {
-        (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
-        _ => false,
+    if own.len() <= LONGEST_NAME {
+        name.push(own);
+    } else {
+        name.push(format!("{:08x}", crc32(own.as_encoded_bytes())));
     }
+    name.push(".partial");
+    output.with_file_name(name)
 }
 
-fn sync_dir(path: &Path, handle: &File) -> Result<()> {
-    handle
-        .sync_all()
-        .map_err(|error| Error::from_io(Kind::Io, "cannot flush directory to disk", path, error))
+/// The error of a failed write below the work directory, with advice where the cause is known.
+pub(super) fn write_failed(what: &str, path: &Path, error: std::io::Error) -> Error {
+    let hint = match error.kind() {
+        ErrorKind::StorageFull => "free some space or inodes and merge again; nothing was left",
+        ErrorKind::QuotaExceeded => "the disk quota is used up; nothing was left",
+        ErrorKind::FileTooLarge => {
+            "the limit for one file's size (`ulimit -f`) is too low; nothing was left"
+        }
+        ErrorKind::NotFound => "the directory was removed while the child was made",
+        _ => return Error::from_io(Kind::Io, what, path, error),
+    };
+    Error::from_io(Kind::Io, what, path, error).with_hint(hint)
 }
 
 #[cfg(test)]

@@ -110,6 +110,9 @@ pub(crate) struct MergeArgs {
     /// Replace an existing child, once the new one is complete
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Go on with an interrupted merge; what it left is checked, and the rest is done
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// Leave flushing to the system (benchmarks, scratch disks)
     #[arg(long)]
     pub(crate) no_fsync: bool,

@@ -1,9 +1,9 @@
-//! SIGINT and SIGTERM: the merge stops between two spans, cleans up, and the shell sees a signal.
+//! Signals: the merge stops between two pieces, leaves what it has, and the shell sees a signal.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::error::{Error, Kind};
 
@@ -12,11 +12,16 @@ use crate::error::{Error, Kind};
 pub(crate) struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// Begins to listen. A second signal of the same kind ends the process at once.
+    /// Begins to listen. A second signal ends the process at once. Signals that were ignored when
+    /// the process began stay so (`nohup`, jobs in the background).
     pub(crate) fn listen() -> Interrupt {
         let signal = Arc::new(AtomicUsize::new(0));
-        let again = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let again = Arc::new(AtomicBool::new(false));
+        let ignored = ignored_signals();
         for number in [SIGINT, SIGTERM, SIGHUP] {
+            if ignored & (1 << (number - 1)) != 0 {
+                continue;
+            }
             // Order matters: the default action is armed by the first signal and taken by the second.
             let armed = signal_hook::flag::register_conditional_default(number, Arc::clone(&again));
             let stored = usize::try_from(number)
@@ -35,12 +40,27 @@ impl Interrupt {
         match signal {
             0 => None,
             SIGINT => Some(Error::new(Kind::Interrupted, "interrupted")),
+            SIGHUP => Some(Error::new(Kind::Terminated, "terminated: the terminal went away")),
             _ => Some(Error::new(Kind::Terminated, "terminated by a signal")),
         }
     }
 }
 
-/// Ends the process by the signal itself where one came, so that shells and schedulers see it.
+/// Makes a file that grows beyond `ulimit -f` an error and not the end of the process.
+pub(crate) fn survive_large_files() {
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        log::warn!("cannot listen for signal {SIGXFSZ}: {error}");
+    }
+}
+
+/// Signals that are ignored, as the kernel's mask: bit 0 is signal 1.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Ends the process by a signal where one came, so that shells and schedulers see it.
 pub(crate) fn reraise(kind: Kind) {
     let signal = match kind {
         Kind::Interrupted => SIGINT,

@@ -57,7 +57,11 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     let (plan, outcome) = run(prepared, &settings, reporter.as_ref(), started)?;
     if !output.quiet {
         outcome.report.warnings.iter().for_each(print::warning);
-        print::line(&print::summary(&plan, &outcome.report, &place, outcome.seconds));
+        if outcome.complete.len() == outcome.outputs.len() {
+            print::line(&format!("{place}: complete already"));
+        } else {
+            print::line(&print::summary(&plan, &outcome.report, &place, outcome.seconds));
+        }
     }
     if output.json { print::json(&merge_json(&plan, &outcome)) } else { Ok(()) }
 }
@@ -95,6 +99,7 @@ fn job(args: &MergeArgs) -> Result<Job> {
             copy_code: args.copy_code,
         },
         overwrite: args.overwrite,
+        resume: args.resume,
         fsync: !args.no_fsync,
     })
 }
@@ -121,6 +126,7 @@ fn plan_json(prepared: &Prepared) -> impl Serialize + use<> {
 fn merge_json(plan: &MergePlan, outcome: &Outcome) -> impl Serialize + use<> {
     json!({
         "outputs": outcome.outputs,
+        "complete_before": outcome.complete,
         "seconds": outcome.seconds,
         "counts": outcome.report.counts(),
         "vocab": plan.vocab,

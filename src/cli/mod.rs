@@ -17,7 +17,7 @@ use clap::Parser;
 use log::LevelFilter;
 
 use crate::cli::args::{Cli, Command, OutputArgs};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Runs the tool with these arguments, program name first.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -30,6 +30,21 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     start_log(&cli.output);
+    interrupt::survive_large_files();
+    guarded(&cli.output, || execute(&cli))
+}
+
+/// Runs `work`; a panic in it is an error like others, of kind [`Kind::Internal`].
+fn guarded(output: &OutputArgs, work: impl FnOnce() -> ExitCode) -> ExitCode {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        // Where it is, the panic itself has said.
+        let broken = Error::new(Kind::Internal, "the program broke down")
+            .with_hint("please report this with the lines above and the log of RUST_LOG=debug");
+        finish(Err(broken), output)
+    })
+}
+
+fn execute(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Merge(args) => merge::merge(args, &cli.output),
         Command::Plan(args) => merge::plan(args, &cli.output),
@@ -71,4 +86,16 @@ fn start_log(output: &OutputArgs) {
         .format_timestamp_secs()
         .format_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_a_code_of_its_own() {
+        let output = Cli::try_parse_from(["llm-slerp-merge", "inspect", "x"]).unwrap().output;
+        assert_eq!(guarded(&output, || panic!("tried")), ExitCode::from(70));
+        assert_eq!(guarded(&output, || ExitCode::from(3)), ExitCode::from(3));
+    }
 }

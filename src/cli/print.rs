@@ -1,5 +1,4 @@
 //! Everything that the tool prints: stdout for results, stderr for people.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one place that prints")]
 
 use std::io::Write;
 
@@ -11,34 +10,40 @@ use crate::error::{Error, Kind, Result};
 use crate::merge::{Action, MergePlan, Warning};
 use crate::tensor::{escape, human_bytes};
 
-/// An error with its hint; with `--json` the same fields as one object on stdout.
+/// An error with its hint and what it leaves; with `--json` the same fields as one object on stdout.
 pub(crate) fn error(error: &Error, as_json: bool) {
-    eprintln!("error: {error}");
+    line(&format!("error: {error}"));
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        line(&format!("hint: {hint}"));
+    }
+    for path in error.left() {
+        line(&format!("left on disk: {}", escape(&path.to_string_lossy())));
     }
     if as_json {
+        let left: Vec<_> = error.left().iter().map(|path| path.to_string_lossy()).collect();
         let object = json!({
             "error": {
                 "message": error.to_string(),
                 "hint": error.hint(),
                 "file": error.path().map(|path| path.to_string_lossy()),
                 "tensor": error.tensor_name(),
+                "left_on_disk": left,
                 "exit_code": error.kind().exit_code(),
             }
         });
-        println!("{object}");
+        // There is nobody left to tell of a second error.
+        let _ = result(&object.to_string());
     }
 }
 
 /// One warning on stderr.
 pub(crate) fn warning(warning: &Warning) {
-    eprintln!("warning: {warning}");
+    line(&format!("warning: {warning}"));
 }
 
-/// One line on stderr.
+/// One line on stderr. A full or closed stderr is no reason to stop a merge.
 pub(crate) fn line(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// One value as pretty JSON on stdout.

@@ -7,12 +7,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Checkpoint, ChildLayout, ChildWriter, ShardSpec, SideFileOptions, SideFiles, check_output,
-    check_room, locate,
+    Checkpoint, ChildLayout, ChildWriter, Opened, ShardSpec, SideFileOptions, SideFiles, Staging,
+    check_output, check_room, has_journal, locate,
 };
 use crate::engine::provenance::{self, ChildState};
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
+use crate::engine::resume;
 use crate::engine::schedule::{Settings, execute};
 use crate::error::{Error, Kind, Result};
 use crate::format::EmitTensor;
@@ -32,6 +33,8 @@ pub struct Job {
     pub options: MergeOptions,
     /// Replace an existing child.
     pub overwrite: bool,
+    /// Go on with what an interrupted run left, and leave children alone that are there already.
+    pub resume: bool,
     /// Flush every file before the child appears.
     pub fsync: bool,
 }
@@ -52,6 +55,8 @@ pub struct Prepared {
     /// Bytes of one child's weight files.
     pub weight_bytes: u64,
     layouts: Vec<ChildLayout>,
+    /// Per output: the very child is there already, and stays.
+    complete: Vec<bool>,
     job: Job,
 }
 
@@ -69,6 +74,35 @@ impl Prepared {
         provenance::child_state(self, output, t)
     }
 
+    /// Files of one child.
+    fn child_files(&self) -> u64 {
+        (self.weight_files().len() as u64).saturating_add(self.side_files.count())
+    }
+
+    /// Outputs whose child is not there yet.
+    fn missing(&self) -> impl Iterator<Item = &Path> {
+        let pairs = self.outputs.iter().zip(&self.complete);
+        pairs.filter(|pair| !pair.1).map(|pair| pair.0.as_path())
+    }
+
+    /// Notes which children a resumed merge need not make.
+    fn find_complete(&mut self) -> Result<()> {
+        if !self.job.resume {
+            return Ok(());
+        }
+        let parents = [self.job.primary.as_path(), self.job.secondary.as_path()];
+        for (position, (output, t)) in self.outputs.iter().zip(&self.plan.options.t).enumerate() {
+            // With --overwrite, an older child of the same merge may be about to be replaced.
+            let begun = self.job.overwrite && has_journal(output);
+            if !begun && self.child_state(output, *t)? == ChildState::Done {
+                self.complete[position] = true;
+            } else {
+                check_output(output, &parents, self.job.overwrite)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Names and sizes in bytes of one child's weight files.
     pub(crate) fn weight_files(&self) -> Vec<(String, u64)> {
         let files =
@@ -82,7 +116,9 @@ impl Prepared {
 pub struct Outcome {
     /// The children's directories.
     pub outputs: Vec<PathBuf>,
-    /// What was done, tensor by tensor.
+    /// Those of them that a resumed merge found complete.
+    pub complete: Vec<PathBuf>,
+    /// What was done, tensor by tensor; nothing where every child was complete.
     pub report: MergeReport,
     /// Wall time in seconds, opening included.
     pub seconds: f64,
@@ -101,7 +137,8 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
     }
     let parents = [job.primary.as_path(), job.secondary.as_path()];
     for output in &outputs {
-        check_output(output, &parents, job.overwrite)?;
+        // A resumed merge may find its own child, which is known when the plan is.
+        check_output(output, &parents, job.overwrite || job.resume)?;
     }
     let primary = Checkpoint::open(&job.primary)?;
     let secondary = Checkpoint::open(&job.secondary)?;
@@ -121,8 +158,22 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
         several => several.iter().map(|output| layout(&plan, output)).collect::<Result<_>>()?,
     };
     let weight_bytes = layouts.first().map_or(0, ChildLayout::total_bytes);
-    check_room(&outputs, weight_bytes.saturating_add(side_files.total_bytes()))?;
-    Ok(Prepared { primary, secondary, plan, outputs, side_files, weight_bytes, layouts, job })
+    let complete = vec![false; outputs.len()];
+    let mut prepared = Prepared {
+        primary,
+        secondary,
+        plan,
+        outputs,
+        side_files,
+        weight_bytes,
+        layouts,
+        complete,
+        job,
+    };
+    prepared.find_complete()?;
+    let missing: Vec<PathBuf> = prepared.missing().map(Path::to_path_buf).collect();
+    check_room(&missing, prepared.child_bytes(), prepared.child_files())?;
+    Ok(prepared)
 }
 
 fn layout(plan: &MergePlan, output: &Path) -> Result<ChildLayout> {
@@ -151,7 +202,8 @@ fn layout(plan: &MergePlan, output: &Path) -> Result<ChildLayout> {
     ChildLayout::new(output, &specs, &sizes)
 }
 
-/// Runs a prepared merge; every child appears complete, or none does.
+/// Runs a prepared merge; every child appears complete, or none does. Interrupted, it leaves what is
+/// written so far for a run that resumes it; after any other error nothing is left.
 ///
 /// # Errors
 /// As [`execute`] and [`ChildWriter::commit`].
@@ -161,33 +213,94 @@ pub fn run(
     reporter: &dyn Reporter,
     started: Instant,
 ) -> Result<(MergePlan, Outcome)> {
+    let pairs = prepared.outputs.iter().zip(&prepared.complete);
+    let complete: Vec<PathBuf> = pairs.filter(|pair| *pair.1).map(|pair| pair.0.clone()).collect();
+    for output in &complete {
+        // What a crash between the rename and the end left beside the child.
+        drop(Staging::create(output, prepared.job.fsync)?);
+        log::info!("{} is complete", output.display());
+    }
+    let report = if complete.len() == prepared.outputs.len() {
+        MergeReport { t: prepared.plan.options.t.clone(), ..MergeReport::default() }
+    } else {
+        let mut writers = writers(&mut prepared, settings)?;
+        match make(&prepared, &mut writers, settings, reporter) {
+            Ok(report) => report,
+            Err(error) => return Err(left(writers, error)),
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let outcome = Outcome { outputs: prepared.outputs, complete, report, seconds };
+    Ok((prepared.plan, outcome))
+}
+
+/// The children in the making, one per output.
+fn writers(prepared: &mut Prepared, settings: &Settings<'_>) -> Result<Vec<ChildWriter>> {
     let layouts = std::mem::take(&mut prepared.layouts);
-    let writers = prepared
-        .outputs
-        .iter()
-        .zip(layouts)
-        .map(|(output, layout)| ChildWriter::create(output, layout, prepared.job.fsync))
-        .collect::<Result<Vec<_>>>()?;
+    let n_children = prepared.missing().count();
+    let pairs = prepared.outputs.iter().zip(&prepared.plan.options.t);
+    let mut writers = Vec::with_capacity(layouts.len());
+    for (((output, t), layout), complete) in pairs.zip(layouts).zip(&prepared.complete) {
+        if *complete {
+            writers.push(ChildWriter::complete(layout));
+            continue;
+        }
+        let parents = [&prepared.primary, &prepared.secondary];
+        let origin = provenance::origin(prepared, *t)?;
+        let header = resume::header(&prepared.plan, parents, settings.devices, origin)?;
+        let Job { fsync, resume, .. } = prepared.job;
+        let how = Opened { fsync, header: &header, resume, n_children };
+        match ChildWriter::create(output, layout, how) {
+            Ok(writer) => writers.push(writer),
+            Err(error) => {
+                // Those before it may be an interrupted run's: they stay what they were.
+                if resume {
+                    writers.into_iter().for_each(|writer| drop(writer.keep()));
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(writers)
+}
+
+/// Fills the children and puts them in their places, taking them out of `writers`.
+fn make(
+    prepared: &Prepared,
+    writers: &mut Vec<ChildWriter>,
+    settings: &Settings<'_>,
+    reporter: &dyn Reporter,
+) -> Result<MergeReport> {
     let report = execute(
         &prepared.plan,
         &prepared.primary,
         &prepared.secondary,
-        &writers,
+        writers,
         settings,
         reporter,
     )?;
     for (writer, t) in writers.iter().zip(&prepared.plan.options.t) {
-        prepared.side_files.write(writer.staging())?;
-        let provenance = provenance::text(&prepared, &report, *t)?;
-        writer.staging().write_file(provenance::FILE_NAME, provenance.as_bytes())?;
+        let Some(staging) = writer.staging() else { continue };
+        prepared.side_files.write(staging)?;
+        let provenance = provenance::text(prepared, &report, *t)?;
+        staging.write_file(provenance::FILE_NAME, provenance.as_bytes())?;
     }
-    for writer in writers {
+    while !writers.is_empty() {
         if let Some(error) = (settings.interrupted)() {
             return Err(error);
         }
-        writer.commit(prepared.job.overwrite)?;
+        writers.remove(0).commit(prepared.job.overwrite)?;
     }
-    let outcome =
-        Outcome { outputs: prepared.outputs, report, seconds: started.elapsed().as_secs_f64() };
-    Ok((prepared.plan, outcome))
+    Ok(report)
+}
+
+/// Interrupted work stays on disk, and the error says where; other work goes.
+fn left(writers: Vec<ChildWriter>, error: Error) -> Error {
+    if !matches!(error.kind(), Kind::Interrupted | Kind::Terminated) {
+        return error;
+    }
+    let left: Vec<PathBuf> = writers.into_iter().filter_map(ChildWriter::keep).collect();
+    error
+        .with_hint("the same command with --resume goes on; without it, the next run starts anew")
+        .left_on_disk(left)
 }

@@ -14,6 +14,7 @@ mod provenance;
 mod region;
 mod report;
 mod reporter;
+mod resume;
 mod schedule;
 mod source;
 mod task;

@@ -77,6 +77,11 @@ pub(crate) fn text(prepared: &Prepared, report: &MergeReport, t: f64) -> Result<
     Ok(text)
 }
 
+/// What the child at `t` is made from and how, as in slerp_merge.json.
+pub(crate) fn origin(prepared: &Prepared, t: f64) -> Result<Value> {
+    serde_json::to_value(Origin::of(prepared, t)).map_err(unmade)
+}
+
 fn unmade(error: serde_json::Error) -> Error {
     Error::new(Kind::Internal, format!("cannot make {FILE_NAME}")).expected("", error.to_string())
 }
@@ -97,7 +102,7 @@ pub(crate) fn child_state(prepared: &Prepared, output: &Path, t: f64) -> Result<
         Existing::Other(words) => return Ok(ChildState::Other(words)),
         Existing::Child { provenance, modified_ns } => (provenance, modified_ns),
     };
-    let wanted = serde_json::to_value(Origin::of(prepared, t)).map_err(unmade)?;
+    let wanted = origin(prepared, t)?;
     for (key, words) in [
         ("tool", "it was made by another tool"),
         ("version", "it was made by another version of this tool"),

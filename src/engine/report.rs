@@ -6,7 +6,7 @@ use crate::merge::{Action, Path, Warning};
 use crate::tensor::DType;
 
 /// A finished merge. With several t, the angles are those of all children; only `t` differs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct MergeReport {
     /// The t of each child.
     pub t: Vec<f64>,

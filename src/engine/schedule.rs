@@ -11,6 +11,7 @@ use crate::engine::devices::ComputeDevice;
 use crate::engine::explain::{changed, explain};
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
+use crate::engine::resume;
 use crate::engine::source::{Source, verify_storage};
 use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
@@ -69,7 +70,7 @@ struct Job<'a> {
     share: Option<Share>,
 }
 
-struct Children<'a>(&'a [ChildWriter]);
+struct Children<'a>(&'a [ChildWriter], &'a Settings<'a>);
 
 impl Sink for Children<'_> {
     fn write(&self, child: usize, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -77,6 +78,10 @@ impl Sink for Children<'_> {
             Some(writer) => writer.write(storage, offset, bytes),
             None => Err(Error::new(Kind::Internal, "more values of t than children")),
         }
+    }
+
+    fn go_on(&self) -> Result<()> {
+        (self.1.interrupted)().map_or(Ok(()), Err)
     }
 }
 
@@ -105,6 +110,7 @@ pub fn execute(
         .map(|storage| Task::new(storage, primary, secondary, &plan.options))
         .collect::<Result<Vec<_>>>()?;
     let n_children = u64::try_from(children.len()).unwrap_or(1);
+    let finished = resume::look(tasks.len(), children, settings)?;
     reporter.start(plan.total_size.saturating_mul(n_children));
     let mut threads = settings.threads.max(1);
     let mut keep_bytes = settings.memory_bytes / u64::try_from(threads).unwrap_or(1);
@@ -114,11 +120,11 @@ pub fn execute(
         (threads, keep_bytes) = (planned.threads, planned.keep_bytes());
         share = Some(planned);
     }
-    let units = units(&tasks, [primary, secondary], keep_bytes);
+    let units = units(&tasks, &finished, [primary, secondary], keep_bytes);
     let job = Job {
         plan,
         parents: [primary, secondary],
-        finished: Mutex::new(tasks.iter().map(|_| None).collect()),
+        finished: Mutex::new(finished),
         tasks,
         children,
         settings,
@@ -128,6 +134,7 @@ pub fn execute(
         bytes_read: AtomicU64::new(0),
         share,
     };
+    job.advance_over_kept();
     std::thread::scope(|scope| {
         for number in 0..threads {
             let job = &job;
@@ -141,8 +148,13 @@ pub fn execute(
     job.conclude()
 }
 
-/// The work in the order of the child's file, small tensors as one unit.
-fn units(tasks: &[Task<'_>], parents: [&Checkpoint; 2], keep_bytes: u64) -> VecDeque<Unit> {
+/// The work in the order of the child's file, small tensors as one unit; none for what is finished.
+fn units(
+    tasks: &[Task<'_>],
+    finished: &[Option<Finished>],
+    parents: [&Checkpoint; 2],
+    keep_bytes: u64,
+) -> VecDeque<Unit> {
     let mut units = VecDeque::new();
     let mut partly = BTreeSet::new();
     for (index, task) in tasks.iter().enumerate() {
@@ -153,6 +165,9 @@ fn units(tasks: &[Task<'_>], parents: [&Checkpoint; 2], keep_bytes: u64) -> VecD
             {
                 partly.insert((side, source.tensor.storage));
             }
+        }
+        if finished.get(index).is_some_and(Option::is_some) {
+            continue;
         }
         let whole = task.kept_bytes() <= keep_bytes
             || task.sides().into_iter().flatten().any(|source| source.needs_whole());
@@ -201,7 +216,7 @@ impl Job<'_> {
     }
 
     fn loop_units(&self, number: usize) -> Result<()> {
-        let sink = Children(self.children);
+        let sink = Children(self.children, self.settings);
         // Counted as running until the first unit is asked for, so that an error here is counted right.
         self.lock().running += 1;
         let _no_grad = tch::no_grad_guard();
@@ -252,7 +267,10 @@ impl Job<'_> {
 
     fn run(&self, worker: &mut dyn Work, unit: Unit) -> Result<()> {
         match unit {
-            Unit::Verify(side, storage) => verify_storage(self.parents[side], storage),
+            Unit::Verify(side, storage) => {
+                let go_on = || (self.settings.interrupted)().map_or(Ok(()), Err);
+                verify_storage(self.parents[side], storage, &go_on)
+            }
             Unit::Whole(index) => {
                 let task = &self.tasks[index];
                 let mut settle = |scan: &Scan| self.settle(task, std::slice::from_ref(scan));
@@ -296,6 +314,13 @@ impl Job<'_> {
                     None => Ok(()),
                 }
             }
+        }
+    }
+
+    fn advance_over_kept(&self) {
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        for (task, _) in self.tasks.iter().zip(finished.iter()).filter(|pair| pair.1.is_some()) {
+            self.advance(task.plan.size_bytes());
         }
     }
 
@@ -358,6 +383,9 @@ impl Job<'_> {
             nonfinite: spans.iter().map(|span| span.nonfinite).sum(),
             made_on: spans.iter().map(|span| span.made_on).collect(),
         };
+        // What is noted is believed later: not from a parent that changed.
+        task.sides().into_iter().flatten().try_for_each(Source::check_unchanged)?;
+        resume::record(self.children, index, &finished)?;
         let mut all = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = all.get_mut(index) {
             *slot = Some(finished);

@@ -106,6 +106,11 @@ impl<'a> Source<'a> {
         self.file.read_error("cannot read tensor data", error).tensor(&self.tensor.name)
     }
 
+    /// Whether the file is still what it was when it was opened.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        self.file.check_unchanged()
+    }
+
     /// Compares the CRC of all elements with the file's.
     pub(crate) fn check_crc(&self, found: u32) -> Result<()> {
         match self.storage.crc32 {
@@ -179,7 +184,12 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// Reads a whole storage and checks its CRC, for storages of which tensors show only parts.
-pub(crate) fn verify_storage(checkpoint: &Checkpoint, position: usize) -> Result<()> {
+/// `go_on` is asked between chunks.
+pub(crate) fn verify_storage(
+    checkpoint: &Checkpoint,
+    position: usize,
+    go_on: &dyn Fn() -> Result<()>,
+) -> Result<()> {
     let storage = checkpoint.inventory.storages.get(position);
     let Some((storage, expected)) = storage.and_then(|s| Some((s, s.crc32?))) else {
         return Ok(());
@@ -194,6 +204,7 @@ pub(crate) fn verify_storage(checkpoint: &Checkpoint, position: usize) -> Result
     let mut buffer = vec![0; CHUNK];
     let mut done = 0u64;
     while done < storage.record_bytes {
+        go_on()?;
         let length = usize::try_from(storage.record_bytes - done).unwrap_or(CHUNK).min(CHUNK);
         let part = &mut buffer[..length];
         file.read_exact_at(storage.file_offset.saturating_add(done), part)

@@ -75,7 +75,18 @@ pub(crate) struct Written {
 }
 
 /// What computed a span of the child. Devices are positions in [`crate::engine::Settings`]' list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub(crate) enum MadeOn {
     /// The CPU.
     #[default]

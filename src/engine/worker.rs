@@ -20,6 +20,9 @@ use crate::merge::{Action, MergeOptions, Path, Sums};
 pub(crate) trait Sink: Sync {
     /// Writes bytes of a child's storage at `offset` bytes from its start.
     fn write(&self, child: usize, storage: usize, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Asked before each piece: an error to stop with (interrupts).
+    fn go_on(&self) -> Result<()>;
 }
 
 /// Bytes of the widest element that is computed with.
@@ -279,6 +282,7 @@ impl<'j> Worker<'j> {
         at: usize,
         digests: &mut Digests,
     ) -> Result<Loaded> {
+        self.sink.go_on()?;
         let loaded = self.loaded(task, numel, at)?;
         // The longer side first: the shorter one's new rows may be taken from it.
         let short = task.plan.extension.map(|extension| extension.side);

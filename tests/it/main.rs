@@ -10,6 +10,8 @@ mod build;
 mod device;
 /// What `devices` and `--device` say where CUDA is not, or not whole.
 mod devices;
+/// Full disks, limits, changed parents, removed directories: the right code, and nothing is left.
+mod faults;
 /// `find`, and parents by their names in the Hub's cache.
 mod find;
 /// What `inspect` says of files that torch wrote, and that their values arrive.
@@ -18,13 +20,17 @@ mod inspect;
 mod invariants;
 /// The children of the fixtures, against those worked out in float64.
 mod merge;
+/// A merge that is stopped when it is half done.
+mod midway;
 /// Tensors that one parent lacks, integers, tied names.
 mod missing;
 /// Outputs that are refused, and outputs that are replaced.
 mod outputs;
 /// Parents that are refused.
 mod refusals;
-/// SIGINT and SIGTERM.
+/// Interrupted merges that are resumed.
+mod resume;
+/// SIGINT, SIGTERM and SIGHUP.
 mod signals;
 /// Runs the tool, reads checkpoints, looks at directories.
 mod support;

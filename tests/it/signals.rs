@@ -1,54 +1,107 @@
-//! SIGINT and SIGTERM: the merge ends by the signal, and nothing is left.
+//! SIGINT, SIGTERM and SIGHUP: the merge ends by the signal, and what it made so far stays.
 
-use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::build::hollow;
+use crate::midway::{Midway, parents, tool_in};
 use crate::support::{command, listing, snapshot};
 
-/// Elements of each parent: 1 GB of float16, seconds of work, and nothing on disk.
-const NUMEL: u64 = 500_000_000;
+const WORK: &str = ".child.partial";
 
 /// A stopped merge must be gone within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn interrupted_by(signal: Signal) {
+fn interrupted_by(signal: Signal, ends_by: Signal, words: &str) {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["a.bin", "b.bin"] {
-        hollow(&dir.path().join(name), NUMEL);
+    parents(dir.path());
+    let mut midway = Midway::begin(dir.path(), &["-o", "child"], WORK, 5);
+    midway.signal(signal);
+    let (run, ended_by) = midway.end();
+    assert_eq!(ended_by, Some(ends_by.as_raw()), "{}", run.stderr);
+    assert!(run.stderr.contains(words), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: the same command with --resume goes on"), "{}", run.stderr);
+    assert!(run.stderr.contains("left on disk: .child.partial"), "{}", run.stderr);
+    assert_eq!(listing(dir.path()), [WORK, "a", "b"]);
+    let resume = ["merge", "a", "b", "-o", "child", "--resume", "-v"];
+    let said = tool_in(dir.path(), &resume).success().stderr;
+    assert!(said.contains("resuming: "), "{said}");
+    assert_eq!(listing(dir.path()), ["a", "b", "child"]);
+}
+
+#[test]
+fn sigint_ends_the_merge_by_the_signal_and_it_can_be_resumed() {
+    interrupted_by(Signal::INT, Signal::INT, "error: interrupted");
+}
+
+#[test]
+fn sigterm_ends_the_merge_by_the_signal_and_it_can_be_resumed() {
+    interrupted_by(Signal::TERM, Signal::TERM, "error: terminated by a signal");
+}
+
+#[test]
+fn a_terminal_that_went_away_ends_the_merge_and_it_can_be_resumed() {
+    interrupted_by(Signal::HUP, Signal::TERM, "error: terminated: the terminal went away");
+}
+
+#[test]
+fn a_second_signal_ends_the_merge_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    parents(dir.path());
+    let mut midway = Midway::begin(dir.path(), &["-o", "child", "-q"], WORK, 5);
+    // Both wait until the process goes on, and then come one after the other.
+    midway.signal(Signal::INT);
+    midway.signal(Signal::TERM);
+    let (run, ended_by) = midway.end();
+    assert!(ended_by.is_some());
+    assert_eq!(run.stderr, "");
+    assert_eq!(listing(dir.path()), [WORK, "a", "b"]);
+}
+
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    parents(dir.path());
+    let mut run = std::process::Command::new("sh")
+        .current_dir(dir.path())
+        .args(["-c", "trap '' HUP; exec \"$0\" merge a b -o child -q --threads 1"])
+        .arg(env!("CARGO_BIN_EXE_llm-slerp-merge"))
+        .spawn()
+        .unwrap();
+    while crate::midway::finished(&dir.path().join(WORK)) < 2 && run.try_wait().unwrap().is_none() {
+    }
+    kill_process(Pid::from_child(&run), Signal::HUP).unwrap();
+    assert!(run.wait().unwrap().success());
+    assert_eq!(listing(dir.path()), ["a", "b", "child"]);
+}
+
+/// One tensor of 1 GB, in which there is no border between tensors to stop at.
+#[test]
+fn a_merge_stops_in_the_middle_of_a_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+        hollow(&dir.path().join(name).join("pytorch_model.bin"), 500_000_000);
     }
     let mut run = command()
         .current_dir(dir.path())
-        .args(["merge", "a.bin", "b.bin", "-o", "child", "--threads", "1", "--memory", "0"])
+        .args(["merge", "a", "b", "-o", "child", "--threads", "1", "--memory", "0"])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let started = Instant::now();
-    let half_made = dir.path().join(".child.partial/pytorch_model.bin");
-    while !half_made.exists() {
+    while !dir.path().join(WORK).join("journal.jsonl").exists() {
         assert!(started.elapsed() < PATIENCE && run.try_wait().unwrap().is_none(), "not started");
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(Duration::from_millis(50));
-    kill_process(Pid::from_child(&run), signal).unwrap();
+    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
     let sent = Instant::now();
-    let status = run.wait().unwrap();
+    run.wait().unwrap();
     assert!(sent.elapsed() < PATIENCE);
-    assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
-    assert_eq!(listing(dir.path()), ["a.bin", "b.bin"]);
-}
-
-#[test]
-fn sigint_ends_the_merge_by_the_signal_and_leaves_nothing() {
-    interrupted_by(Signal::INT);
-}
-
-#[test]
-fn sigterm_ends_the_merge_by_the_signal_and_leaves_nothing() {
-    interrupted_by(Signal::TERM);
+    assert_eq!(listing(dir.path()), [WORK, "a", "b"]);
 }
 
 #[test]

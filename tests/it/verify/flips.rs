@@ -55,6 +55,7 @@ fn merged(primary: &Path, secondary: &Path, child: &Path) -> Result<Vec<u8>> {
         outputs: vec![child.to_path_buf()],
         options: MergeOptions::default(),
         overwrite: false,
+        resume: false,
         fsync: false,
     };
     let settings = Settings {
