@@ -33,7 +33,7 @@ pub use hub::{HubEntry, cache_dir, locate};
 pub use inventory::{Inventory, StorageEntry, TensorEntry};
 pub use journal::JournalEntry;
 pub use model::Checkpoint;
-pub use output::{Room, check_output, check_room, room_at, same_place};
+pub use output::{Room, check_output, check_room, resolved, room_at};
 pub use side::Side;
 pub use side_files::{SideFileOptions, SideFiles};
 pub use source::{FileSource, Identity};

@@ -136,11 +136,6 @@ pub fn check_room(outputs: &[PathBuf], bytes: u64, files: u64) -> Result<()> {
     })
 }
 
-/// Whether one path is the other or lies in it, links resolved as far as they exist.
-pub fn same_place(path: &Path, other: &Path) -> bool {
-    resolved(path).starts_with(resolved(other))
-}
-
 /// The directory that holds `path`; `.` for a bare name.
 pub(crate) fn parent_of(path: &Path) -> PathBuf {
     match path.parent() {
@@ -166,7 +161,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Absolute path without `.` and `..`, links resolved as far as the path exists.
-fn resolved(path: &Path) -> PathBuf {
+pub fn resolved(path: &Path) -> PathBuf {
     let mut rest = Vec::new();
     let mut current = path.to_path_buf();
     loop {

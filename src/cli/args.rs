@@ -6,14 +6,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::checkpoint::TokenizerMode;
 use crate::engine::DeviceChoice;
+use crate::cli::batch::BatchArgs;
 use crate::merge::{Extend, Method, Missing};
 use crate::tensor::DType;
 
 /// Exit codes, at the end of `--help`.
 const AFTER_HELP: &str = "\
-Exit codes: 0 done; 2 usage; 65 bad or unfitting parents; 66 input not found; 69 device
-unavailable; 70 a bug of ours; 71 out of memory or file handles; 73 output refused;
-74 I/O error while working; 75 try again; 130, 143 interrupted.";
+Exit codes: 0 done; 1 some merge of a batch failed; 2 usage; 65 bad or unfitting parents; 66 input
+not found; 69 device unavailable; 70 a bug of ours; 71 out of memory or file handles; 73 output
+refused; 74 I/O error while working; 75 try again; 130, 143 interrupted.";
 
 /// Merge two language-model checkpoints (.bin) by spherical linear interpolation.
 #[derive(Debug, Parser)]
@@ -40,6 +41,11 @@ pub(crate) enum Command {
     Find(FindArgs),
     /// Show the devices that a merge can be computed on, and why CUDA is not available if it isn't
     Devices,
+    /// Make the merges of a manifest
+    Batch(BatchArgs),
+    /// One sweep of a batch, as its own process; not for people
+    #[command(hide = true)]
+    Sweep,
 }
 
 /// How the tool speaks.

@@ -69,8 +69,8 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
 /// More workers than this do not make a GPU faster: the link is full.
 const WORKERS_PER_DEVICE: usize = 16;
 
-fn threads(args: &MergeArgs, n_devices: usize) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+/// Worker threads: as many as asked for, or as many as make sense.
+pub(crate) fn threads(args: &MergeArgs, n_devices: usize) -> usize {
     match (args.threads, n_devices) {
         (Some(threads), _) => usize::from(threads),
         (None, 0) => cores(),
@@ -78,7 +78,13 @@ fn threads(args: &MergeArgs, n_devices: usize) -> usize {
     }
 }
 
-fn job(args: &MergeArgs) -> Result<Job> {
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The job that the arguments describe.
+pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
     let outputs = match &args.output {
         Some(output) => expand_outputs(output, &args.t)?,
         None => Vec::new(),

@@ -3,6 +3,7 @@
 mod args;
 mod devices;
 mod find;
+mod batch;
 mod inspect;
 mod interrupt;
 mod merge;
@@ -57,6 +58,11 @@ fn execute(cli: &Cli) -> ExitCode {
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         },
+        Command::Batch(args) => match batch::batch(args, &cli.output) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Sweep => return batch::sweep(),
     };
     finish(result, &cli.output)
 }

@@ -1,0 +1,50 @@
+//! Outputs that get in each other's way, or in the way of another merge's parents.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::resolved;
+
+/// Two outputs of which one is the other or lies in it, by their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clash {
+    /// The one that lies above, or comes first.
+    pub(crate) above: usize,
+    /// The other.
+    pub(crate) below: usize,
+    /// Whether both are one directory.
+    pub(crate) same: bool,
+}
+
+/// All clashes among `outputs`, links resolved as far as the paths exist.
+pub(crate) fn clashes(outputs: &[PathBuf]) -> Vec<Clash> {
+    let mut sorted: Vec<(PathBuf, usize)> =
+        outputs.iter().enumerate().map(|(position, path)| (resolved(path), position)).collect();
+    // Paths compare by component, so what lies in a directory follows it at once.
+    sorted.sort();
+    let mut found = Vec::new();
+    let mut open: Vec<&(PathBuf, usize)> = Vec::new();
+    for place in &sorted {
+        while open.last().is_some_and(|above| !place.0.starts_with(&above.0)) {
+            open.pop();
+        }
+        if let Some(above) = open.last() {
+            found.push(Clash { above: above.1, below: place.1, same: above.0 == place.0 });
+        }
+        open.push(place);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_and_nested_outputs_clash_and_neighbours_do_not() {
+        let paths = ["/x/a", "/x/a-b", "/x/b/c", "/x/./a", "/x/b", "/x/b/c/d"].map(PathBuf::from);
+        let mut found: Vec<(usize, usize, bool)> =
+            clashes(&paths).iter().map(|clash| (clash.above, clash.below, clash.same)).collect();
+        found.sort_unstable();
+        assert_eq!(found, [(0, 3, true), (2, 5, false), (4, 2, false)]);
+    }
+}

@@ -1,0 +1,26 @@
+//! Floor 6: many merges from one manifest: planned together, run as sweeps, each in its own process.
+
+mod clash;
+mod events;
+mod manifest;
+mod options;
+mod outcome;
+mod planning;
+mod process;
+mod record;
+mod run;
+mod schema;
+mod share;
+mod sweep;
+mod template;
+
+pub use events::{Event, Failure, Order};
+pub use manifest::{Entry, Manifest};
+pub use options::{OptionKind, OptionSpec};
+pub use outcome::{JobResult, Status};
+pub use planning::{BatchPlan, Finding, PlannedChild, PlannedJob, Resolved, Selection, plan};
+pub use record::Record;
+pub use run::{RunSettings, Watcher, run};
+pub use schema::schema;
+pub use share::Machine;
+pub use sweep::Sweep;

@@ -1,0 +1,83 @@
+//! What became of each merge of a batch.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::batch::events::Failure;
+
+/// How a merge of a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Its children were made.
+    Merged,
+    /// Its children were there already.
+    Present,
+    /// It was tried and failed.
+    Failed,
+    /// Planning found that it can't be done.
+    Refused,
+    /// It was not tried: the batch stopped before.
+    NotRun,
+}
+
+impl Status {
+    /// The word of the table and of the JSON results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Merged => "merged",
+            Status::Present => "present",
+            Status::Failed => "failed",
+            Status::Refused => "refused",
+            Status::NotRun => "not-run",
+        }
+    }
+
+    /// Whether the merge's children are in their places.
+    pub fn is_good(self) -> bool {
+        matches!(self, Status::Merged | Status::Present)
+    }
+}
+
+/// The result of one merge, as `--json` and the record give it.
+#[derive(Clone, Debug, Serialize)]
+pub struct JobResult {
+    /// Position in the manifest, from 0.
+    pub job: usize,
+    /// Its name, where the manifest gives one.
+    pub name: Option<String>,
+    /// How it ended.
+    pub result: Status,
+    /// Wall time of the sweep that made it, in seconds.
+    pub seconds: f64,
+    /// Its children's directories.
+    pub outputs: Vec<String>,
+    /// All merges of that sweep, itself among them: they share one reading of the parents.
+    pub sweep: Vec<usize>,
+    /// Bytes of the parents that the sweep read.
+    pub bytes_read: u64,
+    /// What went wrong.
+    pub errors: Vec<Failure>,
+}
+
+impl JobResult {
+    /// A merge of which nothing is known yet but where its children go.
+    pub(crate) fn new(
+        job: usize,
+        name: Option<String>,
+        result: Status,
+        outputs: &[PathBuf],
+    ) -> JobResult {
+        JobResult {
+            job,
+            name,
+            result,
+            seconds: 0.0,
+            outputs: outputs.iter().map(|output| output.to_string_lossy().into_owned()).collect(),
+            sweep: Vec::new(),
+            bytes_read: 0,
+            errors: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! All merges of a manifest are planned before any runs, and everything that is wrong is said at once.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::batch::clash::clashes;
+use crate::batch::manifest::{Entry, Manifest};
+use crate::batch::outcome::{JobResult, Status};
+use crate::checkpoint::{Checkpoint, Room, check_output, resolved, room_at};
+use crate::engine::{ChildState, Job, Prepared, prepare};
+use crate::error::{Error, Kind, Result};
+use crate::tensor::escape;
+
+/// What the command line makes of a merge's arguments: the job, with no outputs yet.
+pub type Resolved<'r> = &'r dyn Fn(&[OsString]) -> Result<Job>;
+
+/// Which merges of a manifest are to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Every one.
+    All,
+    /// The one at this position, from 0.
+    One(usize),
+}
+
+/// A batch as it will run.
+#[derive(Debug)]
+pub struct BatchPlan {
+    /// The merges that can run, in the manifest's order.
+    pub jobs: Vec<PlannedJob>,
+    /// Results of the merges that can't.
+    pub refused: Vec<JobResult>,
+    /// Everything that is wrong, over all merges.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that is wrong, with the merges that it concerns.
+#[derive(Debug)]
+pub struct Finding {
+    /// Positions of the merges in the manifest.
+    pub jobs: Vec<usize>,
+    /// Whether these merges can't run; else they could as far as each alone is concerned.
+    pub refuses: bool,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// A merge that can run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedJob {
+    /// Position in the manifest, from 0.
+    pub index: usize,
+    /// Its name, where the manifest gives one.
+    pub name: Option<String>,
+    /// Model at t = 0.
+    pub primary: PathBuf,
+    /// Model at t = 1.
+    pub secondary: PathBuf,
+    /// Its options but t, as arguments of merge.
+    pub arguments: Vec<OsString>,
+    /// Its children, one per t.
+    pub children: Vec<PlannedChild>,
+}
+
+/// A child that is to be made, or is there already.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedChild {
+    /// Its place between the parents.
+    pub t: f64,
+    /// Its directory.
+    pub output: PathBuf,
+    /// Bytes that it takes.
+    pub bytes: u64,
+    /// Whether it is there already, the same as would be made.
+    pub present: bool,
+}
+
+impl PlannedJob {
+    /// Its result, once it has this status.
+    pub fn result(&self, status: Status) -> JobResult {
+        let outputs: Vec<PathBuf> =
+            self.children.iter().map(|child| child.output.clone()).collect();
+        JobResult::new(self.index, self.name.clone(), status, &outputs)
+    }
+}
+
+/// A merge of which the manifest's side is known, and the disk's is not.
+struct Draft {
+    entry: Entry,
+    job: Job,
+    outputs: Vec<PathBuf>,
+}
+
+impl Draft {
+    fn new(entry: Entry, resolve: Resolved<'_>) -> Result<Draft> {
+        let mut arguments = entry.arguments.clone();
+        arguments.extend(entry.t.clone());
+        arguments.push("--".into());
+        arguments.push(entry.primary.clone().into_os_string());
+        arguments.push(entry.secondary.clone().into_os_string());
+        let job = resolve(&arguments)?;
+        let outputs = entry.outputs(&job.options.t)?;
+        Ok(Draft { entry, job, outputs })
+    }
+
+    fn parents(&self) -> [&Path; 2] {
+        [&self.entry.primary, &self.entry.secondary]
+    }
+}
+
+/// Plans a manifest: reads the headers of every parent, writes nothing.
+///
+/// What is wrong with one merge does not hide what is wrong with the others, nor do merges that are
+/// not selected count for more than their outputs.
+pub fn plan(manifest: Manifest, selection: Selection, resolve: Resolved<'_>) -> BatchPlan {
+    let mut findings = Vec::new();
+    let mut drafts = Vec::new();
+    let n_jobs = manifest.entries.len();
+    let names = manifest.names;
+    let mut find = |jobs: Vec<usize>, error| findings.push(Finding { jobs, refuses: true, error });
+    for (index, entry) in manifest.entries.into_iter().enumerate() {
+        match entry {
+            Ok(entry) => match Draft::new(entry, resolve) {
+                Ok(draft) => drafts.push(draft),
+                Err(error) => find(vec![index], error),
+            },
+            Err(errors) => errors.into_iter().for_each(|error| find(vec![index], error)),
+        }
+    }
+    check_names(&names, &mut find);
+    check_outputs(&drafts, &mut find);
+    let selected = |index: usize| selection == Selection::All || selection == Selection::One(index);
+    findings.retain(|finding| finding.jobs.iter().any(|job| selected(*job)));
+    drafts.retain(|draft| selected(draft.entry.index));
+    let mut jobs = look_at_disk(&drafts, &mut findings);
+    let refused = |index: usize| {
+        findings.iter().any(|finding| finding.refuses && finding.jobs.contains(&index))
+    };
+    jobs.retain(|job| !refused(job.index));
+    let results = (0..n_jobs).filter(|index| selected(*index) && refused(*index)).map(|index| {
+        let outputs = drafts.iter().find(|draft| draft.entry.index == index);
+        let outputs = outputs.map_or(&[][..], |draft| &draft.outputs);
+        let mut result = JobResult::new(index, names[index].clone(), Status::Refused, outputs);
+        let own = findings.iter().filter(|finding| finding.jobs.contains(&index));
+        result.errors = own.map(|finding| (&finding.error).into()).collect();
+        result
+    });
+    let refused = results.collect();
+    findings.extend(check_rooms(&jobs));
+    findings.sort_by_key(|finding| finding.jobs.first().copied());
+    BatchPlan { jobs, refused, findings }
+}
+
+fn check_names(names: &[Option<String>], find: &mut impl FnMut(Vec<usize>, Error)) {
+    for (index, name) in names.iter().enumerate() {
+        if name.is_some() && names[..index].contains(name) {
+            let first = names.iter().position(|other| other == name).unwrap_or(0);
+            let words = format!("merges[{first}] and merges[{index}] have one name");
+            find(vec![index], Error::new(Kind::Usage, words).expected("different names", ""));
+        }
+    }
+}
+
+/// Outputs that get in each other's way, or in the way of another merge's parents.
+fn check_outputs(drafts: &[Draft], find: &mut impl FnMut(Vec<usize>, Error)) {
+    let mut owners = Vec::new();
+    let mut outputs = Vec::new();
+    for draft in drafts {
+        outputs.extend(draft.outputs.iter().cloned());
+        owners.extend(draft.outputs.iter().map(|_| draft.entry.index));
+    }
+    for clash in clashes(&outputs) {
+        let (above, below) = (owners[clash.above], owners[clash.below]);
+        let words = match clash.same {
+            true => "two children have one output",
+            false => "an output is inside another one",
+        };
+        let mut jobs = vec![above, below];
+        jobs.sort_unstable();
+        jobs.dedup();
+        let found = format!("merges[{above}] and merges[{below}]");
+        let error = Error::new(Kind::Usage, words).file(&outputs[clash.below]);
+        find(jobs, error.expected("a directory for each child", found));
+    }
+    let parents: Vec<(usize, PathBuf)> = drafts
+        .iter()
+        .flat_map(|draft| draft.parents().map(|parent| (draft.entry.index, resolved(parent))))
+        .collect();
+    for (output, owner) in outputs.iter().zip(&owners) {
+        let place = resolved(output);
+        for (job, parent) in parents.iter().filter(|(job, _)| job != owner) {
+            if *parent == place {
+                find(vec![*job], uses_a_child(output, *owner));
+            } else if parent.exists() && (place.starts_with(parent) || parent.starts_with(&place)) {
+                find(vec![*owner], holds_a_parent(output, parent, *job));
+                break;
+            }
+        }
+    }
+}
+
+fn uses_a_child(output: &Path, maker: usize) -> Error {
+    Error::new(Kind::Usage, "a parent is the child of another merge of this manifest")
+        .file(output)
+        .expected(
+            "parents that are there before the batch",
+            format!("the output of merges[{maker}]"),
+        )
+        .with_hint("put what uses a child into a second manifest")
+}
+
+fn holds_a_parent(output: &Path, parent: &Path, user: usize) -> Error {
+    Error::new(Kind::Output, "output holds or is inside a parent of another merge")
+        .file(output)
+        .expected(
+            "a directory apart from all parents",
+            format!("parent `{}` of merges[{user}]", escape(&parent.to_string_lossy())),
+        )
+}
+
+/// Opens the parents of each draft once per set of options, and looks at what lies at its outputs.
+fn look_at_disk(drafts: &[Draft], findings: &mut Vec<Finding>) -> Vec<PlannedJob> {
+    let mut jobs = Vec::new();
+    let mut seen: Vec<usize> = Vec::new();
+    for (position, draft) in drafts.iter().enumerate() {
+        if seen.contains(&position) {
+            continue;
+        }
+        let alike: Vec<usize> = (position..drafts.len())
+            .filter(|other| {
+                let other = &drafts[*other].entry;
+                other.primary == draft.entry.primary
+                    && other.secondary == draft.entry.secondary
+                    && other.arguments == draft.entry.arguments
+            })
+            .collect();
+        let prepared = match prepare(draft.job.clone()) {
+            Ok(prepared) => Some(prepared),
+            Err(error) => {
+                let indices: Vec<usize> =
+                    alike.iter().map(|position| drafts[*position].entry.index).collect();
+                for error in all_errors(error, draft) {
+                    findings.push(Finding { jobs: indices.clone(), refuses: true, error });
+                }
+                None
+            }
+        };
+        for other in &alike {
+            let planned = look_at_outputs(&drafts[*other], prepared.as_ref(), findings);
+            jobs.extend(planned);
+        }
+        seen.extend(alike);
+    }
+    jobs.sort_by_key(|job| job.index);
+    jobs
+}
+
+/// The error, and that of the other parent where it can't be opened either.
+fn all_errors(first: Error, draft: &Draft) -> Vec<Error> {
+    let mut errors = vec![first];
+    for parent in draft.parents() {
+        if let Err(error) = Checkpoint::open(parent)
+            && errors.iter().all(|known| known.to_string() != error.to_string())
+        {
+            errors.push(error);
+        }
+    }
+    errors
+}
+
+/// The merge with what lies at its outputs; `None` where something is wrong with it.
+fn look_at_outputs(
+    draft: &Draft,
+    prepared: Option<&Prepared>,
+    findings: &mut Vec<Finding>,
+) -> Option<PlannedJob> {
+    let index = draft.entry.index;
+    let mut children = Vec::new();
+    let mut sound = prepared.is_some();
+    for (t, output) in draft.job.options.t.iter().zip(&draft.outputs) {
+        match look_at_output(draft, prepared, output, *t) {
+            Ok(present) => children.push(PlannedChild {
+                t: *t,
+                output: output.clone(),
+                bytes: prepared.map_or(0, Prepared::child_bytes),
+                present,
+            }),
+            Err(error) => {
+                findings.push(Finding { jobs: vec![index], refuses: true, error });
+                sound = false;
+            }
+        }
+    }
+    sound.then(|| PlannedJob {
+        index,
+        name: draft.entry.name.clone(),
+        primary: draft.entry.primary.clone(),
+        secondary: draft.entry.secondary.clone(),
+        arguments: draft.entry.arguments.clone(),
+        children,
+    })
+}
+
+/// Whether the child is there already.
+fn look_at_output(
+    draft: &Draft,
+    prepared: Option<&Prepared>,
+    output: &Path,
+    t: f64,
+) -> Result<bool> {
+    let overwrite = draft.job.overwrite;
+    let Some(prepared) = prepared else {
+        // Whether it is the child can't be told; what is wrong with its place can.
+        return check_output(output, &draft.parents(), true).map(|()| false);
+    };
+    match prepared.child_state(output, t)? {
+        ChildState::Done => return Ok(true),
+        ChildState::Other(difference) if !overwrite && output.is_dir() => {
+            check_output(output, &draft.parents(), true)?;
+            return Err(Error::new(
+                Kind::Output,
+                "output exists and is not the child of this merge",
+            )
+            .file(output)
+            .expected("that child, or nothing", difference)
+            .with_hint("name another output, or set `overwrite` to replace it"));
+        }
+        ChildState::Other(_) | ChildState::Absent => {}
+    }
+    check_output(output, &draft.parents(), overwrite).map(|()| false)
+}
+
+/// File systems that have no room for everything that is to be made on them.
+fn check_rooms(jobs: &[PlannedJob]) -> Vec<Finding> {
+    let mut rooms: Vec<(Room, u64, Vec<usize>)> = Vec::new();
+    let mut findings = Vec::new();
+    for job in jobs {
+        for child in job.children.iter().filter(|child| !child.present) {
+            let room = match room_at(&child.output) {
+                Ok(room) => room,
+                Err(error) => {
+                    findings.push(Finding { jobs: vec![job.index], refuses: false, error });
+                    continue;
+                }
+            };
+            match rooms.iter_mut().find(|known| known.0.device == room.device) {
+                Some((_, bytes, jobs)) => {
+                    *bytes = bytes.saturating_add(child.bytes);
+                    if jobs.last() != Some(&job.index) {
+                        jobs.push(job.index);
+                    }
+                }
+                None => rooms.push((room, child.bytes, vec![job.index])),
+            }
+        }
+    }
+    for (room, bytes, jobs) in rooms {
+        if let Err(error) = room.check(bytes) {
+            findings.push(Finding { jobs, refuses: false, error });
+        }
+    }
+    findings
+}

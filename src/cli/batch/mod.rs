@@ -1,0 +1,230 @@
+//! `batch`: the merges of a manifest.
+
+mod args;
+mod options;
+mod sweep;
+mod watch;
+
+use std::collections::HashMap;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::batch::{
+    BatchPlan, Finding, JobResult, Machine, Manifest, PlannedJob, Record, RunSettings, Selection,
+    Status, plan, run, schema,
+};
+use crate::cli::args::OutputArgs;
+use crate::cli::interrupt::{self, Interrupt};
+use crate::cli::{merge, print};
+use crate::error::{Error, Kind, Result};
+use crate::tensor::escape;
+
+pub(crate) use args::BatchArgs;
+use args::Index;
+pub(crate) use sweep::sweep;
+use watch::Show;
+
+/// Variables in which schedulers name the task, in the order in which they are looked at.
+const INDEX_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
+
+/// Memory for tensors between the two passes, over all sweeps at once: merge's own default.
+const MEMORY_BYTES: u64 = 128 << 20;
+
+/// Exit code where some merge failed.
+const SOME_FAILED: u8 = 1;
+
+/// Makes the merges of a manifest.
+pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
+    let specs = options::specs();
+    let Some(path) = args.manifest.as_deref().filter(|_| !args.schema) else {
+        return print::json(&schema(&specs)).map(|()| ExitCode::SUCCESS);
+    };
+    let manifest = Manifest::read(path, &specs)?;
+    let count = manifest.entries.len();
+    if args.count {
+        return print::result(&count.to_string()).map(|()| ExitCode::SUCCESS);
+    }
+    let selection = selection(args.index, count)?;
+    let interrupt = Interrupt::listen();
+    let resolve = |arguments: &[std::ffi::OsString]| {
+        options::parse(arguments).and_then(|args| merge::job(&args))
+    };
+    let plan = plan(manifest, selection, &resolve);
+    let labels: HashMap<usize, String> = labels(&plan);
+    plan.findings.iter().for_each(|finding| say(finding, &labels));
+    let wrong = plan.findings.iter().any(|finding| finding.error.kind() == Kind::Usage);
+    if args.dry_run || (!plan.findings.is_empty() && !args.keep_going) {
+        let results = results_without_run(&plan);
+        if !plan.findings.is_empty() && !output.quiet {
+            let some = if args.dry_run { "" } else { "; nothing was merged" };
+            print::line(&format!("{} of {count} merges can't be made{some}", plan.refused.len()));
+            if !args.dry_run && !plan.jobs.is_empty() {
+                print::line("hint: --keep-going makes the others");
+            }
+        }
+        return conclude(&results, &labels, output, selection, wrong);
+    }
+    let record = args.record.as_deref().map(Record::open).transpose()?;
+    let slots = usize::from(args.jobs);
+    let show = Show::new(output, slots, labels.clone(), record);
+    plan.refused.iter().for_each(|result| show.refused(result));
+    let settings = RunSettings {
+        slots,
+        fail_fast: args.fail_fast,
+        command: &|| command(output),
+        machine: Machine {
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_bytes: MEMORY_BYTES,
+        },
+        signal: &|| interrupt.error().and_then(|error| signal(error.kind())),
+    };
+    let mut results = run(&plan.jobs, &settings, &show);
+    show.end();
+    results.extend(plan.refused);
+    results.sort_by_key(|result| result.job);
+    let code = conclude(&results, &labels, output, selection, false)?;
+    if let Some(error) = interrupt.error() {
+        interrupt::reraise(error.kind());
+    }
+    Ok(code)
+}
+
+/// The table on stderr, the results on stdout, and the exit code.
+fn conclude(
+    results: &[JobResult],
+    labels: &HashMap<usize, String>,
+    output: &OutputArgs,
+    selection: Selection,
+    wrong: bool,
+) -> Result<ExitCode> {
+    if !output.quiet {
+        print::line(&table(results, labels));
+    }
+    if output.json {
+        print::json(&json!({ "jobs": results }))?;
+    }
+    let bad: Vec<&JobResult> = results.iter().filter(|result| is_bad(result)).collect();
+    Ok(ExitCode::from(match (bad.as_slice(), selection) {
+        ([], _) => 0,
+        (_, _) if wrong => Kind::Usage.exit_code(),
+        ([one, ..], Selection::One(_)) => {
+            one.errors.first().map_or(SOME_FAILED, |failure| failure.exit_code)
+        }
+        _ => SOME_FAILED,
+    }))
+}
+
+fn is_bad(result: &JobResult) -> bool {
+    !result.result.is_good() && !(result.result == Status::NotRun && result.errors.is_empty())
+}
+
+/// Which merges run; the index may come from the scheduler's environment.
+fn selection(index: Option<Index>, count: usize) -> Result<Selection> {
+    let index = match index {
+        None => return Ok(Selection::All),
+        Some(Index::At(index)) => index,
+        Some(Index::Auto) => from_environment()?,
+    };
+    if index < count {
+        return Ok(Selection::One(index));
+    }
+    Err(Error::new(Kind::Usage, "no such merge")
+        .expected(format!("an index below {count}, the number of merges"), index.to_string()))
+}
+
+fn from_environment() -> Result<usize> {
+    for name in INDEX_VARIABLES {
+        if let Some(value) = std::env::var_os(name) {
+            return value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                Error::new(Kind::Usage, format!("{name} is wrong"))
+                    .expected("a whole number", escape(&value.to_string_lossy()))
+            });
+        }
+    }
+    Err(Error::new(Kind::Usage, "no index in the environment")
+        .expected(INDEX_VARIABLES.join(" or "), "neither"))
+}
+
+/// This program again, for one sweep.
+fn command(output: &OutputArgs) -> Command {
+    // The running file itself, even where an update has replaced it at its path.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(env!("CARGO_PKG_NAME")).arg("sweep");
+    if output.quiet {
+        command.arg("--quiet");
+    }
+    (0..output.verbose).for_each(|_| {
+        command.arg("--verbose");
+    });
+    command
+}
+
+fn signal(kind: Kind) -> Option<Signal> {
+    match kind {
+        Kind::Interrupted => Some(Signal::INT),
+        Kind::Terminated => Some(Signal::TERM),
+        _ => None,
+    }
+}
+
+/// How each merge is called in messages: its position, and its name where it has one.
+fn labels(plan: &BatchPlan) -> HashMap<usize, String> {
+    let jobs = plan.jobs.iter().map(|job| (job.index, &job.name));
+    let all = jobs.chain(plan.refused.iter().map(|result| (result.job, &result.name)));
+    all.map(|(index, name)| {
+        let label = match name {
+            Some(name) => format!("{index} {}", escape(name)),
+            None => index.to_string(),
+        };
+        (index, label)
+    })
+    .collect()
+}
+
+fn say(finding: &Finding, labels: &HashMap<usize, String>) {
+    let of = |job: &usize| labels.get(job).cloned().unwrap_or_else(|| job.to_string());
+    let mut jobs: Vec<String> = finding.jobs.iter().take(8).map(of).collect();
+    if finding.jobs.len() > jobs.len() {
+        jobs.push(format!("{} more", finding.jobs.len() - jobs.len()));
+    }
+    let word = if finding.jobs.len() == 1 { "merge" } else { "merges" };
+    print::line(&format!("error: {word} {}: {}", jobs.join(", "), finding.error));
+    if let Some(hint) = finding.error.hint() {
+        print::line(&format!("hint: {hint}"));
+    }
+}
+
+/// What is known of each merge where none is run.
+fn results_without_run(plan: &BatchPlan) -> Vec<JobResult> {
+    let planned = |job: &PlannedJob| {
+        let present = job.children.iter().all(|child| child.present);
+        let mut result = job.result(if present { Status::Present } else { Status::NotRun });
+        let own = plan.findings.iter().filter(|finding| finding.jobs.contains(&job.index));
+        result.errors = own.map(|finding| (&finding.error).into()).collect();
+        result
+    };
+    let mut results: Vec<JobResult> = plan.jobs.iter().map(planned).collect();
+    results.extend(plan.refused.iter().cloned());
+    results.sort_by_key(|result| result.job);
+    results
+}
+
+fn table(results: &[JobResult], labels: &HashMap<usize, String>) -> String {
+    let mut rows = vec![["merge", "result", "seconds", "output"].map(str::to_owned)];
+    rows.extend(results.iter().map(|result| {
+        let outputs: Vec<String> = result.outputs.iter().map(|output| escape(output)).collect();
+        [
+            labels.get(&result.job).cloned().unwrap_or_default(),
+            result.result.name().to_owned(),
+            match result.result {
+                Status::Merged | Status::Failed => format!("{:.1}", result.seconds),
+                _ => String::new(),
+            },
+            outputs.join(", "),
+        ]
+    }));
+    print::table(&rows)
+}

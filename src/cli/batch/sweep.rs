@@ -1,0 +1,153 @@
+//! The process of one sweep: an order on stdin, events on stdout.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+use crate::batch::{Event, Order};
+use crate::cli::batch::options;
+use crate::cli::interrupt::{self, Interrupt};
+use crate::cli::{merge, print};
+use crate::engine::{ChildState, Job, Reporter, Settings, prepare, run};
+use crate::error::{Error, Kind, Result};
+use crate::merge::Warning;
+
+/// Shortest time between two events of progress.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Runs one sweep.
+pub(crate) fn sweep() -> ExitCode {
+    // A batch that is killed must not leave work behind that goes on without it.
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        log::debug!("the kernel will not end this sweep with the batch: {error}");
+    }
+    let interrupt = Interrupt::listen();
+    match make(&interrupt) {
+        Ok(bytes_read) => {
+            say(&Event::Done { bytes_read });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&Event::Failed { failure: (&error).into(), parents: blames_parents(&error) });
+            interrupt::reraise(error.kind());
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Whether the error would be the same for every child of the parents: what breaks a rule of the
+/// format names that rule, an overflow of one child names none.
+fn blames_parents(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Data => error.rule().is_some(),
+        Kind::NoInput | Kind::Usage | Kind::Device | Kind::Interrupted | Kind::Terminated => true,
+        _ => false,
+    }
+}
+
+fn make(interrupt: &Interrupt) -> Result<u64> {
+    let started = Instant::now();
+    let order = order()?;
+    // The batch may have ended before the kernel was told to watch it.
+    if getppid().is_none_or(|parent| parent.as_raw_pid() != order.batch_pid) {
+        return Err(Error::new(Kind::Terminated, "the batch is gone"));
+    }
+    let args = options::parse(&order.arguments)?;
+    let mut job = merge::job(&args)?;
+    job.outputs = order.outputs.iter().map(PathBuf::from).collect();
+    leave_out_present(&mut job)?;
+    if job.outputs.is_empty() {
+        return Ok(0);
+    }
+    let prepared = prepare(job)?;
+    prepared.plan.warnings.iter().for_each(warn);
+    let interrupted = || interrupt.error();
+    let settings = Settings {
+        threads: merge::threads(&args),
+        memory_bytes: args.memory,
+        interrupted: &interrupted,
+    };
+    let progress = Progress(Mutex::new((0, Instant::now())));
+    let (_, outcome) = run(prepared, &settings, &progress, started)?;
+    outcome.report.warnings.iter().for_each(warn);
+    Ok(outcome.report.bytes_read)
+}
+
+fn order() -> Result<Order> {
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    let order = read.ok().and_then(|_| serde_json::from_str(&line).ok());
+    order.ok_or_else(|| {
+        Error::new(Kind::Usage, "no order on stdin")
+            .with_hint("this is a part of `batch`; for one merge use `merge`")
+    })
+}
+
+/// Children that an earlier attempt, or another batch, has made meanwhile.
+fn leave_out_present(job: &mut Job) -> Result<()> {
+    if job.outputs.iter().all(|output| is_vacant(output)) {
+        return Ok(());
+    }
+    let looked_at = prepare(Job { outputs: Vec::new(), ..job.clone() })?;
+    let (mut outputs, mut t) = (Vec::new(), Vec::new());
+    for (output, value) in job.outputs.iter().zip(&job.options.t) {
+        if looked_at.child_state(output, *value)? != ChildState::Done {
+            outputs.push(output.clone());
+            t.push(*value);
+        }
+    }
+    job.outputs = outputs;
+    job.options.t = t;
+    Ok(())
+}
+
+fn is_vacant(output: &Path) -> bool {
+    std::fs::symlink_metadata(output).is_err()
+}
+
+fn warn(warning: &Warning) {
+    say(&Event::Warning(warning.to_string()));
+}
+
+fn say(event: &Event) {
+    if let Ok(line) = serde_json::to_string(event) {
+        // A batch that is gone listens no more.
+        let _ = print::result(&line);
+    }
+}
+
+/// Bytes since the last event, and when that was.
+struct Progress(Mutex<(u64, Instant)>);
+
+impl Progress {
+    fn add(&self, bytes: u64, now: bool) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = state.0.saturating_add(bytes);
+        if state.0 > 0 && (now || state.1.elapsed() >= INTERVAL) {
+            say(&Event::Advance(state.0));
+            *state = (0, Instant::now());
+        }
+    }
+}
+
+impl Reporter for Progress {
+    fn start(&self, total_bytes: u64) {
+        say(&Event::Start(total_bytes));
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.add(bytes, false);
+    }
+
+    fn phase(&self, words: &str) {
+        self.add(0, true);
+        say(&Event::Phase(words.to_owned()));
+    }
+
+    fn finish(&self) {
+        self.add(0, true);
+    }
+}
