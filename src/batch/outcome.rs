@@ -33,11 +33,6 @@ impl Status {
             Status::NotRun => "not-run",
         }
     }
-
-    /// Whether the merge's children are in their places.
-    pub fn is_good(self) -> bool {
-        matches!(self, Status::Merged | Status::Present)
-    }
 }
 
 /// The result of one merge, as `--json` and the record give it.

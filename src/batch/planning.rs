@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::batch::clash::clashes;
 use crate::batch::manifest::{Entry, Manifest};
 use crate::batch::outcome::{JobResult, Status};
+use crate::batch::sweep::{Sweep, sweeps};
 use crate::checkpoint::{Checkpoint, Room, check_output, resolved, room_at};
 use crate::engine::{ChildState, Job, Prepared, prepare};
 use crate::error::{Error, Kind, Result};
@@ -32,6 +33,13 @@ pub struct BatchPlan {
     pub refused: Vec<JobResult>,
     /// Everything that is wrong, over all merges.
     pub findings: Vec<Finding>,
+}
+
+impl BatchPlan {
+    /// The sweeps that would run.
+    pub fn sweeps(&self) -> Vec<Sweep> {
+        sweeps(&self.jobs)
+    }
 }
 
 /// One thing that is wrong, with the merges that it concerns.

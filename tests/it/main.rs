@@ -4,6 +4,8 @@
     reason = "a test that unwraps an Err fails, which is what it is for"
 )]
 
+/// `batch`: manifests, sweeps, re-runs, kills.
+mod batch;
 /// Writes small checkpoints: inputs for what the fixtures do not have.
 mod build;
 /// The engine of GPUs, with the CPU in the GPU's place.

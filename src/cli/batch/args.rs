@@ -12,6 +12,9 @@ pub(crate) struct BatchArgs {
     /// Sweeps that run at once; threads and memory are divided among them, devices shared out
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: u16,
+    /// Worker threads over all sweeps at once, for merges that name none [default: number of cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
     /// Make the merges that can be made, though others can't
     #[arg(long)]
     pub(crate) keep_going: bool,

@@ -20,7 +20,7 @@ use crate::cli::args::OutputArgs;
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
 use crate::error::{Error, Kind, Result};
-use crate::tensor::escape;
+use crate::tensor::{escape, human_bytes};
 
 pub(crate) use args::BatchArgs;
 use args::Index;
@@ -58,6 +58,10 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
     let wrong = plan.findings.iter().any(|finding| finding.error.kind() == Kind::Usage);
     if args.dry_run || (!plan.findings.is_empty() && !args.keep_going) {
         let results = results_without_run(&plan);
+        if args.dry_run && !output.quiet {
+            print::line(&table(&results, &labels));
+            print::line(&forecast(&plan));
+        }
         if !plan.findings.is_empty() && !output.quiet {
             let some = if args.dry_run { "" } else { "; nothing was merged" };
             print::line(&format!("{} of {count} merges can't be made{some}", plan.refused.len()));
@@ -65,7 +69,7 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
                 print::line("hint: --keep-going makes the others");
             }
         }
-        return conclude(&results, &labels, output, selection, wrong);
+        return conclude(&results, output, selection, wrong);
     }
     let record = args.record.as_deref().map(Record::open).transpose()?;
     let slots = usize::from(args.jobs);
@@ -76,7 +80,7 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
         fail_fast: args.fail_fast,
         command: &|| command(output),
         machine: Machine {
-            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads: args.threads.map_or_else(merge::cores, usize::from),
             memory_bytes: MEMORY_BYTES,
         },
         signal: &|| interrupt.error().and_then(|error| signal(error.kind())),
@@ -85,24 +89,23 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
     show.end();
     results.extend(plan.refused);
     results.sort_by_key(|result| result.job);
-    let code = conclude(&results, &labels, output, selection, false)?;
+    if !output.quiet {
+        print::line(&table(&results, &labels));
+    }
+    let code = conclude(&results, output, selection, false)?;
     if let Some(error) = interrupt.error() {
         interrupt::reraise(error.kind());
     }
     Ok(code)
 }
 
-/// The table on stderr, the results on stdout, and the exit code.
+/// The results on stdout, and the exit code.
 fn conclude(
     results: &[JobResult],
-    labels: &HashMap<usize, String>,
     output: &OutputArgs,
     selection: Selection,
     wrong: bool,
 ) -> Result<ExitCode> {
-    if !output.quiet {
-        print::line(&table(results, labels));
-    }
     if output.json {
         print::json(&json!({ "jobs": results }))?;
     }
@@ -118,7 +121,11 @@ fn conclude(
 }
 
 fn is_bad(result: &JobResult) -> bool {
-    !result.result.is_good() && !(result.result == Status::NotRun && result.errors.is_empty())
+    match result.result {
+        Status::Merged | Status::Present => false,
+        Status::NotRun => !result.errors.is_empty(),
+        Status::Failed | Status::Refused => true,
+    }
 }
 
 /// Which merges run; the index may come from the scheduler's environment.
@@ -210,6 +217,18 @@ fn results_without_run(plan: &BatchPlan) -> Vec<JobResult> {
     results.extend(plan.refused.iter().cloned());
     results.sort_by_key(|result| result.job);
     results
+}
+
+/// What a run would do, in one line.
+fn forecast(plan: &BatchPlan) -> String {
+    let children = plan.jobs.iter().flat_map(|job| &job.children).filter(|child| !child.present);
+    let bytes = children.clone().map(|child| child.bytes).fold(0, u64::saturating_add);
+    format!(
+        "to be made: {} children, {} in all, in {} sweeps",
+        children.count(),
+        human_bytes(bytes),
+        plan.sweeps().len()
+    )
 }
 
 fn table(results: &[JobResult], labels: &HashMap<usize, String>) -> String {
