@@ -211,7 +211,7 @@ wait_for 60 "the killed task" is_over
 is "${job}_7" FAILED || die "the killed task is $(state "${job}_7"), not FAILED"
 [[ ! -e children/large ]] || die "the killed task's child is there"
 [[ -d children/.large.partial ]] || die "the killed task left nothing to go on from"
-before=$(stat -c %i children/.large.partial)
+before=$(stat -c %i children/.large.partial/pytorch_model.bin)
 scontrol requeue "${job}_7"
 # Slurm holds requeued jobs back for two minutes.
 scontrol update "jobid=${job}_7" starttime=now
@@ -219,7 +219,7 @@ is_done() { [[ $(state "${job}_7") == COMPLETED ]]; }
 wait_for 240 "the requeued task" is_done
 restarts=$(scontrol show job "${job}_7" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p')
 [[ $restarts == 1 ]] || die "expected one restart, found $restarts"
-[[ $(stat -c %i children/large) == "$before" ]] || die "the requeued task did not take up what was left"
+[[ $(stat -c %i children/large/pytorch_model.bin) == "$before" ]] || die "the requeued task did not take up what was left"
 (cd children/large && sha256sum -- *.bin slerp_merge.json) >again.sha256
 (cd plain/large && sha256sum -- *.bin slerp_merge.json) | diff again.sha256 - >&2 || die "the requeued child differs"
 say "== a killed task: FAILED, requeued, COMPLETED, sha256 as of a plain merge: $((SECONDS - step_started)) s"

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::batch::options::OptionSpec;
 use crate::batch::template::{expand, last_component};
+use crate::checkpoint::locate;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::escape;
 
@@ -183,6 +184,13 @@ fn check(
     wrong
 }
 
+/// The path of a model: relative to the manifest, or where its name in the local Hub cache leads.
+fn model(dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    let of_cache = || locate(Path::new(name)).ok().filter(|found| found != Path::new(name));
+    if path.exists() { path } else { of_cache().unwrap_or(path) }
+}
+
 impl Entry {
     fn new(
         index: usize,
@@ -232,8 +240,8 @@ impl Entry {
         Ok(Entry {
             index,
             name,
-            primary: dir.join(primary),
-            secondary: dir.join(secondary),
+            primary: model(dir, &primary),
+            secondary: model(dir, &secondary),
             output,
             dir: dir.to_path_buf(),
             arguments,

@@ -79,6 +79,8 @@ pub struct PlannedChild {
     pub output: PathBuf,
     /// Bytes that it takes.
     pub bytes: u64,
+    /// Files that it takes.
+    pub files: u64,
     /// Whether it is there already, the same as would be made.
     pub present: bool,
 }
@@ -291,6 +293,7 @@ fn look_at_outputs(
                 t: *t,
                 output: output.clone(),
                 bytes: prepared.map_or(0, Prepared::child_bytes),
+                files: prepared.map_or(0, Prepared::child_files),
                 present,
             }),
             Err(error) => {
@@ -340,7 +343,7 @@ fn look_at_output(
 
 /// File systems that have no room for everything that is to be made on them.
 fn check_rooms(jobs: &[PlannedJob]) -> Vec<Finding> {
-    let mut rooms: Vec<(Room, u64, Vec<usize>)> = Vec::new();
+    let mut rooms: Vec<(Room, [u64; 2], Vec<usize>)> = Vec::new();
     let mut findings = Vec::new();
     for job in jobs {
         for child in job.children.iter().filter(|child| !child.present) {
@@ -351,19 +354,23 @@ fn check_rooms(jobs: &[PlannedJob]) -> Vec<Finding> {
                     continue;
                 }
             };
+            let needed = [child.bytes, child.files];
             match rooms.iter_mut().find(|known| known.0.device == room.device) {
-                Some((_, bytes, jobs)) => {
-                    *bytes = bytes.saturating_add(child.bytes);
+                Some((known, sums, jobs)) => {
+                    known.join(&room);
+                    for (sum, more) in sums.iter_mut().zip(needed) {
+                        *sum = sum.saturating_add(more);
+                    }
                     if jobs.last() != Some(&job.index) {
                         jobs.push(job.index);
                     }
                 }
-                None => rooms.push((room, child.bytes, vec![job.index])),
+                None => rooms.push((room, needed, vec![job.index])),
             }
         }
     }
-    for (room, bytes, jobs) in rooms {
-        if let Err(error) = room.check(bytes) {
+    for (room, [bytes, files], jobs) in rooms {
+        if let Err(error) = room.check(bytes, files) {
             findings.push(Finding { jobs, refuses: false, error });
         }
     }

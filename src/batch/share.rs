@@ -46,13 +46,18 @@ fn value<'a>(argument: &'a OsStr, option: &str) -> Option<&'a str> {
 
 /// Every `slots`-th device from the slot's own; one device each where there are more slots.
 fn devices_of(devices: &str, slot: usize, slots: usize) -> String {
-    let all: Vec<&str> = devices.split(',').collect();
+    // `cuda:0,1` is `cuda:0,cuda:1`.
+    let all: Vec<&str> =
+        devices.split(',').map(|word| word.trim().trim_start_matches("cuda:")).collect();
+    if all.len() < 2 {
+        return devices.to_owned();
+    }
     let first = slot % all.len();
     let own: Vec<&str> = match all.len() > slots {
         true => all.iter().skip(first).step_by(slots).copied().collect(),
         false => all.get(first).copied().into_iter().collect(),
     };
-    own.join(",")
+    format!("cuda:{}", own.join(","))
 }
 
 #[cfg(test)]
@@ -78,11 +83,14 @@ mod tests {
     fn devices_go_round() {
         let device =
             |slot, slots| shared(&["--device=cuda:0,cuda:1,cuda:2"], slot, slots).remove(0);
-        assert_eq!(device(0, 1), "--device=cuda:0,cuda:1,cuda:2");
-        assert_eq!(device(0, 2), "--device=cuda:0,cuda:2");
+        assert_eq!(device(0, 1), "--device=cuda:0,1,2");
+        assert_eq!(device(0, 2), "--device=cuda:0,2");
         assert_eq!(device(1, 2), "--device=cuda:1");
         assert_eq!(device(2, 3), "--device=cuda:2");
         assert_eq!(device(4, 5), "--device=cuda:1");
-        assert_eq!(shared(&["--device=cpu"], 1, 2)[0], "--device=cpu");
+        assert_eq!(shared(&["--device=cuda:3,5"], 1, 2)[0], "--device=cuda:5");
+        for one in ["--device=cpu", "--device=cuda", "--device=cuda:1"] {
+            assert_eq!(shared(&[one], 1, 2)[0], one);
+        }
     }
 }

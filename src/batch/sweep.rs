@@ -99,6 +99,7 @@ mod tests {
             t: *t,
             output: PathBuf::from(format!("{index}-{t}")),
             bytes: 1,
+            files: 1,
             present: *t == 1.0,
         };
         PlannedJob {

@@ -68,6 +68,8 @@ pub struct Room {
     pub free_bytes: u64,
     /// Files that may still be made; `None` where the file system has no such limit.
     pub free_files: Option<u64>,
+    /// Bytes and files of these that an interrupted run of this output holds.
+    left: (u64, u64),
 }
 
 /// The room where `output` would be made. What an interrupted run left there counts as free: it is
@@ -80,10 +82,10 @@ pub fn room_at(output: &Path) -> Result<Room> {
     let failed = |error| Error::from_io(Kind::Output, "cannot ask for free space", &dir, error);
     let stat = rustix::fs::statvfs(&dir).map_err(|error| failed(error.into()))?;
     let device = std::fs::metadata(&dir).map_err(failed)?.dev();
-    let (left_bytes, left_files) = left_by_earlier_run(output);
+    let left @ (left_bytes, left_files) = left_by_earlier_run(output);
     let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(left_bytes);
     let free_files = (stat.f_files > 0).then(|| stat.f_favail.saturating_add(left_files));
-    Ok(Room { device, dir, free_bytes, free_files })
+    Ok(Room { device, dir, free_bytes, free_files, left })
 }
 
 impl Room {
@@ -107,6 +109,12 @@ impl Room {
         }
     }
 
+    /// Takes in what an interrupted run of another output holds on the same file system.
+    pub fn join(&mut self, other: &Room) {
+        self.free_bytes = self.free_bytes.saturating_add(other.left.0);
+        self.free_files = self.free_files.map(|files| files.saturating_add(other.left.1));
+    }
+
     fn refused(&self, expected: String, found: String) -> Error {
         Error::new(Kind::Output, "not enough room for the child")
             .file(&self.dir)
@@ -127,7 +135,10 @@ pub fn check_room(outputs: &[PathBuf], bytes: u64, files: u64) -> Result<()> {
     for output in outputs {
         let room = room_at(output)?;
         match rooms.iter_mut().find(|known| known.0.device == room.device) {
-            Some(known) => known.1 += 1,
+            Some(known) => {
+                known.0.join(&room);
+                known.1 += 1;
+            }
             None => rooms.push((room, 1)),
         }
     }
@@ -283,7 +294,13 @@ mod tests {
 
     #[test]
     fn more_files_than_the_disk_has_inodes_are_refused() {
-        let room = Room { device: 0, dir: ".".into(), free_bytes: 1 << 20, free_files: Some(4) };
+        let room = Room {
+            device: 0,
+            dir: ".".into(),
+            free_bytes: 1 << 20,
+            free_files: Some(4),
+            left: (0, 0),
+        };
         assert!(room.check(1, 5).unwrap_err().to_string().contains("5 free inodes, found 4"));
         room.check(1, 4).unwrap();
         Room { free_files: None, ..room }.check(1, 5).unwrap();

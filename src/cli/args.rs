@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::checkpoint::TokenizerMode;
-use crate::engine::DeviceChoice;
 use crate::cli::batch::BatchArgs;
+use crate::engine::DeviceChoice;
 use crate::merge::{Extend, Method, Missing};
 use crate::tensor::DType;
 

@@ -67,5 +67,9 @@ pub(crate) fn reraise(kind: Kind) {
         Kind::Terminated => SIGTERM,
         _ => return,
     };
+    // The first process of a container is not ended by its own signals; its exit code says it.
+    if rustix::process::getpid().is_init() {
+        return;
+    }
     let _ = signal_hook::low_level::emulate_default_handler(signal);
 }

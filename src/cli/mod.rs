@@ -1,9 +1,9 @@
 //! Floor 7: arguments, bars, exit codes.
 
 mod args;
+mod batch;
 mod devices;
 mod find;
-mod batch;
 mod inspect;
 mod interrupt;
 mod merge;

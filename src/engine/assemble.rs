@@ -74,8 +74,8 @@ impl Prepared {
         provenance::child_state(self, output, t)
     }
 
-    /// Files of one child.
-    fn child_files(&self) -> u64 {
+    /// Files of one child, those beside its weights included.
+    pub fn child_files(&self) -> u64 {
         (self.weight_files().len() as u64).saturating_add(self.side_files.count())
     }
 

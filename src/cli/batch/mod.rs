@@ -6,6 +6,7 @@ mod sweep;
 mod watch;
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -49,8 +50,10 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
     }
     let selection = selection(args.index, count)?;
     let interrupt = Interrupt::listen();
-    let resolve = |arguments: &[std::ffi::OsString]| {
-        options::parse(arguments).and_then(|args| merge::job(&args))
+    let resolve = |arguments: &[OsString]| {
+        let args = options::parse(arguments)?;
+        args.device.check()?;
+        merge::job(&args)
     };
     let plan = plan(manifest, selection, &resolve);
     let labels: HashMap<usize, String> = labels(&plan);

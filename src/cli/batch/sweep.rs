@@ -1,6 +1,6 @@
 //! The process of one sweep: an order on stdin, events on stdout.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::batch::{Event, Order};
+use crate::checkpoint::has_journal;
 use crate::cli::batch::options;
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
@@ -56,24 +57,47 @@ fn make(interrupt: &Interrupt) -> Result<u64> {
         return Err(Error::new(Kind::Terminated, "the batch is gone"));
     }
     let args = options::parse(&order.arguments)?;
+    let devices = args.device.resolve()?;
     let mut job = merge::job(&args)?;
     job.outputs = order.outputs.iter().map(PathBuf::from).collect();
-    leave_out_present(&mut job)?;
+    if job.outputs.iter().any(|output| output.symlink_metadata().is_ok()) {
+        leave_out_present(&mut job)?;
+    }
     if job.outputs.is_empty() {
         return Ok(0);
     }
-    let prepared = prepare(job)?;
-    prepared.plan.warnings.iter().for_each(warn);
+    job.resume = job.outputs.iter().any(|output| has_journal(output));
     let interrupted = || interrupt.error();
     let settings = Settings {
-        threads: merge::threads(&args),
+        threads: merge::threads(&args, devices.len()),
         memory_bytes: args.memory,
+        devices: &devices,
+        device_bytes: args.device_memory,
         interrupted: &interrupted,
     };
+    let error = match attempt(job.clone(), &settings, started) {
+        Err(error) if is_of_another_merge(&error) => error,
+        ended => return ended,
+    };
+    log::warn!("what an interrupted run left is of no use, merging from the start: {error}");
+    job.resume = false;
+    attempt(job, &settings, started)
+}
+
+/// One merge; bytes read from the parents.
+fn attempt(job: Job, settings: &Settings<'_>, started: Instant) -> Result<u64> {
+    let prepared = prepare(job)?;
+    prepared.plan.warnings.iter().for_each(warn);
     let progress = Progress(Mutex::new((0, Instant::now())));
-    let (_, outcome) = run(prepared, &settings, &progress, started)?;
+    let (_, outcome) = run(prepared, settings, &progress, started)?;
     outcome.report.warnings.iter().for_each(warn);
     Ok(outcome.report.bytes_read)
+}
+
+/// Whether a work directory is there that a merge of other parents or options left.
+fn is_of_another_merge(error: &Error) -> bool {
+    let interrupted = matches!(error.kind(), Kind::Interrupted | Kind::Terminated);
+    !interrupted && !error.left().is_empty()
 }
 
 fn order() -> Result<Order> {
@@ -86,11 +110,8 @@ fn order() -> Result<Order> {
     })
 }
 
-/// Children that an earlier attempt, or another batch, has made meanwhile.
+/// Leaves out the children that are there already.
 fn leave_out_present(job: &mut Job) -> Result<()> {
-    if job.outputs.iter().all(|output| is_vacant(output)) {
-        return Ok(());
-    }
     let looked_at = prepare(Job { outputs: Vec::new(), ..job.clone() })?;
     let (mut outputs, mut t) = (Vec::new(), Vec::new());
     for (output, value) in job.outputs.iter().zip(&job.options.t) {
@@ -102,10 +123,6 @@ fn leave_out_present(job: &mut Job) -> Result<()> {
     job.outputs = outputs;
     job.options.t = t;
     Ok(())
-}
-
-fn is_vacant(output: &Path) -> bool {
-    std::fs::symlink_metadata(output).is_err()
 }
 
 fn warn(warning: &Warning) {

@@ -1,6 +1,7 @@
 //! A batch that is killed or interrupted, and run again.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -34,6 +35,35 @@ fn ten() -> Value {
         merge
     };
     json!({ "merges": (0..10).map(merge).collect::<Vec<_>>() })
+}
+
+#[test]
+fn a_run_after_another_one_was_killed_goes_on_in_its_file_or_starts_anew_for_other_options() {
+    let dir = tempfile::tempdir().unwrap();
+    hollow(&dir.path().join("big.bin"), 1 << 27);
+    let merge = |dtype: &str| {
+        let merge = json!({ "primary": "big.bin", "secondary": "big.bin", "output": "x",
+            "threads": 1, "memory": 0, "dtype": dtype });
+        manifest(dir.path(), &json!({ "merges": [merge] }))
+    };
+    let journal = dir.path().join(".x.partial/journal.jsonl");
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let kill = |manifest: &Path| {
+        let mut child = batch(manifest, &[]).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("not started", || journal.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for("orphans work on", || processes_in(dir.path()).is_empty());
+        inode(&dir.path().join(".x.partial/pytorch_model.bin"))
+    };
+    let begun = kill(&merge("keep"));
+    run(&merge("keep"), &[]).success();
+    assert_eq!(inode(&dir.path().join("x/pytorch_model.bin")), begun);
+    fs::remove_dir_all(dir.path().join("x")).unwrap();
+    kill(&merge("keep"));
+    let said = run(&merge("bfloat16"), &[]).success().stderr;
+    assert!(said.contains("an interrupted run left is of no use"), "{said}");
+    assert_eq!(listing(dir.path()), ["big.bin", "merges.json", "x"]);
 }
 
 /// Children that are complete, and those in the making.
@@ -79,7 +109,11 @@ fn sigint_and_sigterm_reach_the_running_sweep_and_end_the_batch_by_the_signal() 
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
         assert!(processes_in(dir.path()).is_empty());
-        assert_eq!(listing(dir.path()), ["big.bin", "merges.json", "record"]);
+        // What is begun stays for the next run.
+        assert_eq!(
+            listing(dir.path()),
+            [".x.partial", ".y.partial", "big.bin", "merges.json", "record"]
+        );
         let record = fs::read_to_string(dir.path().join("record")).unwrap();
         assert_eq!(record.lines().count(), 2, "{record}");
     }
