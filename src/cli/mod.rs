@@ -3,11 +3,13 @@
 mod args;
 mod devices;
 mod find;
+mod generate;
 mod inspect;
 mod interrupt;
 mod merge;
 mod print;
 mod progress;
+mod usage;
 mod verify;
 
 use std::ffi::OsString;
@@ -21,9 +23,11 @@ use crate::error::{Error, Kind, Result};
 
 /// Runs the tool with these arguments, program name first.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            let error = usage::explained(error, &arguments);
             // Usage goes where clap sends it: help to stdout, errors to stderr.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
@@ -51,6 +55,8 @@ fn execute(cli: &Cli) -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args, &cli.output),
         Command::Find(args) => find::find(args, &cli.output),
         Command::Devices => devices::devices(&cli.output),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
         Command::Verify(args) => match verify::verify(args, &cli.output) {
             // What is wrong has been said.
             Ok(Some(kind)) => return ExitCode::from(kind.exit_code()),
