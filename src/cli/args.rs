@@ -272,7 +272,8 @@ impl From<TokenizerArg> for TokenizerMode {
     }
 }
 
-fn parse_t(text: &str) -> Result<f64, String> {
+/// A value of t.
+pub(crate) fn parse_t(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(t) if (0.0..=1.0).contains(&t) => Ok(t),
         _ => Err(format!("t must lie in 0..=1, got `{text}`")),

@@ -44,6 +44,17 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     if let Some(reason) = &prepared.side_files.tokenizer_reason {
         log::info!("tokenizer: {reason}");
     }
+    carry_out(prepared, args, output, &interrupt, started)
+}
+
+/// Runs what was prepared, with its bar and its summary.
+pub(crate) fn carry_out(
+    prepared: Prepared,
+    args: &MergeArgs,
+    output: &OutputArgs,
+    interrupt: &Interrupt,
+    started: Instant,
+) -> Result<()> {
     let interrupted = || interrupt.error();
     let settings = Settings {
         threads: threads(args, devices.len()),
@@ -78,7 +89,8 @@ fn threads(args: &MergeArgs, n_devices: usize) -> usize {
     }
 }
 
-fn job(args: &MergeArgs) -> Result<Job> {
+/// What the arguments ask for.
+pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
     let outputs = match &args.output {
         Some(output) => expand_outputs(output, &args.t)?,
         None => Vec::new(),
@@ -105,7 +117,7 @@ fn job(args: &MergeArgs) -> Result<Job> {
 }
 
 /// Where the children are, as the user wrote it.
-fn place(prepared: &Prepared) -> String {
+pub(crate) fn place(prepared: &Prepared) -> String {
     let shown: Vec<String> = prepared
         .outputs
         .iter()

@@ -9,6 +9,7 @@ mod interrupt;
 mod merge;
 mod print;
 mod progress;
+mod prompts;
 mod usage;
 mod verify;
 
@@ -24,6 +25,11 @@ use crate::error::{Error, Kind, Result};
 /// Runs the tool with these arguments, program name first.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
+    if let [program] = arguments.as_slice()
+        && prompts::can_ask()
+    {
+        return finish(prompts::merge(program), false);
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -64,14 +70,14 @@ fn execute(cli: &Cli) -> ExitCode {
             Err(error) => Err(error),
         },
     };
-    finish(result, &cli.output)
+    finish(result, cli.output.json)
 }
 
-fn finish(result: Result<()>, output: &OutputArgs) -> ExitCode {
+fn finish(result: Result<()>, as_json: bool) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print::error(&error, output.json);
+            print::error(&error, as_json);
             interrupt::reraise(error.kind());
             ExitCode::from(error.kind().exit_code())
         }

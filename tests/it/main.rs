@@ -28,6 +28,8 @@ mod midway;
 mod missing;
 /// Outputs that are refused, and outputs that are replaced.
 mod outputs;
+/// The tool alone on a terminal, driven by keys.
+mod prompts;
 /// Parents that are refused.
 mod refusals;
 /// Interrupted merges that are resumed.
