@@ -52,7 +52,7 @@ pub(crate) enum Command {
 }
 
 /// How the tool speaks.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct OutputArgs {
     /// Machine-readable result on stdout; logs and progress stay on stderr
     #[arg(long, global = true, help_heading = "Options of every command")]
@@ -92,7 +92,7 @@ pub(crate) struct MergeArgs {
     #[arg(long, default_value = "auto", value_parser = DeviceChoice::parse)]
     pub(crate) device: DeviceChoice,
     /// Memory that a merge may use of each GPU, e.g. 8GB, 16MiB or more [default: half of what is free]
-    #[arg(long, value_parser = parse_device_memory)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_device_memory)]
     pub(crate) device_memory: Option<u64>,
     /// Worker threads [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -8,7 +8,9 @@ use serde_json::json;
 use crate::cli::args::{MergeArgs, OutputArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{print, progress};
-use crate::engine::{Job, Outcome, Prepared, Settings, expand_outputs, prepare, run};
+use crate::engine::{
+    ComputeDevice, Job, Outcome, Prepared, Settings, expand_outputs, prepare, run,
+};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{MergeOptions, MergePlan};
 use crate::tensor::escape;
@@ -44,12 +46,13 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     if let Some(reason) = &prepared.side_files.tokenizer_reason {
         log::info!("tokenizer: {reason}");
     }
-    carry_out(prepared, args, output, &interrupt, started)
+    carry_out(prepared, &devices, args, output, &interrupt, started)
 }
 
 /// Runs what was prepared, with its bar and its summary.
 pub(crate) fn carry_out(
     prepared: Prepared,
+    devices: &[ComputeDevice],
     args: &MergeArgs,
     output: &OutputArgs,
     interrupt: &Interrupt,
@@ -59,7 +62,7 @@ pub(crate) fn carry_out(
     let settings = Settings {
         threads: threads(args, devices.len()),
         memory_bytes: args.memory,
-        devices: &devices,
+        devices,
         device_bytes: args.device_memory,
         interrupted: &interrupted,
     };

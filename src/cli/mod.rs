@@ -28,7 +28,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if let [program] = arguments.as_slice()
         && prompts::can_ask()
     {
-        return finish(prompts::merge(program), false);
+        let output = OutputArgs::default();
+        start_log(&output);
+        interrupt::survive_large_files();
+        return guarded(&output, || finish(prompts::merge(program), false));
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -50,7 +53,7 @@ fn guarded(output: &OutputArgs, work: impl FnOnce() -> ExitCode) -> ExitCode {
         // Where it is, the panic itself has said.
         let broken = Error::new(Kind::Internal, "the program broke down")
             .with_hint("please report this with the lines above and the log of RUST_LOG=debug");
-        finish(Err(broken), output)
+        finish(Err(broken), output.json)
     })
 }
 

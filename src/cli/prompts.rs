@@ -255,6 +255,7 @@ fn argument(path: &Path) -> OsString {
 }
 
 fn confirm_and_merge(answers: &Answers) -> Result<()> {
+    let devices = answers.merge.device.resolve()?;
     let prepared = prepare(merge::job(&answers.merge)?)?;
     print::line(&format!("\n{}", print::plan_brief(&prepared, &merge::place(&prepared))));
     prepared.plan.warnings.iter().for_each(print::warning);
@@ -266,7 +267,8 @@ fn confirm_and_merge(answers: &Answers) -> Result<()> {
         return Ok(());
     }
     let interrupt = Interrupt::listen();
-    merge::carry_out(prepared, &answers.merge, &answers.output, &interrupt, Instant::now())
+    let started = Instant::now();
+    merge::carry_out(prepared, &devices, &answers.merge, &answers.output, &interrupt, started)
 }
 
 /// A word as a shell must be given it.

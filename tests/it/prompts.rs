@@ -195,7 +195,12 @@ fn escape_and_no_leave_without_an_error_and_with_nothing_made() {
     let dir = models();
     let before = listing(dir.path());
     let mut terminal = Terminal::start(dir.path());
-    terminal.see("esc leaves").press(DOWN).see("esc leaves").press(ESCAPE).see("Nothing was made.");
+    terminal
+        .see("esc leaves")
+        .press(DOWN)
+        .see("> models/gpt2-b")
+        .press(ESCAPE)
+        .see("Nothing was made.");
     assert_eq!(terminal.end().0.code(), Some(0));
     let mut terminal = Terminal::start(dir.path());
     terminal.see("esc leaves").press(ENTER).see("Secondary").see("esc leaves").press(ENTER);
