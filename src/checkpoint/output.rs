@@ -50,7 +50,13 @@ pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result
                 return Err(Error::new(Kind::Output, "output exists")
                     .file(output)
                     .expected("a new or empty directory", "one with files in it")
-                    .with_hint("give another -o, or --overwrite to replace it"));
+                    .with_hint(match output.join("slerp_merge.json").exists() {
+                        true => "give another -o, or --overwrite to replace it",
+                        false => {
+                            "this tool did not make what is there; give another -o, or --overwrite \
+                             to replace all of it"
+                        }
+                    }));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::checkpoint::TokenizerMode;
 use crate::cli::batch::BatchArgs;
@@ -12,13 +12,17 @@ use crate::tensor::DType;
 
 /// Exit codes, at the end of `--help`.
 const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 some merge of a batch failed; 2 usage; 65 bad or unfitting parents; 66 input
-not found; 69 device unavailable; 70 a bug of ours; 71 out of memory or file handles; 73 output
+Exit codes: 0 done; 1 some merge of a batch failed; 2 usage; 65 bad or unfitting parents; 66 input \
+not found; 69 device unavailable; 70 a bug of ours; 71 out of memory or file handles; 73 output \
 refused; 74 I/O error while working; 75 try again; 130, 143 interrupted.";
 
 /// Merge two language-model checkpoints (.bin) by spherical linear interpolation.
+///
+/// The child is a complete model directory. Everything is decided from the files' headers before a
+/// byte is written, and the child appears at its place whole or not at all. Without arguments, on a
+/// terminal, the tool looks for models below the current directory and asks for the rest.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(version, after_help = AFTER_HELP, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -30,6 +34,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Merge two parents into one child
+    #[command(override_usage = "llm-slerp-merge merge [OPTIONS] <PRIMARY> <SECONDARY> -o <OUT>")]
     Merge(Box<MergeArgs>),
     /// Show what merge would do; writes nothing
     Plan(Box<MergeArgs>),
@@ -46,22 +51,28 @@ pub(crate) enum Command {
     /// One sweep of a batch, as its own process; not for people
     #[command(hide = true)]
     Sweep,
+    /// Print the completion script of a shell
+    Completions(CompletionsArgs),
+    /// Print a man page
+    Man(ManArgs),
 }
 
 /// How the tool speaks.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct OutputArgs {
     /// Machine-readable result on stdout; logs and progress stay on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) json: bool,
     /// More log lines (twice: still more); RUST_LOG works too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(help_heading = "Options of every command")]
     pub(crate) verbose: u8,
     /// Only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(help_heading = "Options of every command")]
     pub(crate) quiet: bool,
     /// No progress bar
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) no_progress: bool,
 }
 
@@ -72,11 +83,12 @@ pub(crate) struct MergeArgs {
     /// The same: the parent at t = 1
     pub(crate) secondary: PathBuf,
     /// Directory to be made for the child; holds {t} where there are several values of t
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", value_hint = ValueHint::DirPath)]
     pub(crate) output: Option<PathBuf>,
     /// Place between the parents: 0 is the primary, 1 the secondary. Several values, separated by
     /// commas, write several children in one pass
     #[arg(short, long, value_delimiter = ',', default_value = "0.5", value_parser = parse_t)]
+    #[arg(allow_negative_numbers = true)]
     pub(crate) t: Vec<f64>,
     /// How two tensors become one
     #[arg(long, value_enum, default_value_t = MethodArg::Slerp)]
@@ -86,20 +98,21 @@ pub(crate) struct MergeArgs {
     #[arg(long, default_value = "auto", value_parser = DeviceChoice::parse)]
     pub(crate) device: DeviceChoice,
     /// Memory that a merge may use of each GPU, e.g. 8GB, 16MiB or more [default: half of what is free]
-    #[arg(long, value_parser = parse_device_memory)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_device_memory)]
     pub(crate) device_memory: Option<u64>,
     /// Worker threads [default: number of cores]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Memory for tensors that are kept between the two passes, e.g. 128MB or 1GiB; the child does
     /// not depend on it
-    #[arg(long, default_value = "128MiB", value_parser = parse_memory)]
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_memory)]
     pub(crate) memory: u64,
     /// dtype of the child's floating tensors; keep takes each tensor's dtype in the primary
     #[arg(long, value_enum, default_value_t = DTypeArg::Keep)]
     pub(crate) dtype: DTypeArg,
     /// Largest shard, by HuggingFace's rule: KB, MB, GB, TB (powers of ten), KiB, MiB, GiB, or bytes
-    #[arg(long, default_value = "5GB", value_parser = parse_shard_size, allow_hyphen_values = true)]
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_shard_size)]
+    #[arg(allow_hyphen_values = true)]
     pub(crate) max_shard_size: i64,
     /// How the shorter vocabulary is extended
     #[arg(long, value_enum, default_value_t = ExtendArg::Gradient)]
@@ -140,15 +153,27 @@ pub(crate) struct VerifyArgs {
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
     /// Worker threads [default: number of cores]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct FindArgs {
     /// Directories to look into
-    #[arg(value_name = "DIR", default_value = ".")]
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Shell to complete in
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Command to print the page of; without it the tool's own
+    pub(crate) command: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -253,7 +278,8 @@ impl From<TokenizerArg> for TokenizerMode {
     }
 }
 
-fn parse_t(text: &str) -> Result<f64, String> {
+/// A value of t.
+pub(crate) fn parse_t(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(t) if (0.0..=1.0).contains(&t) => Ok(t),
         _ => Err(format!("t must lie in 0..=1, got `{text}`")),

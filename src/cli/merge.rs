@@ -8,7 +8,9 @@ use serde_json::json;
 use crate::cli::args::{MergeArgs, OutputArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{print, progress};
-use crate::engine::{Job, Outcome, Prepared, Settings, expand_outputs, prepare, run};
+use crate::engine::{
+    ComputeDevice, Job, Outcome, Prepared, Settings, expand_outputs, prepare, run,
+};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{MergeOptions, MergePlan};
 use crate::tensor::escape;
@@ -44,11 +46,23 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     if let Some(reason) = &prepared.side_files.tokenizer_reason {
         log::info!("tokenizer: {reason}");
     }
+    carry_out(prepared, &devices, args, output, &interrupt, started)
+}
+
+/// Runs what was prepared, with its bar and its summary.
+pub(crate) fn carry_out(
+    prepared: Prepared,
+    devices: &[ComputeDevice],
+    args: &MergeArgs,
+    output: &OutputArgs,
+    interrupt: &Interrupt,
+    started: Instant,
+) -> Result<()> {
     let interrupted = || interrupt.error();
     let settings = Settings {
         threads: threads(args, devices.len()),
         memory_bytes: args.memory,
-        devices: &devices,
+        devices,
         device_bytes: args.device_memory,
         interrupted: &interrupted,
     };
@@ -83,7 +97,7 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The job that the arguments describe.
+/// What the arguments ask for.
 pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
     let outputs = match &args.output {
         Some(output) => expand_outputs(output, &args.t)?,
@@ -111,7 +125,7 @@ pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
 }
 
 /// Where the children are, as the user wrote it.
-fn place(prepared: &Prepared) -> String {
+pub(crate) fn place(prepared: &Prepared) -> String {
     let shown: Vec<String> = prepared
         .outputs
         .iter()

@@ -4,11 +4,14 @@ mod args;
 mod batch;
 mod devices;
 mod find;
+mod generate;
 mod inspect;
 mod interrupt;
 mod merge;
 mod print;
 mod progress;
+mod prompts;
+mod usage;
 mod verify;
 
 use std::ffi::OsString;
@@ -22,9 +25,19 @@ use crate::error::{Error, Kind, Result};
 
 /// Runs the tool with these arguments, program name first.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    if let [program] = arguments.as_slice()
+        && prompts::can_ask()
+    {
+        let output = OutputArgs::default();
+        start_log(&output);
+        interrupt::survive_large_files();
+        return guarded(&output, || finish(prompts::merge(program), false));
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            let error = usage::explained(error, &arguments);
             // Usage goes where clap sends it: help to stdout, errors to stderr.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
@@ -41,7 +54,7 @@ fn guarded(output: &OutputArgs, work: impl FnOnce() -> ExitCode) -> ExitCode {
         // Where it is, the panic itself has said.
         let broken = Error::new(Kind::Internal, "the program broke down")
             .with_hint("please report this with the lines above and the log of RUST_LOG=debug");
-        finish(Err(broken), output)
+        finish(Err(broken), output.json)
     })
 }
 
@@ -52,6 +65,8 @@ fn execute(cli: &Cli) -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args, &cli.output),
         Command::Find(args) => find::find(args, &cli.output),
         Command::Devices => devices::devices(&cli.output),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
         Command::Verify(args) => match verify::verify(args, &cli.output) {
             // What is wrong has been said.
             Ok(Some(kind)) => return ExitCode::from(kind.exit_code()),
@@ -64,14 +79,14 @@ fn execute(cli: &Cli) -> ExitCode {
         },
         Command::Sweep => return batch::sweep(),
     };
-    finish(result, &cli.output)
+    finish(result, cli.output.json)
 }
 
-fn finish(result: Result<()>, output: &OutputArgs) -> ExitCode {
+fn finish(result: Result<()>, as_json: bool) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print::error(&error, output.json);
+            print::error(&error, as_json);
             interrupt::reraise(error.kind());
             ExitCode::from(error.kind().exit_code())
         }

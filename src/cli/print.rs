@@ -5,7 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::engine::MergeReport;
+use crate::engine::{MergeReport, Prepared};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{Action, MergePlan, Warning};
 use crate::tensor::{escape, human_bytes};
@@ -125,6 +125,66 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
         ));
     }
     text
+}
+
+/// The plan in a few lines: what is merged into what, and how.
+pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
+    let plan = &prepared.plan;
+    let made = |wanted: Action| plan.storages.iter().filter(|s| s.action == wanted).count();
+    let mut tensors = format!("{}: {} slerp", plan.tensors.len(), made(Action::Slerp));
+    let copied = made(Action::CopyPrimary) + made(Action::CopySecondary);
+    for (count, word) in [
+        (made(Action::Linear), "linear"),
+        (copied, "copied"),
+        (plan.tensors.len() - plan.storages.len(), "tied"),
+    ] {
+        if count > 0 {
+            tensors.push_str(&format!(", {count} {word}"));
+        }
+    }
+    let path = |path: &std::path::Path| escape(&path.to_string_lossy());
+    let shards = plan.shards.len();
+    let t: Vec<String> = plan.options.t.iter().map(f64::to_string).collect();
+    let mut rows = vec![
+        ["primary".to_owned(), path(&prepared.primary.path)],
+        ["secondary".to_owned(), path(&prepared.secondary.path)],
+        ["t".to_owned(), t.join(", ")],
+        [
+            if t.len() == 1 { "child" } else { "children" }.to_owned(),
+            format!(
+                "{place}, {} in {shards} {}",
+                human_bytes(prepared.weight_bytes),
+                if shards == 1 { "file" } else { "shards" }
+            ),
+        ],
+        ["tensors".to_owned(), tensors],
+    ];
+    if let Some(vocab) = plan.vocab {
+        let rows_of = |rows: u64| match vocab.child() - rows {
+            0 => format!("{rows} rows"),
+            added => format!("{rows} + {added} rows"),
+        };
+        let words = match vocab.differs() {
+            true => format!(
+                "{} in the primary, {} in the secondary (--extend {})",
+                rows_of(vocab.primary),
+                rows_of(vocab.secondary),
+                plan.options.extend.name()
+            ),
+            false => rows_of(vocab.primary),
+        };
+        rows.push(["vocabulary".to_owned(), words]);
+    }
+    if let Some(reason) = &prepared.side_files.tokenizer_reason {
+        rows.push(["tokenizer".to_owned(), reason.clone()]);
+    }
+    table(&rows)
+}
+
+/// Columns of the terminal at stderr; 80 where there is none that tells.
+pub(crate) fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    size.map(|size| usize::from(size.ws_col)).ok().filter(|columns| *columns > 0).unwrap_or(80)
 }
 
 /// Left-aligned columns, two spaces apart.

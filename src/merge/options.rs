@@ -33,6 +33,20 @@ pub enum Extend {
     Error,
 }
 
+impl Extend {
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Extend::Gradient => "gradient",
+            Extend::Bridge => "bridge",
+            Extend::Inherit => "inherit",
+            Extend::Mean => "mean",
+            Extend::Zero => "zero",
+            Extend::Error => "error",
+        }
+    }
+}
+
 /// What becomes of a tensor that one parent lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -16,6 +16,8 @@ mod devices;
 mod faults;
 /// `find`, and parents by their names in the Hub's cache.
 mod find;
+/// `completions` and `man`, and what the help says.
+mod generate;
 /// What `inspect` says of files that torch wrote, and that their values arrive.
 mod inspect;
 /// What holds for every merge: the ends, the same parent twice, threads and memory, several t.
@@ -28,6 +30,8 @@ mod midway;
 mod missing;
 /// Outputs that are refused, and outputs that are replaced.
 mod outputs;
+/// The tool alone on a terminal, driven by keys.
+mod prompts;
 /// Parents that are refused.
 mod refusals;
 /// Interrupted merges that are resumed.

@@ -1,0 +1,309 @@
+//! The tool alone on a terminal: finds models, asks for what a merge needs, shows the plan, and
+//! merges. Everything that is shown goes to stderr.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Parser;
+use inquire::validator::Validation;
+use inquire::{Confirm, InquireError, Select, Text};
+
+use crate::checkpoint::check_output;
+use crate::cli::args::{Cli, Command, MergeArgs, OutputArgs, parse_t};
+use crate::cli::find::{Columns, Found, Survey, survey};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::{merge, print};
+use crate::engine::{expand_outputs, prepare};
+use crate::error::{Error, Kind, Result};
+use crate::merge::ModelFacts;
+
+/// The keys, below a list.
+const KEYS: &str = "↑↓ move, type to search, enter takes, esc leaves";
+
+/// Columns that the prompt itself takes of a line.
+const MARGIN: usize = 4;
+
+/// Names are not cut below this many characters.
+const SHORTEST_NAME: usize = 20;
+
+/// Whether there is somebody to ask.
+pub(crate) fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks for a merge and makes it. `program` is the tool's name as it was typed.
+pub(crate) fn merge(program: &OsStr) -> Result<()> {
+    print::line("Looking for models below the current directory ...");
+    let survey = survey(&[PathBuf::from(".")])?;
+    check(&survey)?;
+    print::line(&greeting(&survey));
+    match ask(&survey, program)? {
+        Some(answers) => confirm_and_merge(&answers),
+        None => {
+            print::line("Nothing was made.");
+            Ok(())
+        }
+    }
+}
+
+/// There must be two models that fit each other.
+fn check(survey: &Survey) -> Result<()> {
+    if !survey.groups.is_empty() {
+        return Ok(());
+    }
+    let models = survey.found.iter().filter(|found| found.facts.is_ok()).count();
+    let (what, hint) = match (models, survey.found.len()) {
+        (0, 0) => (
+            "no models below the current directory",
+            "go where your models are, or name them: llm-slerp-merge merge PRIMARY SECONDARY -o OUT",
+        ),
+        (0, _) => (
+            "no model below the current directory can be merged",
+            "`llm-slerp-merge find` lists what is there, and why not",
+        ),
+        _ => (
+            "no two models below the current directory fit each other",
+            "`llm-slerp-merge find` lists them; name others with \
+             llm-slerp-merge merge PRIMARY SECONDARY -o OUT",
+        ),
+    };
+    Err(Error::new(Kind::NoInput, what).with_hint(hint))
+}
+
+fn greeting(survey: &Survey) -> String {
+    let fitting: usize = survey.groups.iter().map(Vec::len).sum();
+    match survey.found.len().saturating_sub(fitting) {
+        0 => format!("{fitting} models found."),
+        others => format!(
+            "{fitting} models found, and {others} that fit no other (`llm-slerp-merge find` lists all)."
+        ),
+    }
+}
+
+/// What was answered, as a command line.
+struct Answers {
+    command_line: Vec<OsString>,
+    merge: Box<MergeArgs>,
+    output: OutputArgs,
+}
+
+/// A model in a list.
+struct Choice<'s> {
+    place: usize,
+    found: &'s Found,
+    line: String,
+}
+
+impl fmt::Display for Choice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+/// All questions; `None` where the user left.
+fn ask(survey: &Survey, program: &OsStr) -> Result<Option<Answers>> {
+    let mut places: Vec<usize> = survey.groups.iter().flatten().copied().collect();
+    places.sort_unstable();
+    let Some(primary) = choose("Primary (t = 0):", choices(survey, &places))? else {
+        return Ok(None);
+    };
+    let group = survey.groups.iter().find(|members| members.contains(&primary.place));
+    let fitting = group.into_iter().flatten().copied();
+    let places: Vec<usize> = fitting.filter(|place| *place != primary.place).collect();
+    let Some(secondary) = choose("Secondary (t = 1):", choices(survey, &places))? else {
+        return Ok(None);
+    };
+    let Some(t) = ask_t()? else { return Ok(None) };
+    let parents = [primary.found, secondary.found];
+    let Some(out) = ask_output(&parents, &t)? else { return Ok(None) };
+    let mut command_line: Vec<OsString> = vec![program.to_owned(), "merge".into()];
+    command_line.extend(parents.map(|parent| argument(&parent.path)));
+    command_line.extend(["-o".into(), argument(&out), "-t".into(), t.into()]);
+    let cli = Cli::try_parse_from(&command_line).map_err(|error| {
+        Error::new(Kind::Internal, "the answers make no command line").caused_by(error)
+    })?;
+    match cli.command {
+        Command::Merge(merge) => Ok(Some(Answers { command_line, merge, output: cli.output })),
+        _ => Err(Error::new(Kind::Internal, "the answers make another command")),
+    }
+}
+
+/// An answer, nothing where the user pressed escape, an error where they pressed Ctrl-C.
+fn answered<T>(answer: std::result::Result<T, InquireError>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(InquireError::OperationCanceled) => Ok(None),
+        Err(InquireError::OperationInterrupted) => {
+            Err(Error::new(Kind::Interrupted, "interrupted, nothing was made"))
+        }
+        Err(error) => Err(Error::new(Kind::Io, "cannot ask").expected("", error.to_string())),
+    }
+}
+
+fn choose<'s>(question: &str, choices: Vec<Choice<'s>>) -> Result<Option<Choice<'s>>> {
+    let name = |choice: inquire::list_option::ListOption<&Choice<'s>>| choice.value.found.name();
+    let select = Select::new(question, choices).with_help_message(KEYS).with_page_size(12);
+    answered(select.with_formatter(&name).prompt())
+}
+
+/// The models at `places` as lines of one table.
+fn choices<'s>(survey: &'s Survey, places: &[usize]) -> Vec<Choice<'s>> {
+    let models: Vec<(usize, &Found, &ModelFacts)> = places
+        .iter()
+        .filter_map(|place| {
+            let found = survey.found.get(*place)?;
+            Some((*place, found, found.facts.as_ref().ok()?))
+        })
+        .collect();
+    let rows: Vec<[String; 3]> = models
+        .iter()
+        .map(|(_, _, facts)| {
+            let columns = Columns::of(facts);
+            [columns.parameters, columns.dtype, format!("vocabulary {}", columns.vocab)]
+        })
+        .collect();
+    let figures = print::table(&rows);
+    let widest = figures.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let room = print::width().saturating_sub(widest + MARGIN).max(SHORTEST_NAME);
+    let names: Vec<String> = models.iter().map(|model| fitted(&model.1.name(), room)).collect();
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let lines = names.iter().zip(figures.lines());
+    let lines = lines.map(|(name, figures)| format!("{name:<longest$}  {figures}"));
+    let choice = |((place, found, _), line)| Choice { place, found, line };
+    models.into_iter().zip(lines).map(choice).collect()
+}
+
+/// The end of a name that is too long: it tells most.
+fn fitted(name: &str, room: usize) -> String {
+    let length = name.chars().count();
+    if length <= room {
+        return name.to_owned();
+    }
+    std::iter::once('…').chain(name.chars().skip(length + 1 - room)).collect()
+}
+
+fn ask_t() -> Result<Option<String>> {
+    let check = |text: &str| {
+        Ok(match text.split(',').try_for_each(|t| parse_t(t).map(drop)) {
+            Ok(()) => Validation::Valid,
+            Err(why) => Validation::Invalid(why.into()),
+        })
+    };
+    let text = Text::new("Place between them (t):")
+        .with_default("0.5")
+        .with_validator(check)
+        .with_help_message("0 is the primary, 1 the secondary; 0.3,0.5,0.7 makes three children");
+    let answer = answered(text.prompt())?;
+    Ok(answer.map(|text| text.split(',').map(str::trim).collect::<Vec<_>>().join(",")))
+}
+
+fn ask_output(parents: &[&Found; 2], t: &str) -> Result<Option<PathBuf>> {
+    let values: Vec<f64> = t.split(',').filter_map(|t| parse_t(t).ok()).collect();
+    let paths = parents.map(|parent| parent.path.clone());
+    let check = move |out: &Path| {
+        let parents = [paths[0].as_path(), paths[1].as_path()];
+        let outputs = expand_outputs(out, &values)?;
+        outputs.iter().try_for_each(|output| check_output(output, &parents, false))
+    };
+    let name = format!("{}-{}", stem(parents[0]), stem(parents[1]));
+    let name = if t.contains(',') { format!("{name}-t{{t}}") } else { format!("{name}-t{t}") };
+    let numbered = (2..100).map(|number| format!("{name}-{number}"));
+    let mut free = std::iter::once(name.clone()).chain(numbered);
+    let default = free.find(|name| check(Path::new(name)).is_ok()).unwrap_or(name.clone());
+    let check = move |text: &str| {
+        Ok(match check(&typed(text)) {
+            Ok(()) => Validation::Valid,
+            Err(error) => Validation::Invalid(error.to_string().into()),
+        })
+    };
+    let text = Text::new("Output directory:").with_default(&default).with_validator(check);
+    let text = text.with_help_message("to be made for the child");
+    Ok(answered(text.prompt())?.map(|text| typed(&text)))
+}
+
+/// A path as a shell would take it: `~/` is the home directory.
+fn typed(text: &str) -> PathBuf {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    match text.trim().strip_prefix("~/").and_then(|rest| Some(home()?.join(rest))) {
+        Some(path) => path,
+        None => PathBuf::from(text.trim()),
+    }
+}
+
+/// A short name of a model, to make the child's from.
+fn stem(found: &Found) -> String {
+    let name = match &found.hub {
+        Some(hub) => hub.repo.rsplit('/').next().unwrap_or_default().to_owned(),
+        None => {
+            let path = found.path.canonicalize().unwrap_or_else(|_| found.path.clone());
+            let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+            name.unwrap_or_default().to_string_lossy().into_owned()
+        }
+    };
+    let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    name.trim_start_matches('-').chars().map(plain).collect()
+}
+
+/// A path without the `./` that says nothing, unless it would be taken for an option.
+fn argument(path: &Path) -> OsString {
+    let short = path.strip_prefix(".").unwrap_or(path);
+    let option = short.as_os_str().as_encoded_bytes().first().is_none_or(|byte| *byte == b'-');
+    if option { Path::new(".").join(short).into() } else { short.into() }
+}
+
+fn confirm_and_merge(answers: &Answers) -> Result<()> {
+    let devices = answers.merge.device.resolve()?;
+    let prepared = prepare(merge::job(&answers.merge)?)?;
+    print::line(&format!("\n{}", print::plan_brief(&prepared, &merge::place(&prepared))));
+    prepared.plan.warnings.iter().for_each(print::warning);
+    let words: Vec<String> = answers.command_line.iter().map(|word| quoted(word)).collect();
+    print::line(&format!("\nThe same without questions:\n  {}\n", words.join(" ")));
+    let confirm = Confirm::new("Merge now?").with_default(true).prompt();
+    if answered(confirm)? != Some(true) {
+        print::line("Nothing was made.");
+        return Ok(());
+    }
+    let interrupt = Interrupt::listen();
+    let started = Instant::now();
+    merge::carry_out(prepared, &devices, &answers.merge, &answers.output, &interrupt, started)
+}
+
+/// A word as a shell must be given it.
+fn quoted(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,@%+=:".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_so_that_a_shell_gives_them_back() {
+        let words = ["models/a-1.5", "child-{t}", "it's mine", "", "a b"];
+        let quoted: Vec<String> = words.iter().map(|word| quoted(word.as_ref())).collect();
+        assert_eq!(quoted, ["models/a-1.5", "'child-{t}'", r"'it'\''s mine'", "''", "'a b'"]);
+        let script = format!("printf '%s\\n' {}", quoted.join(" "));
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), words.join("\n") + "\n");
+    }
+
+    #[test]
+    fn arguments_are_never_taken_for_options() {
+        let arguments = ["./a/b", "./-o", "/x", "-x", "."].map(|path| argument(Path::new(path)));
+        assert_eq!(arguments, ["a/b", "./-o", "/x", "./-x", "./"]);
+    }
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        assert_eq!(fitted("models/short", 12), "models/short");
+        assert_eq!(fitted("far/models/short", 12), "…odels/short");
+    }
+}
