@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, ChildWriter, JournalEntry};
 use crate::engine::devices::ComputeDevice;
-use crate::engine::schedule::Settings;
+use crate::engine::settings::Settings;
 use crate::engine::task::{Finished, MadeOn};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;

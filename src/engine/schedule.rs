@@ -7,11 +7,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::conclude::report;
 use crate::engine::device::{DeviceWorker, Share};
-use crate::engine::devices::ComputeDevice;
 use crate::engine::explain::{changed, explain};
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::resume;
+use crate::engine::settings::{Children, Settings};
 use crate::engine::source::{Source, verify_storage};
 use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
@@ -22,20 +22,6 @@ use crate::engine::worker::{Sink, Worker, nonfinite_error};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
-
-/// How fast and in how much memory a plan is run. Nothing here changes the child.
-pub struct Settings<'s> {
-    /// Worker threads, at least 1.
-    pub threads: usize,
-    /// Bytes that the workers together may use to keep tensors between the two passes.
-    pub memory_bytes: u64,
-    /// The devices that share the work; none means the CPU.
-    pub devices: &'s [ComputeDevice],
-    /// Bytes that the workers of each device may use of its memory; `None` is half of what is free.
-    pub device_bytes: Option<u64>,
-    /// Asked between spans: an error to stop with (interrupts).
-    pub interrupted: &'s (dyn Fn() -> Option<Error> + Sync),
-}
 
 /// What a worker takes from the queue.
 #[derive(Clone, Copy, Debug)]
@@ -68,21 +54,6 @@ struct Job<'a> {
     finished: Mutex<Vec<Option<Finished>>>,
     bytes_read: AtomicU64,
     share: Option<Share>,
-}
-
-struct Children<'a>(&'a [ChildWriter], &'a Settings<'a>);
-
-impl Sink for Children<'_> {
-    fn write(&self, child: usize, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
-        match self.0.get(child) {
-            Some(writer) => writer.write(storage, offset, bytes),
-            None => Err(Error::new(Kind::Internal, "more values of t than children")),
-        }
-    }
-
-    fn go_on(&self) -> Result<()> {
-        (self.1.interrupted)().map_or(Ok(()), Err)
-    }
 }
 
 /// Runs `plan` over both parents into `children`, one per value of t, and finishes their weight

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "calls of C functions that are found at run time")]
 
 use std::ffi::{CStr, c_char, c_int};
+use std::mem::ManuallyDrop;
 
 use libloading::{Library, Symbol};
 
@@ -22,7 +23,8 @@ const NAME_BYTES: usize = 256;
 
 /// The driver, initialised.
 pub(crate) struct Driver {
-    library: Library,
+    /// Never closed: the driver has threads of its own once it was started.
+    library: ManuallyDrop<Library>,
     ready: Status,
 }
 
@@ -35,7 +37,7 @@ impl Driver {
                 .with_hint("on a machine with an NVIDIA GPU install its driver, else --device cpu")
                 .caused_by(error)
         })?;
-        let mut driver = Driver { library, ready: 0 };
+        let mut driver = Driver { library: ManuallyDrop::new(library), ready: 0 };
         driver.ready = driver.call(b"cuInit\0", |init: &extern "C" fn(u32) -> Status| init(0))?;
         Ok(driver)
     }

@@ -25,7 +25,7 @@ pub(crate) struct Faults {
     oom_count: u64,
     /// The upload that breaks the device.
     sticky: u64,
-    /// The download whose first byte is wrong.
+    /// The download whose last byte is wrong.
     wrong: u64,
     allocations: AtomicU64,
     uploads: AtomicU64,

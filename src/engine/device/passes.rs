@@ -14,13 +14,13 @@ use crate::engine::device::check::Checker;
 use crate::engine::device::kernel::Kernel;
 use crate::engine::device::memory::{Block, FEWEST_PIECES, Places, kept_places};
 use crate::engine::device::share::Share;
-use crate::engine::device::staging::{Chunk, Staging, sources};
+use crate::engine::device::staging::{Chunk, Staging, part, sources};
 use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::kernel::{PIECE, computed_kind, count_nonfinite};
 use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, Task, Written, add_up, decide};
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::torch::torch_error;
 use crate::engine::worker::{Digests, Sink, nonfinite_error, overflow_error, span_crc};
 use crate::merge::{MergeOptions, Path, Sums};
 
@@ -41,6 +41,9 @@ pub(crate) struct Passes<'j> {
     /// Declared last, so that the block is given back on the stream that used it.
     _stream: Option<StreamGuard>,
 }
+
+/// Elements of each tensor or span that are held to the CPU's.
+const CHECKED: usize = 8192;
 
 /// A chunk that is on the device.
 struct Uploaded {
@@ -117,6 +120,7 @@ impl<'j> Passes<'j> {
         let mut scan = Scan::default();
         let mut digests = Digests::new();
         for (start, numel) in self.chunks(span) {
+            self.sink.go_on()?;
             let chunk = self.staging.load(task, start, numel, &mut digests)?;
             let up = self.upload(task, start, chunk, keep)?;
             let sums = self.sums(&up)?;
@@ -146,6 +150,7 @@ impl<'j> Passes<'j> {
         let mut out: Vec<(Digest, [u8; 8])> =
             self.options.t.iter().map(|_| (Digest::new(Crc32IsoHdlc), [0; 8])).collect();
         for (start, numel) in self.chunks(span) {
+            self.sink.go_on()?;
             let up = match &kept {
                 Some(equal) => self.uploaded(task, start, numel, equal)?,
                 None => {
@@ -224,7 +229,8 @@ impl<'j> Passes<'j> {
         let mut down = self.staging.child.view(0, kind, numel)?;
         down.f_copy_(&child).or_trouble("copy from the device")?;
         if self.device.faults.as_ref().is_some_and(|faults| faults.download()) {
-            self.staging.child.bytes_mut()[0] ^= 0x5a;
+            let bytes = self.staging.child.bytes_mut();
+            bytes[numel * item_bytes(task) - 1] ^= 0x5a;
         }
         if check && blended {
             self.check_last_blend(task, numel, factors, &down)?;
@@ -325,25 +331,18 @@ impl<'j> Passes<'j> {
         Ok([view(a, places[0])?, view(b, places[1])?])
     }
 
-    /// The last piece of what was loaded last, on the host. It is still there in both passes.
-    fn last_piece(&self, task: &Task<'_>, numel: usize) -> Attempt<(usize, [Tensor; 2])> {
-        let piece = numel.div_ceil(PIECE).saturating_sub(1);
-        let [a, b] = sources(task)?;
-        let view = |lane: usize, dtype| -> Attempt<Tensor> {
-            let all = self.staging.lanes[lane].view(0, computed_kind(dtype)?, numel)?;
-            piece_view(&all, piece)
-        };
-        Ok((piece, [view(0, a.tensor.dtype)?, view(1, b.tensor.dtype)?]))
-    }
-
+    /// Holds the sums of the last piece to the CPU's. Its elements are still on the host.
     fn check_last_sums(&mut self, task: &Task<'_>, span: &Range<u64>, scan: &Scan) -> Attempt<()> {
         let Some(((_, numel), found)) = self.chunks(span).last().zip(scan.sums.last()) else {
             return Ok(());
         };
-        let (_, [a, b]) = self.last_piece(task, numel)?;
+        let start = (numel.div_ceil(PIECE) - 1) * PIECE;
+        let [a, b] = self.staging.sides(task, start, numel - start)?;
         self.checker.check_sums(&a, &b, found).map_err(|trouble| named(trouble, task))
     }
 
+    /// Holds the end of the last chunk of a child to the CPU's. The parents' elements are still on
+    /// the host, also where the second pass took them from the block.
     fn check_last_blend(
         &self,
         task: &Task<'_>,
@@ -351,8 +350,9 @@ impl<'j> Passes<'j> {
         factors: (f64, f64),
         child: &Tensor,
     ) -> Attempt<()> {
-        let (piece, [a, b]) = self.last_piece(task, numel)?;
-        let found = piece_view(child, piece)?;
+        let length = numel.min(CHECKED);
+        let [a, b] = self.staging.sides(task, numel - length, length)?;
+        let found = part(child, numel - length, length)?;
         let checked = self.checker.check_blend(&a, &b, factors, &found);
         checked.map_err(|trouble| named(trouble, task))
     }
@@ -361,11 +361,7 @@ impl<'j> Passes<'j> {
 /// A piece of a flat tensor.
 fn piece_view(tensor: &Tensor, piece: usize) -> Attempt<Tensor> {
     let start = piece * PIECE;
-    let length = (tensor.numel() - start).min(PIECE);
-    let too_large = |_| torch_error("chunk is too large");
-    let start = i64::try_from(start).map_err(too_large)?;
-    let length = i64::try_from(length).map_err(too_large)?;
-    Ok(tensor.f_narrow(0, start, length).or_torch("take a view")?)
+    Ok(part(tensor, start, (tensor.numel() - start).min(PIECE))?)
 }
 
 fn item_bytes(task: &Task<'_>) -> usize {

@@ -49,6 +49,21 @@ impl Staging {
         })
     }
 
+    /// `length` elements of both sides from element `start` of what was loaded last.
+    pub(crate) fn sides(
+        &self,
+        task: &Task<'_>,
+        start: usize,
+        length: usize,
+    ) -> Result<[Tensor; 2]> {
+        let [a, b] = sources(task)?;
+        let view = |lane: usize, source: &Source<'_>| {
+            let kind = computed_kind(source.tensor.dtype)?;
+            self.lanes[lane].view(start * source.item_bytes(), kind, length)
+        };
+        Ok([view(0, a)?, view(1, b)?])
+    }
+
     /// Reads a chunk of both sides into the lanes, rows that a side lacks filled in.
     pub(crate) fn load(
         &mut self,
@@ -58,10 +73,7 @@ impl Staging {
         digests: &mut Digests,
     ) -> Result<Chunk> {
         let sources = sources(task)?;
-        let views = [
-            self.lanes[0].view(0, computed_kind(sources[0].tensor.dtype)?, numel)?,
-            self.lanes[1].view(0, computed_kind(sources[1].tensor.dtype)?, numel)?,
-        ];
+        let views = self.sides(task, 0, numel)?;
         // The longer side first: the shorter one's new rows may be taken from it.
         let short = task.plan.extension.map(|extension| extension.side);
         let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };
@@ -82,8 +94,9 @@ impl Staging {
             let Some(filler) = &source.filler else {
                 return Err(torch_error("a tensor is shorter than planned").tensor(&task.plan.name));
             };
-            let mut rows = added(&views[lane], own)?;
-            filler.fill(start + own as u64, &mut rows, Some(&added(&views[1 - lane], own)?))?;
+            let mut rows = part(&views[lane], own, numel - own)?;
+            let other = part(&views[1 - lane], own, numel - own)?;
+            filler.fill(start + own as u64, &mut rows, Some(&other))?;
         }
         let comparable = sources.iter().all(|source| source.tensor.dtype == task.plan.dtype);
         let length = numel * sources[0].item_bytes();
@@ -98,10 +111,10 @@ impl Staging {
     }
 }
 
-/// The elements behind the first `own`.
-fn added(view: &Tensor, own: usize) -> Result<Tensor> {
+/// `length` elements from `start` on.
+pub(crate) fn part(flat: &Tensor, start: usize, length: usize) -> Result<Tensor> {
     let too_large = |_| torch_error("chunk is too large");
-    let start = i64::try_from(own).map_err(too_large)?;
-    let length = i64::try_from(view.numel() - own).map_err(too_large)?;
-    view.f_narrow(0, start, length).or_torch("take a view")
+    let start = i64::try_from(start).map_err(too_large)?;
+    let length = i64::try_from(length).map_err(too_large)?;
+    flat.f_narrow(0, start, length).or_torch("take a view")
 }
