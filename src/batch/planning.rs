@@ -370,7 +370,8 @@ fn check_rooms(jobs: &[PlannedJob]) -> Vec<Finding> {
         }
     }
     for (room, [bytes, files], jobs) in rooms {
-        if let Err(error) = room.check(bytes, files) {
+        let checked = room.check(bytes).and_then(|()| room.check_files(files));
+        if let Err(error) = checked {
             findings.push(Finding { jobs, refuses: false, error });
         }
     }

@@ -17,7 +17,9 @@ impl MadeAbove {
             !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err()
         });
         let made = MadeAbove(missing.map(Path::to_path_buf).collect());
-        std::fs::create_dir_all(dir)?;
+        if !made.0.is_empty() {
+            std::fs::create_dir_all(dir)?;
+        }
         Ok(made)
     }
 

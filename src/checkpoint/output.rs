@@ -4,7 +4,8 @@ use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::checkpoint::staging::left_by_earlier_run;
+use crate::checkpoint::inside::{is_mount_point, is_vacant};
+use crate::checkpoint::staging::{left_by_earlier_run, work_dir};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::human_bytes;
 
@@ -25,7 +26,7 @@ pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result
             .file(output)
             .with_hint("name a directory that is to be made, e.g. `-o child`"));
     }
-    check_place(output, parents)?;
+    check_apart(output, parents)?;
     match std::fs::symlink_metadata(output) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {
@@ -41,6 +42,15 @@ pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result
             return Err(Error::new(Kind::Output, "output exists and is no directory")
                 .file(output)
                 .expected("a new or empty directory", "a file"));
+        }
+        Ok(_) if is_mount_point(output) => {
+            if !is_vacant(output, &work_dir(output))? {
+                return Err(Error::new(Kind::Output, "output is a mount point with files in it")
+                    .file(output)
+                    .expected("an empty one", "files")
+                    .with_hint("name a directory in it; a mount point can't be replaced"));
+            }
+            return check_writable(output);
         }
         Ok(_) => {
             let mut entries = std::fs::read_dir(output).map_err(|error| {
@@ -84,7 +94,11 @@ pub struct Room {
 /// # Errors
 /// [`Kind::Output`] where the system does not tell.
 pub fn room_at(output: &Path) -> Result<Room> {
-    let dir = nearest_existing(&parent_of(output));
+    let dir = if is_mount_point(output) {
+        output.to_path_buf()
+    } else {
+        nearest_existing(&parent_of(output))
+    };
     let failed = |error| Error::from_io(Kind::Output, "cannot ask for free space", &dir, error);
     let stat = rustix::fs::statvfs(&dir).map_err(|error| failed(error.into()))?;
     let device = std::fs::metadata(&dir).map_err(failed)?.dev();
@@ -95,18 +109,26 @@ pub fn room_at(output: &Path) -> Result<Room> {
 }
 
 impl Room {
-    /// Checks that there is room for `bytes` more, and 1 %, in `files` files.
+    /// Checks that there is room for `bytes` more, and 1 %.
     ///
     /// # Errors
     /// [`Kind::Output`] with both figures where there is not.
-    pub fn check(&self, bytes: u64, files: u64) -> Result<()> {
+    pub fn check(&self, bytes: u64) -> Result<()> {
         let (needed, free) = (bytes.saturating_add(bytes / SPARE_DIVISOR), self.free_bytes);
-        if free < needed {
-            return Err(self.refused(
-                format!("{} free ({needed} bytes)", human_bytes(needed)),
-                format!("{} ({free} bytes)", human_bytes(free)),
-            ));
+        if free >= needed {
+            return Ok(());
         }
+        Err(self.refused(
+            format!("{} free ({needed} bytes)", human_bytes(needed)),
+            format!("{} ({free} bytes)", human_bytes(free)),
+        ))
+    }
+
+    /// Checks that `files` files may be made.
+    ///
+    /// # Errors
+    /// [`Kind::Output`] with both figures where not as many are free.
+    pub fn check_files(&self, files: u64) -> Result<()> {
         match self.free_files {
             Some(free) if free < files => {
                 Err(self.refused(format!("{files} free inodes"), free.to_string()))
@@ -149,7 +171,8 @@ pub fn check_room(outputs: &[PathBuf], bytes: u64, files: u64) -> Result<()> {
         }
     }
     rooms.iter().try_for_each(|(room, children)| {
-        room.check(bytes.saturating_mul(*children), files.saturating_mul(*children))
+        room.check(bytes.saturating_mul(*children))?;
+        room.check_files(files.saturating_mul(*children))
     })
 }
 
@@ -198,7 +221,11 @@ pub fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-fn check_place(output: &Path, parents: &[&Path]) -> Result<()> {
+/// Checks that an output is neither a parent nor in or around one.
+///
+/// # Errors
+/// [`Kind::Output`], as [`check_output`].
+pub fn check_apart(output: &Path, parents: &[&Path]) -> Result<()> {
     let real_output = resolved(output);
     let refused = |what: &str, parent: &Path| {
         Err(Error::new(Kind::Output, what)
@@ -307,8 +334,8 @@ mod tests {
             free_files: Some(4),
             left: (0, 0),
         };
-        assert!(room.check(1, 5).unwrap_err().to_string().contains("5 free inodes, found 4"));
-        room.check(1, 4).unwrap();
-        Room { free_files: None, ..room }.check(1, 5).unwrap();
+        assert!(room.check_files(5).unwrap_err().to_string().contains("5 free inodes, found 4"));
+        room.check_files(4).unwrap();
+        Room { free_files: None, ..room }.check_files(5).unwrap();
     }
 }

@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, OFlags};
 
 use crate::checkpoint::above::MadeAbove;
 use crate::checkpoint::directory::{empty, same_directory, sync_dir};
+use crate::checkpoint::inside::{is_mount_point, put_inside, take_out};
 use crate::checkpoint::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE, crc32};
 use crate::checkpoint::output::parent_of;
 use crate::checkpoint::place::{Replaced, aside, mend, put, take_back};
@@ -37,6 +38,8 @@ pub struct Staging {
     /// Open for its lock, which ends with the process whatever happens to it.
     lock: File,
     fsync: bool,
+    /// The output is a mount point, and the work directory lies in it.
+    inside: bool,
     done: bool,
     /// Dropped last, when the work directory is gone.
     above: MadeAbove,
@@ -95,11 +98,14 @@ impl Staging {
             if !same_directory(&lock, &work) {
                 continue;
             }
-            if let Err(error) = mend(&work, output) {
-                return Err(refused(&aside(&work), error));
+            let inside = is_mount_point(output);
+            if inside {
+                take_out(output)?;
+            } else {
+                mend(&work, output).map_err(|error| refused(&aside(&work), error))?;
             }
             let output = output.to_path_buf();
-            return Ok(Staging { output, work, lock, fsync, done: false, above });
+            return Ok(Staging { output, work, lock, fsync, inside, done: false, above });
         }
     }
 
@@ -233,6 +239,10 @@ impl Staging {
                 Error::from_io(Kind::Io, "cannot flush directory to disk", &self.work, error)
             })?;
         }
+        if self.inside {
+            // Dropped, the empty work directory goes.
+            return put_inside(&self.work, &self.output, self.fsync);
+        }
         let replaced = put(&self.work, &self.output, overwrite)?;
         if self.fsync
             && let Err(error) = sync_dir(&parent_of(&self.output)).and_then(|()| self.above.flush())
@@ -284,7 +294,7 @@ pub(crate) fn left_by_earlier_run(output: &Path) -> (u64, u64) {
     sizes.fold((0, 0), |(bytes, files), meta| (bytes + meta.blocks() * BLOCK_BYTES, files + 1))
 }
 
-/// The work directory of an output: beside it, hidden, and of no name that a loader looks for.
+/// The work directory of an output: beside it (in it, where it is a mount point), hidden, and of no name that a loader looks for.
 pub(crate) fn work_dir(output: &Path) -> PathBuf {
     let own = output.file_name().unwrap_or_default();
     let mut name = OsString::from(".");
@@ -294,7 +304,7 @@ pub(crate) fn work_dir(output: &Path) -> PathBuf {
         name.push(format!("{:08x}", crc32(own.as_encoded_bytes())));
     }
     name.push(".partial");
-    output.with_file_name(name)
+    if is_mount_point(output) { output.join(name) } else { output.with_file_name(name) }
 }
 
 /// The error of a failed write below the work directory, with advice where the cause is known.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{
     Checkpoint, ChildLayout, ChildWriter, Opened, ShardSpec, SideFileOptions, SideFiles, Staging,
-    check_output, check_room, has_journal, locate,
+    check_apart, check_output, check_room, has_journal, is_marked, locate,
 };
 use crate::engine::provenance::{self, ChildState};
 use crate::engine::report::MergeReport;
@@ -94,7 +94,7 @@ impl Prepared {
         let parents = [self.job.primary.as_path(), self.job.secondary.as_path()];
         for (position, (output, t)) in self.outputs.iter().zip(&self.plan.options.t).enumerate() {
             // With --overwrite, an older child of the same merge may be about to be replaced.
-            let begun = self.job.overwrite && has_journal(output);
+            let begun = (self.job.overwrite && has_journal(output)) || is_marked(output);
             if !begun && self.child_state(output, *t)? == ChildState::Done {
                 self.complete[position] = true;
             } else {
@@ -138,8 +138,12 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
     }
     let parents = [job.primary.as_path(), job.secondary.as_path()];
     for output in &outputs {
-        // A resumed merge may find its own child, which is known when the plan is.
-        check_output(output, &parents, job.overwrite || job.resume)?;
+        if job.resume {
+            // It may find its own child, which is known when the plan is.
+            check_apart(output, &parents)?;
+        } else {
+            check_output(output, &parents, job.overwrite)?;
+        }
     }
     let primary = Checkpoint::open(&job.primary)?;
     let secondary = Checkpoint::open(&job.secondary)?;
