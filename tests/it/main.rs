@@ -14,6 +14,8 @@ mod devices;
 mod faults;
 /// `find`, and parents by their names in the Hub's cache.
 mod find;
+/// Hostile files: refused by the right rule, nothing in them is run.
+mod hostile;
 /// What `inspect` says of files that torch wrote, and that their values arrive.
 mod inspect;
 /// What holds for every merge: the ends, the same parent twice, threads and memory, several t.
