@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::format::{FormatError, Rule};
-use crate::tensor::escape;
+use crate::tensor::{cut, escape, escape_up_to};
 
 /// Result with the crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -208,33 +208,41 @@ impl Error {
     }
 }
 
+/// Bytes of the parts of a message, which is at most 1 KB long but for lists of several lines.
+const WHAT_BYTES: usize = 160;
+const FILE_BYTES: usize = 300;
+const TENSOR_BYTES: usize = 160;
+const LINE_BYTES: usize = 180;
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&escape_lines(&self.what))?;
+        f.write_str(&escape_lines(&self.what, WHAT_BYTES))?;
         if let Some(file) = &self.file {
-            write!(f, ": {}", escape(&file.to_string_lossy()))?;
+            let path = escape_up_to(&file.to_string_lossy(), usize::MAX);
+            write!(f, ": {}", cut(&path, FILE_BYTES))?;
         }
         if let Some(tensor) = &self.tensor {
-            write!(f, ": `{}`", escape(tensor))?;
+            write!(f, ": `{}`", cut(&escape(tensor), TENSOR_BYTES))?;
         }
-        match (self.expected.is_empty(), self.found.is_empty()) {
-            (false, false) => write!(
-                f,
-                ": expected {}, found {}",
-                escape_lines(&self.expected),
-                escape_lines(&self.found)
-            ),
-            (false, true) => write!(f, ": expected {}", escape_lines(&self.expected)),
-            (true, false) => write!(f, ": {}", escape_lines(&self.found)),
+        let [expected, found] =
+            [&self.expected, &self.found].map(|text| escape_lines(text, LINE_BYTES));
+        match (expected.is_empty(), found.is_empty()) {
+            (false, false) => write!(f, ": expected {expected}, found {found}"),
+            (false, true) => write!(f, ": expected {expected}"),
+            (true, false) => write!(f, ": {found}"),
             (true, true) => Ok(()),
         }
     }
 }
 
 /// Our own line breaks stay (lists of mismatches), and backslashes, for names in these texts are
-/// escaped already; all other unprintable characters are escaped.
-fn escape_lines(text: &str) -> String {
-    let line = |line: &str| line.split('\\').map(escape).collect::<Vec<_>>().join("\\");
+/// escaped already; all other unprintable characters are escaped, and long lines lose their middle.
+fn escape_lines(text: &str, most: usize) -> String {
+    let line = |line: &str| {
+        let parts = line.split('\\').map(|part| escape_up_to(part, usize::MAX));
+        let escaped = parts.collect::<Vec<_>>().join("\\");
+        cut(&escaped, most).into_owned()
+    };
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 

@@ -128,7 +128,7 @@ impl Inventory {
         let limit = per_file
             .iter()
             .filter(|storages| storages.len() > 1)
-            .map(|storages| storages.iter().map(|s| s.1).sum::<u64>())
+            .map(|storages| storages.iter().map(|s| s.1).fold(0, u64::saturating_add))
             .max();
         let Some(limit) = limit else {
             return std::collections::HashSet::new();

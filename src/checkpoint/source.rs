@@ -159,6 +159,12 @@ fn open_raw(path: &Path) -> io::Result<File> {
 }
 
 fn open_regular(path: &Path) -> Result<File> {
+    // Opening a device can do things, and opening a socket fails in odd words: look before.
+    if let Ok(meta) = std::fs::metadata(path)
+        && !meta.is_file()
+    {
+        return Err(not_regular(path, &meta));
+    }
     let file = open_raw(path)
         .map_err(|error| Error::from_io(Kind::NoInput, "cannot open file", path, error))?;
     let meta = file
@@ -167,8 +173,12 @@ fn open_regular(path: &Path) -> Result<File> {
     if meta.is_file() {
         return Ok(file);
     }
+    Err(not_regular(path, &meta))
+}
+
+fn not_regular(path: &Path, meta: &std::fs::Metadata) -> Error {
     let found = if meta.is_dir() { "a directory" } else { "a device, pipe or socket" };
-    Err(Error::new(Kind::Data, "not a file to read").file(path).expected("a regular file", found))
+    Error::new(Kind::Data, "not a file to read").file(path).expected("a regular file", found)
 }
 
 /// The few files that stay open, most recently opened last.

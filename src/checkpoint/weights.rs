@@ -67,6 +67,8 @@ pub(super) fn weights_of(dir: &Path) -> Result<Weights> {
                 "this tool reads .bin checkpoints; load the model in Python and save it with \
                  `save_pretrained(DIR, safe_serialization=False)` first",
             ),
+            None if named(is_unfinished).next().is_some() => refusal("an unfinished download")
+                .with_hint("the download was interrupted; let it finish, or start it again"),
             None => refusal("neither").with_hint(
                 "name a model directory or a .bin, .pt, .pth or .ckpt file; \
                  `llm-slerp-merge find DIR` lists those below a directory",
@@ -90,6 +92,14 @@ pub(super) fn is_weight_file(name: &OsStr) -> bool {
 /// Whether a file of this name holds safetensors.
 pub(super) fn is_safetensors(name: &OsStr) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "safetensors")
+}
+
+/// Whether a file of this name is a download that goes on, as huggingface_hub, aria2, curl and
+/// browsers call it.
+fn is_unfinished(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
+    let known = ["incomplete", "aria2", "part", "partial", "crdownload", "download"];
+    extension.is_some_and(|extension| known.contains(&extension))
 }
 
 /// Whether a name is that of one shard of several: `NAME-00001-of-00004.bin`.

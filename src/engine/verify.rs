@@ -118,7 +118,8 @@ fn check_data(
         }
     }
     findings.extend(unchecked(checkpoint, &regions));
-    reporter.start(regions.iter().map(|region| region.size_bytes).sum());
+    let sizes = regions.iter().map(|region| region.size_bytes);
+    reporter.start(sizes.fold(0, u64::saturating_add));
     let numbered = regions.iter().enumerate();
     let units: Vec<(usize, usize)> = numbered
         .flat_map(|(index, region)| (0..region.spans()).map(move |span| (index, span)))

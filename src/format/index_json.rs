@@ -20,6 +20,7 @@ use std::fmt::Write as _;
 
 use super::json::Json;
 use super::{FormatError, Rule};
+use crate::tensor::escape;
 
 /// The largest index that is read, in bytes: some 500,000 tensors.
 pub const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -135,7 +136,7 @@ fn refusal(what: &str, expected: impl Into<String>, found: impl Into<String>) ->
 fn unique(what: &str, pairs: Vec<(String, Json)>) -> Result<Vec<(String, Json)>, FormatError> {
     let mut seen = HashSet::with_capacity(pairs.len());
     if let Some((name, _)) = pairs.iter().find(|(name, _)| !seen.insert(name.as_str())) {
-        return Err(refusal(what, "every name once", format!("`{name}` twice")));
+        return Err(refusal(what, "every name once", format!("`{}` twice", escape(name))));
     }
     Ok(pairs)
 }
@@ -171,7 +172,9 @@ fn checked_weight_map(value: Option<Json>) -> Result<Vec<(String, String)>, Form
         };
         if !is_plain_file_name(&file) {
             let expected = "the plain name of a file in the same directory";
-            return Err(refusal("index weight_map", expected, format!("`{file}`")).tensor(name));
+            return Err(
+                refusal("index weight_map", expected, format!("`{}`", escape(&file))).tensor(name)
+            );
         }
         weight_map.push((name, file));
     }

@@ -78,7 +78,13 @@ fn with_pickle<T>(
         let at = start.saturating_add(have as u64);
         let fresh = bytes.get_mut(have..).unwrap_or_default();
         source.read_exact_at(at, fresh).map_err(|error| FormatError::read(what, at, error))?;
-        match read_pickle(Source { bytes: &bytes, total, base: start, what }) {
+        match read_pickle(Source {
+            bytes: &bytes,
+            total,
+            base: start,
+            what,
+            file_bytes: source.len(),
+        }) {
             Ok(pickle) => {
                 let end = start.saturating_add(pickle.length() as u64);
                 return Ok((read(&pickle)?, end));

@@ -34,7 +34,13 @@ fn read_zip(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
     let byte_order = archive.byte_order(source)?;
     let bytes = archive.pickle(source)?;
     let total = bytes.len() as u64;
-    let pickle = read_pickle(Source { bytes: &bytes, total, base: 0, what: "data.pkl" });
+    let pickle = read_pickle(Source {
+        bytes: &bytes,
+        total,
+        base: 0,
+        what: "data.pkl",
+        file_bytes: source.len(),
+    });
     let pickle = pickle.map_err(|refusal| match refusal.error.rule {
         // The file is whole: its directory says so.
         Rule::Truncated => FormatError { rule: Rule::Pickle, ..refusal.error },

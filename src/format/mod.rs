@@ -8,6 +8,8 @@ mod archive;
 mod bytes;
 mod emit_error;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod index_json;
 mod inflate;
 pub(crate) mod json;

@@ -15,12 +15,16 @@ pub(super) enum Kind {
 /// Bytes looked at: enough for tar's signature, a magic number and the first words of a text.
 const HEAD_BYTES: u64 = 1024;
 
+/// Longest header that the safetensors library reads, in bytes.
+const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
+
 const DOWNLOAD: &str = "download the file again";
 
 /// Signatures at byte 0, what they are, and advice.
 const SIGNATURES: &[(&[u8], &str, &str)] = &[
     (b"version https://git-lfs", "a git-LFS pointer", "run `git lfs pull`"),
     (b"version https://hawser", "a git-LFS pointer", "run `git lfs pull`"),
+    (b"# xet version", "a git-Xet pointer", "download the file with huggingface_hub"),
     (b"PK\x05\x06", "an empty zip archive", DOWNLOAD),
     (b"PK\x07\x08", "a part of a split zip archive", "join its parts"),
     (b"\x1f\x8b", "gzip data", "decompress it with gunzip"),
@@ -28,6 +32,7 @@ const SIGNATURES: &[(&[u8], &str, &str)] = &[
     (b"Rar!", "a RAR archive", "unpack it"),
     (b"\xfd7zXZ", "xz data", "decompress it with unxz"),
     (b"\x28\xb5\x2f\xfd", "zstd data", "decompress it with unzstd"),
+    (b"\x04\x22\x4d\x18", "lz4 data", "decompress it with unlz4"),
     (b"BZh", "bzip2 data", "decompress it with bunzip2"),
     (b"\x93NUMPY", "a numpy array", "it is no torch checkpoint"),
     (b"\x89PNG", "a PNG picture", DOWNLOAD),
@@ -35,11 +40,15 @@ const SIGNATURES: &[(&[u8], &str, &str)] = &[
     (b"GIF8", "a GIF picture", DOWNLOAD),
     (b"%PDF", "a PDF document", DOWNLOAD),
     (b"GGUF", "a GGUF model", "convert it to a torch checkpoint"),
-    (b"ggml", "a GGML model", "convert it to a torch checkpoint"),
-    (b"ggjt", "a GGML model", "convert it to a torch checkpoint"),
+    (b"lmgg", "a GGML model", "convert it to a torch checkpoint"),
+    (b"fmgg", "a GGML model", "convert it to a torch checkpoint"),
+    (b"tjgg", "a GGML model", "convert it to a torch checkpoint"),
     (b"\x89HDF", "an HDF5 file (Keras, TensorFlow)", "convert it to a torch checkpoint"),
     (b"PYTORCH1", "a torch file of an unreleased format", "save it with a released torch"),
     (b"\x7fELF", "a program", DOWNLOAD),
+    (b"MZ", "a program", DOWNLOAD),
+    (b"\xff\xfe", "a text file in UTF-16", DOWNLOAD),
+    (b"\xfe\xff", "a text file in UTF-16", DOWNLOAD),
 ];
 
 /// The legacy format's magic number as a pickle has it, behind PROTO or without it.
@@ -96,8 +105,14 @@ fn name_it(source: &dyn ReadAt, head: &[u8]) -> FormatError {
     if let Some((_, kind, advice)) = SIGNATURES.iter().find(|row| head.starts_with(row.0)) {
         return wrong(kind, advice);
     }
-    if is_safetensors(head, length) {
-        return wrong("a safetensors file", "give the tool .bin files");
+    match safetensors_header(head) {
+        Some(end) if end <= length => {
+            return wrong("a safetensors file", "give the tool .bin files");
+        }
+        Some(end) if end <= MAX_SAFETENSORS_HEADER => {
+            return wrong("a safetensors file, cut short", "give the tool whole .bin files");
+        }
+        _ => {}
     }
     let tar = head.get(257..262) == Some(b"ustar")
         || (length.is_multiple_of(512) && TAR_MEMBERS.iter().any(|name| head.starts_with(name)));
@@ -111,11 +126,14 @@ fn name_it(source: &dyn ReadAt, head: &[u8]) -> FormatError {
     if ends_as_zip(source) {
         return wrong("a zip archive behind other bytes", "remove what is in front of it");
     }
+    if is_markup(head) {
+        return markup(head);
+    }
+    if names_global(head) {
+        return wrong("a bare pickle", "loading it in Python could run code; nothing was run here");
+    }
     if let Some(text) = text(head) {
         let start = text.trim_start_matches('\u{feff}').trim_start();
-        if start.starts_with('<') {
-            return wrong("an HTML page", "this is a web server's answer; download the file again");
-        }
         if start.starts_with('{') || start.starts_with('[') {
             return wrong("a JSON file", "give the tool the .bin file or its directory");
         }
@@ -137,11 +155,43 @@ fn ends_as_zip(source: &dyn ReadAt) -> bool {
     read.is_ok() && tail.windows(4).any(|four| four == b"PK\x05\x06")
 }
 
-/// Eight bytes of length, then a JSON object of that length.
-fn is_safetensors(head: &[u8], length: u64) -> bool {
-    let Some(Ok(header)) = head.get(..8).map(<[u8; 8]>::try_from) else { return false };
-    let fits = u64::from_le_bytes(header).checked_add(8).is_some_and(|end| end <= length);
-    fits && head.get(8) == Some(&b'{')
+/// Where the header of a safetensors file ends: eight bytes of length, then a JSON object.
+fn safetensors_header(head: &[u8]) -> Option<u64> {
+    let length = u64::from_le_bytes(head.get(..8)?.try_into().ok()?);
+    let end = length.checked_add(8)?;
+    (head.get(8) == Some(&b'{')).then_some(end)
+}
+
+/// The text behind a byte order mark and white space.
+fn start_of_text(head: &[u8]) -> &[u8] {
+    head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start()
+}
+
+/// HTML or XML, in whatever encoding its later bytes are.
+fn is_markup(head: &[u8]) -> bool {
+    matches!(start_of_text(head), [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..])
+}
+
+fn markup(head: &[u8]) -> FormatError {
+    let start = start_of_text(head);
+    let xml = start.starts_with(b"<?xml") && !start.windows(5).any(|five| five == b"<html");
+    let kind = if xml { "an XML message" } else { "an HTML page" };
+    wrong(kind, "this is a web server's answer; download the file again")
+}
+
+/// Whether it starts as a pickle of protocol 0 that names something: `c`, module, name.
+fn names_global(head: &[u8]) -> bool {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let plain = |line: Option<&[u8]>| {
+        let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+        line.is_some_and(|line| !line.is_empty() && line.iter().all(word))
+    };
+    let module = lines.next().and_then(|line| line.strip_prefix(b"c"));
+    plain(module)
+        && plain(lines.next())
+        && lines
+            .next()
+            .is_some_and(|rest| rest.first().is_some_and(|byte| b"(])}tRq.".contains(byte)))
 }
 
 /// The head as text, where it is; the last character may be cut.

@@ -1,6 +1,8 @@
 //! Floor 3: the mathematics and the decisions. No I/O, no torch.
 
 mod facts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod options;
 mod pairing;
 mod parent;

@@ -310,18 +310,20 @@ fn warn_of_untied(
 /// of tensors from the secondary alone; where there is no figure, the elements of all floating
 /// storages but the buffers that are known by name.
 fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
-    let width = |storage: &PlannedStorage| storage.shape.iter().skip(1).product::<u64>();
+    let width = |storage: &PlannedStorage| {
+        storage.shape.iter().skip(1).fold(1, |width: u64, size| width.saturating_mul(*size))
+    };
     if let Some(figure) = primary.total_parameters {
         let added: u64 = storages
             .iter()
             .map(|storage| match (storage.action, storage.extension) {
                 (Action::CopySecondary, _) if storage.dtype.is_floating() => storage.numel,
                 (_, Some(rows)) if rows.side == Side::Primary => {
-                    (rows.to_rows - rows.from_rows) * width(storage)
+                    (rows.to_rows - rows.from_rows).saturating_mul(width(storage))
                 }
                 _ => 0,
             })
-            .sum();
+            .fold(0, u64::saturating_add);
         return figure.saturating_add(added);
     }
     storages

@@ -6,4 +6,4 @@ mod units;
 
 pub use dtype::DType;
 pub use layout::{Layout, numel};
-pub use units::{escape, human_bytes, human_count};
+pub use units::{cut, escape, escape_up_to, human_bytes, human_count};

@@ -1,5 +1,7 @@
 //! Sizes and foreign strings as people read them.
 
+use std::borrow::Cow;
+
 /// Bytes in decimal units, as HuggingFace counts them: `13.5 GB`, `812 B`.
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] =
@@ -30,12 +32,16 @@ pub fn human_count(count: u64) -> String {
 }
 
 /// A string from a file, safe to print: control characters, bidirectional marks and backslashes
-/// become escapes, and what is longer than 200 characters is cut with `…`.
+/// become escapes, and what would be longer than 200 bytes is cut with `…`.
 pub fn escape(text: &str) -> String {
-    const LIMIT: usize = 200;
-    let mut out = String::with_capacity(text.len().min(LIMIT));
-    for (position, character) in text.chars().enumerate() {
-        if position == LIMIT {
+    escape_up_to(text, 200)
+}
+
+/// The same, cut where it would be longer than `most` bytes.
+pub fn escape_up_to(text: &str, most: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(most));
+    for character in text.chars() {
+        if out.len() >= most {
             out.push('…');
             break;
         }
@@ -48,6 +54,19 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// A text of at most `most` bytes: what is longer loses its middle, so that the name at the end of a
+/// path stays.
+pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let half = most.saturating_sub('…'.len_utf8()) / 2;
+    let head = (0..=half).rev().find_map(|end| text.get(..end)).unwrap_or_default();
+    let start = text.len().saturating_sub(half);
+    let tail = (start..=text.len()).find_map(|start| text.get(start..)).unwrap_or_default();
+    Cow::Owned(format!("{head}…{tail}"))
 }
 
 #[cfg(test)]
@@ -74,5 +93,15 @@ mod tests {
         assert_eq!(escape("a\u{1b}[31mb\n\u{202e}"), "a\\u{1b}[31mb\\n\\u{202e}");
         assert_eq!(escape("层.重量"), "层.重量");
         assert_eq!(escape(&"x".repeat(300)).chars().count(), 201);
+        assert!(escape(&"\u{202e}".repeat(300)).len() < 212);
+    }
+
+    #[test]
+    fn a_text_that_is_cut_keeps_both_ends() {
+        assert_eq!(cut("short", 5), "short");
+        assert_eq!(cut("/a/very/long/path/file.bin", 20), "/a/very/…file.bin");
+        for most in 0..40 {
+            assert!(cut("éééééééééééééééé", most).len() <= most.max(3), "{most}");
+        }
     }
 }

@@ -18,6 +18,8 @@ mod faults;
 mod find;
 /// `completions` and `man`, and what the help says.
 mod generate;
+/// Hostile files: refused by the right rule, nothing in them is run.
+mod hostile;
 /// What `inspect` says of files that torch wrote, and that their values arrive.
 mod inspect;
 /// What holds for every merge: the ends, the same parent twice, threads and memory, several t.

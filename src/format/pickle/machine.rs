@@ -1,8 +1,8 @@
 //! The pickle machine: a stack, a memo and an arena. It builds data and calls nothing.
 //!
-//! Iterative, and bounded by what it is given: at most one value per opcode, at most
-//! `MAX_VALUES` of them, nesting of at most `MAX_DEPTH`, lengths compared with the bytes left
-//! before anything is made of them. Opcodes and their arguments are pickletools'.
+//! Iterative, and bounded by what it is given: at most one value per opcode, memory that grows with
+//! the file, nesting of at most `MAX_DEPTH`, lengths compared with the bytes left before anything is
+//! made of them. Opcodes and their arguments are pickletools'.
 
 use super::opcode::Opcode;
 use super::stack::{EMPTY_TUPLE, FALSE, MAX_DEPTH, Machine, NONE, Source, TRUE};
@@ -11,8 +11,8 @@ use super::value::{Atom, Dict, Pickle, Ref, Span, Value};
 use crate::format::error::FormatError;
 use crate::tensor::escape;
 
-/// Longest pickle, in bytes: positions in it are kept in 32 bits.
-pub(crate) const MAX_PICKLE_BYTES: u64 = 1 << 30;
+/// Longest pickle, in bytes: some 250,000 tensors. Positions in it are kept in 32 bits.
+pub(crate) const MAX_PICKLE_BYTES: u64 = 48 << 20;
 
 /// Reads the pickle at the start of `source.bytes`. Bytes after its `STOP` are not looked at.
 ///
@@ -46,7 +46,7 @@ impl Machine<'_> {
         loop {
             self.at = self.cursor.position();
             if self.at as u64 >= MAX_PICKLE_BYTES {
-                return Err(self.limit("at most 1 GiB", "more"));
+                return Err(self.limit("a pickle of at most 48 MiB", "more"));
             }
             let byte = self.take(1)?.first().copied().unwrap_or_default();
             let Some(opcode) = Opcode::from_byte(byte) else {

@@ -2,7 +2,7 @@
 
 use super::globals::{Global, lookup};
 use super::opcode::Opcode;
-use super::stack::{EMPTY_TUPLE, MAX_VALUES, Machine};
+use super::stack::{EMPTY_TUPLE, Machine};
 use super::text;
 use super::value::{Dict, Ref, Span, Value};
 use crate::format::error::FormatError;
@@ -92,10 +92,7 @@ impl Machine<'_> {
         }
         let top = self.top()?;
         self.memo.set(slot, top);
-        if self.memo.len() > MAX_VALUES {
-            return Err(self.limit(format!("at most {MAX_VALUES} memo slots"), "more"));
-        }
-        Ok(())
+        self.check_memory(self.memo.len())
     }
 
     pub(super) fn global(&mut self, module: &[u8], name: &[u8]) -> Result<(), FormatError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::machine::MAX_PICKLE_BYTES;
 use super::value::{Arena, Ref, Span, Value};
 use crate::format::bytes::Cursor;
 use crate::format::error::{FormatError, Rule};
@@ -10,11 +11,18 @@ use crate::tensor::escape;
 /// Deepest nesting of containers and of marks. State dicts with optimizer states use about ten.
 pub(super) const MAX_DEPTH: u8 = 64;
 
-/// Most values of one pickle: about a million tensors, at 17 bytes a value.
-pub(super) const MAX_VALUES: usize = 1 << 24;
+/// Memory that every pickle may take, in bytes, whatever the size of its file.
+const FREE_BYTES: u64 = 24 << 20;
 
-/// Most pushes of one pickle: memo references make no value, but take room in containers.
-const MAX_PUSHES: usize = 1 << 26;
+/// Bytes of memory for each byte of the file, beyond that. The pickle of a state dict takes about
+/// two bytes for each of its own, and is a small part of its file.
+const BYTES_PER_BYTE: u64 = 2;
+
+/// Longest argument that is a line of text.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// Steps between two looks at the memory taken.
+const STEPS_PER_LOOK: usize = 1 << 10;
 
 /// What `PUT` keeps: picklers count slots from 0 up, but any number is legal.
 #[derive(Debug, Default)]
@@ -61,6 +69,8 @@ pub(crate) struct Source<'a> {
     pub(crate) base: u64,
     /// What messages call the pickle.
     pub(crate) what: &'a str,
+    /// Length of the whole file: it bounds the memory that the pickle may take.
+    pub(crate) file_bytes: u64,
 }
 
 /// The state of the machine.
@@ -135,18 +145,37 @@ impl<'a> Machine<'a> {
     }
 
     pub(super) fn push_ref(&mut self, reference: Ref) -> Result<(), FormatError> {
-        if self.pushes >= MAX_PUSHES {
-            return Err(self.limit(format!("at most {MAX_PUSHES} pushes"), "more"));
-        }
         self.pushes = self.pushes.saturating_add(1);
         self.stack.push(reference);
-        Ok(())
+        self.check_memory(self.pushes)
+    }
+
+    /// Compares the memory taken with what a file of this size may ask for, every so many steps.
+    pub(super) fn check_memory(&self, step: usize) -> Result<(), FormatError> {
+        if !step.is_multiple_of(STEPS_PER_LOOK) {
+            return Ok(());
+        }
+        // Per piece: its own size, and what a container's first item or a map's slot costs.
+        let taken = [
+            (self.arena.values.len(), size_of::<Value>() + 1),
+            // On the stack, then in one container: alone, or as half of a pair.
+            (self.pushes, 2 * size_of::<Ref>()),
+            (self.arena.lists.len(), 40),
+            (self.arena.dicts.len(), 48),
+            (self.arena.long.len(), size_of::<i128>()),
+            (self.arena.decoded.len(), 32),
+            (self.memo.dense.len(), size_of::<Ref>()),
+            (self.memo.sparse.len(), 24),
+        ];
+        let taken = taken.iter().map(|(count, bytes)| count.saturating_mul(*bytes) as u64);
+        let most = self.source.file_bytes.saturating_mul(BYTES_PER_BYTE).saturating_add(FREE_BYTES);
+        if taken.fold(0, u64::saturating_add) <= most {
+            return Ok(());
+        }
+        Err(self.limit(format!("values of at most {} MB for this file", most >> 20), "more"))
     }
 
     pub(super) fn push(&mut self, value: Value, depth: u8) -> Result<(), FormatError> {
-        if self.arena.values.len() >= MAX_VALUES {
-            return Err(self.limit(format!("at most {MAX_VALUES} values"), "more"));
-        }
         let reference = Ref(self.index(self.arena.values.len())?);
         self.arena.values.push(value);
         self.arena.depths.push(depth);
@@ -197,6 +226,9 @@ impl<'a> Machine<'a> {
     pub(super) fn line(&mut self) -> Result<&'a [u8], FormatError> {
         match self.cursor.line() {
             Some(line) => Ok(line),
+            None if self.cursor.left() >= MAX_LINE_BYTES => {
+                Err(self.limit("lines of at most 1 MiB", "a longer one"))
+            }
             None => Err(self.too_long(self.cursor.left() as u64, self.left())),
         }
     }
@@ -262,6 +294,10 @@ impl<'a> Machine<'a> {
 
     /// More bytes are needed: there are some that are not at hand, or there are none.
     pub(super) fn too_long(&mut self, needed: u64, left: u64) -> FormatError {
+        let end = (self.cursor.position() as u64).saturating_add(needed);
+        if needed <= left && end > MAX_PICKLE_BYTES {
+            return self.limit("a pickle of at most 48 MiB", format!("a value of {needed} bytes"));
+        }
         self.starved = (self.source.bytes.len() as u64) < self.source.total && needed <= left;
         let expected = format!("{} more bytes", needed.max(1));
         self.error(Rule::Truncated, expected, format!("{left} left"))

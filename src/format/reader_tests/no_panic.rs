@@ -3,7 +3,7 @@
 use super::build::{checkpoint, dict, usual};
 use super::fixtures::FILES;
 use super::read;
-use crate::format::StateDict;
+use crate::format::fuzzing::check_state_dict as check;
 
 /// xorshift64*, with a fixed seed: the same files on every run.
 struct Noise(u64);
@@ -18,25 +18,6 @@ impl Noise {
 
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit.max(1) as u64) as usize
-    }
-}
-
-/// What [`StateDict`] promises.
-fn check(state_dict: &StateDict, file_bytes: u64) {
-    for storage in &state_dict.storages {
-        assert!(storage.size_bytes <= storage.record_bytes);
-        let stored = match storage.encoding {
-            crate::format::Encoding::Stored => storage.record_bytes,
-            crate::format::Encoding::Deflated { compressed_bytes } => compressed_bytes,
-        };
-        assert!(storage.file_offset.checked_add(stored).is_some_and(|end| end <= file_bytes));
-    }
-    for tensor in &state_dict.tensors {
-        let storage = &state_dict.storages[tensor.storage];
-        assert_eq!(tensor.layout.shape.len(), tensor.layout.stride.len());
-        let end = tensor.layout.end().and_then(|end| end.checked_mul(tensor.dtype.size_bytes()));
-        assert!(end.is_some_and(|end| end <= storage.size_bytes), "{tensor:?}");
-        assert!(tensor.layout.numel().is_some());
     }
 }
 

@@ -9,7 +9,7 @@ use crate::format::state_dict::{ByteOrder, Encoding};
 use crate::tensor::escape;
 
 /// Longest deflated pickle in an archive that is itself shorter, in bytes.
-const FREE_PICKLE_BYTES: u64 = 64 << 20;
+const FREE_PICKLE_BYTES: u64 = 8 << 20;
 
 /// The entries of a torch archive, found by name.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Archive {
     /// The bytes of `data.pkl`.
     ///
     /// # Errors
-    /// [`Rule::PickleLimit`] above 1 GiB or, from 64 MiB on, above the file's size; and what
+    /// [`Rule::PickleLimit`] above 48 MiB or, from 8 MiB on, above the file's size; and what
     /// [`read_entry`] refuses.
     pub(crate) fn pickle(&self, source: &dyn ReadAt) -> Result<Vec<u8>, FormatError> {
         let entry = self.record("data.pkl").ok_or_else(|| missing("data.pkl"))?;
@@ -141,7 +141,26 @@ fn find_root(entries: &[Entry]) -> Result<String, FormatError> {
     }
     let mut pickles = own().filter(|entry| entry.name.to_lowercase().ends_with(".pkl"));
     let Some(pickle) = pickles.next() else {
-        return Err(missing("data.pkl").hint("this zip archive was not written by torch.save"));
+        let ends = |end: &str| own().any(|entry| entry.name.ends_with(end));
+        return Err(if ends(".npy") {
+            FormatError::new(
+                Rule::WrongKind,
+                "file",
+                "a torch checkpoint",
+                "a numpy archive (.npz)",
+            )
+            .hint("load it with numpy.load and save a dict of tensors with torch.save")
+        } else if ends("model.json") {
+            FormatError::new(
+                Rule::WrongKind,
+                "file",
+                "a torch checkpoint",
+                "an old TorchScript archive",
+            )
+            .hint("load it with torch.jit.load and save its state_dict() with torch.save")
+        } else {
+            missing("data.pkl").hint("this zip archive was not written by torch.save")
+        });
     };
     if let Some(second) = pickles.next() {
         return refuse("one pickle", format!("`{}` too", escape(&second.name)));

@@ -13,8 +13,11 @@ use crate::format::read_at::ReadAt;
 use crate::format::state_dict::Encoding;
 use crate::tensor::escape;
 
-/// Longest directory, in bytes: two million entries.
-const MAX_DIRECTORY_BYTES: u64 = 256 << 20;
+/// Most entries. The largest models have some thousand tensors in a file.
+const MAX_ENTRIES: u64 = 1 << 17;
+
+/// Longest directory, in bytes.
+const MAX_DIRECTORY_BYTES: u64 = 24 << 20;
 
 /// One entry of an archive.
 #[derive(Clone, Debug)]
@@ -65,9 +68,11 @@ impl Entry {
 pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
     let extent = end::find(source)?;
     let least = extent.count.checked_mul(CENTRAL_BYTES);
-    if extent.size > MAX_DIRECTORY_BYTES || least.is_none_or(|least| least > extent.size) {
+    let too_many = extent.count > MAX_ENTRIES || extent.size > MAX_DIRECTORY_BYTES;
+    if too_many || least.is_none_or(|least| least > extent.size) {
         let found = format!("{} bytes for {} entries", extent.size, extent.count);
-        let expected = "a directory of at most 256 MiB that has room for its entries";
+        let expected =
+            "a directory of at most 131072 entries and 24 MiB, with room for its entries";
         return Err(refuse(expected, found).at(extent.offset));
     }
     let mut bytes = vec![0; usize::try_from(extent.size).unwrap_or(0)];
@@ -76,12 +81,12 @@ pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
         .map_err(|error| FormatError::read("zip directory", extent.offset, error))?;
 
     let mut cursor = Cursor::new(&bytes);
-    let mut entries = Vec::new();
+    let mut entries = Vec::with_capacity(usize::try_from(extent.count).unwrap_or(0));
     let mut seen = HashSet::new();
     for _ in 0..extent.count {
         let at = extent.offset.saturating_add(cursor.position() as u64);
-        let entry = read_entry(&mut cursor).map_err(|error| error.at(at))?;
-        if !seen.insert(names::folded(&entry.name)) {
+        let (entry, name) = read_entry(&mut cursor).map_err(|error| error.at(at))?;
+        if !seen.insert(names::folded(name)) {
             let found = format!("`{}` again", escape(&entry.name));
             let error = FormatError::new(Rule::ZipOverlap, WHAT, "names that differ", found);
             return Err(error.at(at));
@@ -102,7 +107,8 @@ fn refuse(expected: impl Into<String>, found: impl Into<String>) -> FormatError 
     FormatError::new(Rule::ZipStructure, WHAT, expected, found)
 }
 
-fn read_entry(cursor: &mut Cursor<'_>) -> Result<Entry, FormatError> {
+/// The next entry, and its name where it stands in the directory.
+fn read_entry<'a>(cursor: &mut Cursor<'a>) -> Result<(Entry, &'a str), FormatError> {
     let central = Central::read(cursor).map_err(|bad| match bad {
         Bad::Header => refuse("an entry", "other bytes, or fewer"),
         Bad::Extra => refuse("extra fields that add up", "others"),
@@ -139,7 +145,7 @@ fn read_entry(cursor: &mut Cursor<'_>) -> Result<Entry, FormatError> {
     if name.ends_with('/') && central.size != 0 {
         return Err(named(Rule::ZipStructure, "an empty directory entry", "bytes".to_owned()));
     }
-    Ok(Entry {
+    let entry = Entry {
         name: name.to_owned(),
         flags: central.flags,
         method: central.method,
@@ -148,5 +154,6 @@ fn read_entry(cursor: &mut Cursor<'_>) -> Result<Entry, FormatError> {
         size_bytes: central.size,
         header_offset: central.header_offset,
         data_offset: 0,
-    })
+    };
+    Ok((entry, name))
 }

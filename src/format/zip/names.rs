@@ -1,6 +1,8 @@
 //! Names of zip entries: compared, never used as paths, and refused where two readers could
 //! disagree about them.
 
+use std::borrow::Cow;
+
 /// The name as text, or what is wrong with it.
 ///
 /// Accepted are relative names of plain components with `/` between them, and one `/` at the end
@@ -27,8 +29,11 @@ pub(super) fn check(bytes: &[u8]) -> Result<&str, &'static str> {
 }
 
 /// The name as file systems that ignore case see it: two entries may not share it.
-pub(super) fn folded(name: &str) -> String {
-    name.strip_suffix('/').unwrap_or(name).to_lowercase()
+pub(super) fn folded(name: &str) -> Cow<'_, str> {
+    let name = name.strip_suffix('/').unwrap_or(name);
+    // Names as torch writes them fold to themselves, and are not copied.
+    let same = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if name.bytes().all(same) { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,1 @@
+"""The corpus of hostile files: builders and the rows of refusals that they are cases of."""
