@@ -33,7 +33,8 @@ dtype: {dtype}
 class Case:
     """Something to measure: stages that run one after the other, and the files that they read.
 
-    `inputs` are read before a warm run and evicted before a cold one, `evicted` only the latter.
+    `inputs` are read before a warm run and evicted before a cold one, `evicted` only the latter. `writes_bytes` is
+    about what is written.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     inputs: tuple
     rounds: int
     evicted: tuple = ()
+    writes_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Place:
     def out(self):
         """Made before each run and deleted after it."""
         return self.scratch / "out"
+
+
+def bytes_of(directory):
+    """Size of the files in it."""
+    return sum(file.stat().st_size for file in files_under(directory))
 
 
 def _stage(label, *argv):
@@ -101,7 +108,7 @@ def merge_cases(place, rounds):
         FLOOR: _floor(place, 1, False),
         OURS_NO_FSYNC: _ours(place, "-o", child, "--no-fsync"),
     }
-    return [Case(name, stages, parents, rounds) for name, stages in named.items()]
+    return [Case(name, stages, parents, rounds, writes_bytes=bytes_of(place.a)) for name, stages in named.items()]
 
 
 def sweep_cases(place, rounds):
@@ -114,14 +121,15 @@ def sweep_cases(place, rounds):
         SWEEP_FLOOR: _floor(place, len(SWEEP), False),
         SWEEP_OURS_NO_FSYNC: _ours(place, *options, "--no-fsync"),
     }
-    return [Case(name, stages, parents, rounds) for name, stages in named.items()]
+    writes = len(SWEEP) * bytes_of(place.a)
+    return [Case(name, stages, parents, rounds, writes_bytes=writes) for name, stages in named.items()]
 
 
 def peer_cases(place, pair, rounds):
     """What others use for the same job; neither waits for the disk."""
     parents = (place.a, place.b)
-    return [Case(MERGEKIT, _mergekit(place, pair), parents, rounds),
-            Case(ORIGINAL, _original(place), parents, rounds)]
+    named = {MERGEKIT: _mergekit(place, pair), ORIGINAL: _original(place)}
+    return [Case(name, stages, parents, rounds, writes_bytes=bytes_of(place.a)) for name, stages in named.items()]
 
 
 def startup_cases(program, sparse, small, out, rounds):

@@ -5,7 +5,7 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::buffer::Buffer;
+use crate::engine::narrow::Narrow;
 use crate::engine::torch::{TorchResult, largest_finite, torch_error, torch_kind};
 use crate::error::Result;
 use crate::merge::Sums;
@@ -14,21 +14,12 @@ use crate::tensor::DType;
 /// Elements per piece. 16 K and 1 M were 1.5 to 2 times slower.
 pub(crate) const PIECE: usize = 65_536;
 
-/// Products per partial sum in float32. Short rows keep rounding small: relative errors are about
-/// 1e-9 of ‖a‖‖b‖, where one dot product over a whole piece was seen to be off by 2e-6.
-const ROW: usize = 1024;
-
 /// Scratch of one worker, for pieces of up to [`PIECE`] elements.
 ///
 /// It is made once: where a piece lies in memory must not depend on chance, since vector libraries
 /// may sum in another order at another alignment.
 pub(crate) struct Kernel {
-    a: Tensor,
-    b: Tensor,
-    out: Tensor,
-    /// Partial sums of a piece, read back as bytes.
-    rows: Buffer,
-    factor: Tensor,
+    narrow: Narrow,
     /// For float32 and float64 tensors.
     wide: Option<Wide>,
 }
@@ -41,11 +32,20 @@ struct Wide {
     factor: Tensor,
 }
 
-fn scratch(kind: TorchKind, numel: usize) -> Result<Tensor> {
+/// A piece of both sides whose wider copies are in the kernel's scratch, until the next one is
+/// widened.
+pub(crate) struct Widened<'t> {
+    a: &'t Tensor,
+    b: &'t Tensor,
+    /// Whether the copies are float64.
+    wide: bool,
+}
+
+pub(crate) fn scratch(kind: TorchKind, numel: usize) -> Result<Tensor> {
     Tensor::f_zeros([to_i64(numel)?], (kind, Device::Cpu)).or_torch("allocate")
 }
 
-fn to_i64(value: usize) -> Result<i64> {
+pub(crate) fn to_i64(value: usize) -> Result<i64> {
     i64::try_from(value).map_err(|_| torch_error("piece is too large"))
 }
 
@@ -73,24 +73,9 @@ pub(crate) fn is_narrow(kind: TorchKind) -> bool {
     !matches!(kind, TorchKind::Float | TorchKind::Double)
 }
 
-/// Splits s = high + low: `high` has 12 significant bits, so that float32 holds its product with
-/// an 11-bit float16 (or an 8-bit bfloat16) exactly; `low` carries the rest.
-fn split(s: f64) -> (f64, f64) {
-    #[expect(clippy::cast_possible_truncation, reason = "the rest is taken from the difference")]
-    let high = f64::from(f32::from_bits((s as f32).to_bits() & 0xffff_f000));
-    (high, s - high)
-}
-
 impl Kernel {
     pub(crate) fn new() -> Result<Kernel> {
-        Ok(Kernel {
-            a: scratch(TorchKind::Float, PIECE)?,
-            b: scratch(TorchKind::Float, PIECE)?,
-            out: scratch(TorchKind::Float, PIECE)?,
-            rows: Buffer::new((PIECE / ROW) * size_of::<f32>())?,
-            factor: scratch(TorchKind::Float, 1)?,
-            wide: None,
-        })
+        Ok(Kernel { narrow: Narrow::new()?, wide: None })
     }
 
     fn wide(&mut self) -> Result<&Wide> {
@@ -105,26 +90,38 @@ impl Kernel {
         self.wide.as_ref().ok_or_else(|| torch_error("no scratch"))
     }
 
+    /// Copies a piece of both sides to the scratch: to float32 where both are narrow, and to float64
+    /// where one isn't or the child isn't (`exact`).
+    pub(crate) fn widen<'t>(
+        &mut self,
+        a: &'t Tensor,
+        b: &'t Tensor,
+        exact: bool,
+    ) -> Result<Widened<'t>> {
+        let wide = exact || !(is_narrow(a.kind()) && is_narrow(b.kind()));
+        if wide {
+            let scratch = self.wide()?;
+            let _ = (widen(&scratch.a, a)?, widen(&scratch.b, b)?);
+        } else {
+            self.narrow.widen(a, b)?;
+        }
+        Ok(Widened { a, b, wide })
+    }
+
     /// a·b, ‖a‖² and ‖b‖² of a piece.
     ///
-    /// Products of 16-bit values are exact in float32; they are summed in float32 over rows of
-    /// [`ROW`] and in float64 across rows. Wider tensors, those for a wider child (`exact`), and
+    /// Narrow ones are summed as [`Narrow::sums`] says. Wider tensors, those for a wider child, and
     /// values whose squares overflow float32, are summed in float64, so that a sum that is not
     /// finite means a value that is not.
-    pub(crate) fn sums(&mut self, a: &Tensor, b: &Tensor, exact: bool) -> Result<Sums> {
-        if is_narrow(a.kind()) && is_narrow(b.kind()) && !exact {
-            let (wide_a, wide_b) = (widen(&self.a, a)?, widen(&self.b, b)?);
-            let sums = Sums {
-                dot: self.row_products(&wide_a, &wide_b)?,
-                a_squared: self.row_products(&wide_a, &wide_a)?,
-                b_squared: self.row_products(&wide_b, &wide_b)?,
-            };
+    pub(crate) fn sums(&mut self, piece: &Widened<'_>) -> Result<Sums> {
+        if !piece.wide {
+            let sums = self.narrow.sums(piece.a.numel())?;
             if sums.is_finite() {
                 return Ok(sums);
             }
         }
         let wide = self.wide()?;
-        let (a, b) = (widen(&wide.a, a)?, widen(&wide.b, b)?);
+        let (a, b) = (widen(&wide.a, piece.a)?, widen(&wide.b, piece.b)?);
         Ok(Sums { dot: dot(&a, &b)?, a_squared: dot(&a, &a)?, b_squared: dot(&b, &b)? })
     }
 
@@ -135,86 +132,39 @@ impl Kernel {
         dot(&a, &a)
     }
 
-    /// Σ a·b over float32 scratch, row by row.
-    fn row_products(&mut self, a: &Tensor, b: &Tensor) -> Result<f64> {
-        let numel = a.numel();
-        let product = head(&self.out, numel)?;
-        let _ = a.f_mul_out(&product, b).or_torch("multiply")?;
-        let full = numel / ROW;
-        let mut sum = 0.0;
-        if full > 0 {
-            let whole = head(&product, full * ROW)?;
-            let rows = whole.f_view([to_i64(full)?, to_i64(ROW)?]).or_torch("take a view")?;
-            let out = self.rows.view(0, TorchKind::Float, full)?;
-            let _ = rows
-                .f_sum_intlist_out(&out, [1i64].as_slice(), false, TorchKind::Float)
-                .or_torch("sum")?;
-            for row in self.rows.bytes().chunks_exact(size_of::<f32>()).take(full) {
-                let bytes = row.try_into().unwrap_or_default();
-                sum += f64::from(f32::from_le_bytes(bytes));
-            }
-        }
-        if numel > full * ROW {
-            let rest = product
-                .f_narrow(0, to_i64(full * ROW)?, to_i64(numel - full * ROW)?)
-                .or_torch("take a view")?;
-            let rest = rest.f_sum(TorchKind::Float).or_torch("sum")?;
-            sum += rest.f_double_value(&[]).or_torch("read a value")?;
-        }
-        Ok(sum)
-    }
-
     /// out = s0·a + s1·b, rounded to nearest even in the dtype of `out`, within one unit in the
-    /// last place also where s0·a and s1·b nearly cancel.
+    /// last place also where s0·a and s1·b nearly cancel. 16-bit values are computed as
+    /// [`Narrow::blend`] says, wider ones in float64.
     ///
-    /// 16-bit values are computed in float32 with the factors in two parts: the products with the
-    /// high parts are exact, so only the low parts' rounding (2⁻³⁶ of a term) is left. Wider ones
-    /// are computed in float64.
+    /// `large`: values may be so large that a + b overflows float32.
     pub(crate) fn blend(
         &mut self,
-        a: &Tensor,
-        b: &Tensor,
+        piece: &Widened<'_>,
         (s0, s1): (f64, f64),
+        large: bool,
         out: &mut Tensor,
     ) -> Result<()> {
-        if !(is_narrow(a.kind()) && is_narrow(b.kind()) && is_narrow(out.kind())) {
-            let wide = self.wide()?;
-            let (a, b) = (widen(&wide.a, a)?, widen(&wide.b, b)?);
-            let mut sum = head(&wide.out, a.numel())?;
-            scale_into(&sum, &wide.factor, s0, &a)?;
-            add_scaled(&mut sum, &wide.factor, s1, &b)?;
-            return out.f_copy_(&sum).or_torch("convert");
+        let numel = piece.a.numel();
+        if !piece.wide {
+            return self.narrow.blend(numel, (s0, s1), large, out);
         }
-        let (wide_a, wide_b) = (widen(&self.a, a)?, widen(&self.b, b)?);
-        let mut sum = head(&self.out, a.numel())?;
-        if s0 == s1 {
-            // At t = 0.5: the sum of two 16-bit values is rounded by a 2⁻²⁴th of itself.
-            let _ = wide_a.f_add_out(&sum, &wide_b).or_torch("add")?;
-            let _ = sum.f_mul_scalar_(s0).or_torch("scale")?;
-            return out.f_copy_(&sum).or_torch("convert");
-        }
-        let ((high0, low0), (high1, low1)) = (split(s0), split(s1));
-        scale_into(&sum, &self.factor, high0, &wide_a)?;
-        add_scaled(&mut sum, &self.factor, high1, &wide_b)?;
-        // Without low parts nothing is added: 0·Inf would be NaN.
-        if low0 != 0.0 {
-            add_scaled(&mut sum, &self.factor, low0, &wide_a)?;
-        }
-        if low1 != 0.0 {
-            add_scaled(&mut sum, &self.factor, low1, &wide_b)?;
-        }
+        let wide = self.wide()?;
+        let (a, b, mut sum) =
+            (head(&wide.a, numel)?, head(&wide.b, numel)?, head(&wide.out, numel)?);
+        scale_into(&sum, &wide.factor, s0, &a)?;
+        add_scaled(&mut sum, &wide.factor, s1, &b)?;
         out.f_copy_(&sum).or_torch("convert")
     }
 }
 
 /// out = s·a.
-fn scale_into(out: &Tensor, factor: &Tensor, s: f64, a: &Tensor) -> Result<()> {
+pub(crate) fn scale_into(out: &Tensor, factor: &Tensor, s: f64, a: &Tensor) -> Result<()> {
     let factor = factor.shallow_clone().f_fill_(s).or_torch("fill")?;
     a.f_mul_out(out, &factor).or_torch("scale").map(drop)
 }
 
 /// sum += s·a.
-fn add_scaled(sum: &mut Tensor, factor: &Tensor, s: f64, a: &Tensor) -> Result<()> {
+pub(crate) fn add_scaled(sum: &mut Tensor, factor: &Tensor, s: f64, a: &Tensor) -> Result<()> {
     let factor = factor.shallow_clone().f_fill_(s).or_torch("fill")?;
     sum.f_addcmul_(&factor, a).or_torch("add").map(drop)
 }
@@ -259,12 +209,17 @@ mod tests {
         Tensor::from_slice(values).to_kind(kind)
     }
 
+    fn sums(kernel: &mut Kernel, a: &Tensor, b: &Tensor) -> Sums {
+        let piece = kernel.widen(a, b, false).unwrap();
+        kernel.sums(&piece).unwrap()
+    }
+
     #[test]
     fn sums_are_those_worked_by_hand() {
         let mut kernel = Kernel::new().unwrap();
         let a = tensor(&[1.0, 2.0, 3.0], TorchKind::Half);
         let b = tensor(&[4.0, -5.0, 6.0], TorchKind::Half);
-        let sums = kernel.sums(&a, &b, false).unwrap();
+        let sums = sums(&mut kernel, &a, &b);
         assert_eq!((sums.dot, sums.a_squared, sums.b_squared), (12.0, 14.0, 77.0));
     }
 
@@ -272,48 +227,9 @@ mod tests {
     fn squares_beyond_float32_are_summed_in_float64() {
         let mut kernel = Kernel::new().unwrap();
         let a = tensor(&[1e30], TorchKind::Float);
-        let sums = kernel.sums(&a, &a, false).unwrap();
+        let sums = sums(&mut kernel, &a, &a);
         assert!((sums.dot / 1e60 - 1.0).abs() < 1e-6);
         assert!(!kernel.square(&tensor(&[f32::NAN], TorchKind::Half)).unwrap().is_finite());
-    }
-
-    #[test]
-    fn terms_that_cancel_leave_what_float64_leaves() {
-        let mut kernel = Kernel::new().unwrap();
-        let (a, b) = (1.0 + 2f64.powi(-7), -(2.0 + 2f64.powi(-6)));
-        let (s0, s1) = (0.666_666_7, 0.333_333_3);
-        for kind in [TorchKind::BFloat16, TorchKind::Half] {
-            let mut out = tensor(&[0.0], kind);
-            let (a32, b32) = (tensor(&[a as f32], kind), tensor(&[b as f32], kind));
-            kernel.blend(&a32, &b32, (s0, s1), &mut out).unwrap();
-            let exact = s0 * a + s1 * b;
-            let found = f64::try_from(out.to_kind(TorchKind::Double)).unwrap();
-            // 2⁻⁸ is half a unit in bfloat16's last place; float16 is subnormal here, 2⁻²⁴ apart.
-            let allowed =
-                if kind == TorchKind::Half { 2f64.powi(-24) } else { exact.abs() / 256.0 };
-            assert!((found - exact).abs() <= allowed, "{kind:?}: {found:e} for {exact:e}");
-        }
-    }
-
-    #[test]
-    fn opposite_values_leave_nothing_half_way() {
-        let mut kernel = Kernel::new().unwrap();
-        let a = tensor(&[0.013_671_875, -3.0], TorchKind::BFloat16);
-        let mut out = tensor(&[1.0, 1.0], TorchKind::BFloat16);
-        kernel.blend(&a, &a.neg(), (0.503_123_456_7, 0.503_123_456_7), &mut out).unwrap();
-        assert_eq!(Vec::<f32>::try_from(out.to_kind(TorchKind::Float)).unwrap(), [0.0, 0.0]);
-    }
-
-    #[test]
-    fn a_blend_is_rounded_once() {
-        let mut kernel = Kernel::new().unwrap();
-        let a = tensor(&[1.0, 1.0], TorchKind::Half);
-        let b = tensor(&[1.000_976_6, 3.0], TorchKind::Half);
-        let mut out = tensor(&[0.0, 0.0], TorchKind::Half);
-        kernel.blend(&a, &b, (0.25, 0.75), &mut out).unwrap();
-        // 0.25 + 0.75·(1 + 2⁻¹⁰) = 1 + 0.75·2⁻¹⁰ rounds to 1 + 2⁻¹⁰.
-        let values: Vec<f32> = Vec::try_from(out.to_kind(TorchKind::Float)).unwrap();
-        assert_eq!(values, [1.000_976_6, 2.5]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod devices;
 mod explain;
 mod extend;
 mod kernel;
+mod narrow;
 mod outputs;
 mod provenance;
 mod region;

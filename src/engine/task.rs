@@ -106,6 +106,13 @@ pub(crate) struct Decision {
     pub(crate) children: Vec<ChildDecision>,
 }
 
+impl Decision {
+    /// Whether any child is more than a copy of a parent.
+    pub(crate) fn blends(&self) -> bool {
+        self.children.iter().any(|child| child.t != 0.0 && child.t != 1.0)
+    }
+}
+
 /// The part of a decision that depends on t.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChildDecision {

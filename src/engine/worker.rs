@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use crate::checkpoint::Side;
 use crate::engine::buffer::Buffer;
-use crate::engine::kernel::{Kernel, PIECE, computed_kind, count_nonfinite, is_narrow};
+use crate::engine::kernel::{Kernel, PIECE, Widened, computed_kind, count_nonfinite, is_narrow};
 use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, SpanCrc, Task, Written, decide};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind, use_one_thread};
@@ -40,9 +40,19 @@ pub(crate) struct Worker<'j> {
 
 /// One piece of both sides, in memory.
 struct Loaded {
+    numel: usize,
     views: [Option<Tensor>; 2],
     /// Byte ranges in the lanes.
     ranges: [Range<usize>; 2],
+}
+
+impl Loaded {
+    /// The piece widened, where both sides are there to be merged.
+    fn widened(&self, kernel: &mut Kernel, task: &Task<'_>) -> Result<Option<Widened<'_>>> {
+        let [Some(a), Some(b)] = &self.views else { return Ok(None) };
+        let exact = !is_narrow(computed_kind(task.plan.dtype)?);
+        kernel.widen(a, b, exact).map(Some)
+    }
 }
 
 /// Running CRCs of what is read of both sides.
@@ -114,7 +124,8 @@ impl<'j> Worker<'j> {
             let at = usize::try_from(start).map_err(|_| torch_error("tensor is too large"))?;
             let numel = piece_numel(start, &span);
             let loaded = self.load(task, start, numel, at, &mut digests)?;
-            all.sums.push(self.piece_sums(task, &loaded)?);
+            let widened = loaded.widened(&mut self.kernel, task)?;
+            all.sums.push(self.piece_sums(&loaded, widened.as_ref())?);
         }
         all.read = digests.spans();
         let decision = settle(&all)?;
@@ -129,21 +140,23 @@ impl<'j> Worker<'j> {
         let mut digests = Digests::new();
         for start in pieces(&span) {
             let loaded = self.load(task, start, piece_numel(start, &span), at, &mut digests)?;
-            scan.sums.push(self.piece_sums(task, &loaded)?);
+            let widened = loaded.widened(&mut self.kernel, task)?;
+            scan.sums.push(self.piece_sums(&loaded, widened.as_ref())?);
         }
         scan.read = digests.spans();
         Ok(scan)
     }
 
-    fn piece_sums(&mut self, task: &Task<'_>, loaded: &Loaded) -> Result<Sums> {
-        match &loaded.views {
-            [Some(a), Some(b)] => {
-                let exact = !is_narrow(computed_kind(task.plan.dtype)?);
-                self.kernel.sums(a, b, exact)
+    fn piece_sums(&mut self, loaded: &Loaded, widened: Option<&Widened<'_>>) -> Result<Sums> {
+        match (widened, &loaded.views) {
+            (Some(piece), _) => self.kernel.sums(piece),
+            (None, [Some(a), _]) => {
+                Ok(Sums { a_squared: self.kernel.square(a)?, ..Sums::default() })
             }
-            [Some(a), None] => Ok(Sums { a_squared: self.kernel.square(a)?, ..Sums::default() }),
-            [None, Some(b)] => Ok(Sums { b_squared: self.kernel.square(b)?, ..Sums::default() }),
-            [None, None] => Ok(Sums::default()),
+            (None, [None, Some(b)]) => {
+                Ok(Sums { b_squared: self.kernel.square(b)?, ..Sums::default() })
+            }
+            (None, [None, None]) => Ok(Sums::default()),
         }
     }
 
@@ -170,8 +183,13 @@ impl<'j> Worker<'j> {
                 None => self.load(task, start, numel, at, &mut digests)?,
             };
             let mut piece_decision = None;
+            let blends = decision.map_or(task.merges(), Decision::blends);
+            let widened = match blends || check_parents {
+                true => loaded.widened(&mut self.kernel, task)?,
+                false => None,
+            };
             if check_parents {
-                let sums = self.piece_sums(task, &loaded)?;
+                let sums = self.piece_sums(&loaded, widened.as_ref())?;
                 if !finite(&sums) && !self.options.allow_nonfinite {
                     return Err(nonfinite_error(task));
                 }
@@ -186,7 +204,7 @@ impl<'j> Worker<'j> {
                 let how = decision
                     .or(piece_decision.as_ref())
                     .and_then(|decision| decision.children.get(child));
-                let length = self.make(task, &loaded, numel, how, &mut written)?;
+                let length = self.make(task, &loaded, widened.as_ref(), how, &mut written)?;
                 let bytes = &self.out.bytes()[..length];
                 digest.update(bytes);
                 if start == span.start {
@@ -207,14 +225,15 @@ impl<'j> Worker<'j> {
         &mut self,
         task: &Task<'_>,
         loaded: &Loaded,
-        numel: usize,
+        widened: Option<&Widened<'_>>,
         how: Option<&ChildDecision>,
         written: &mut Written,
     ) -> Result<usize> {
+        let numel = loaded.numel;
         let item = usize::try_from(task.plan.dtype.size_bytes()).unwrap_or(WIDEST);
         let length = numel * item;
         match (how, &loaded.views) {
-            (Some(how), [Some(a), Some(b)]) => {
+            (Some(how), [Some(_), Some(_)]) => {
                 if how.t == 0.0 {
                     self.copy(task, loaded, 0, numel)?;
                 } else if how.t == 1.0 {
@@ -224,8 +243,9 @@ impl<'j> Worker<'j> {
                     self.copy(task, loaded, 0, numel)?;
                 } else {
                     let mut out = self.out.view(0, computed_kind(task.plan.dtype)?, numel)?;
+                    let piece = widened.ok_or_else(|| torch_error("a piece is not widened"))?;
                     let factors = (how.coefficients.s0, how.coefficients.s1);
-                    self.kernel.blend(a, b, factors, &mut out)?;
+                    self.kernel.blend(piece, factors, how.check, &mut out)?;
                 }
             }
             _ => {
@@ -330,7 +350,7 @@ impl<'j> Worker<'j> {
                 None => None,
             };
         }
-        Ok(Loaded { views, ranges })
+        Ok(Loaded { numel, views, ranges })
     }
 
     /// Counts NaN and Inf of one side of a tensor, reading it again; the first one's flat index.
