@@ -68,12 +68,19 @@ fn merged(primary: &Path, secondary: &Path, child: &Path) -> Result<()> {
     let job = Job {
         primary: primary.to_path_buf(),
         secondary: secondary.to_path_buf(),
-        output: Some(child.to_path_buf()),
+        outputs: vec![child.to_path_buf()],
         options: MergeOptions::default(),
         overwrite: false,
+        resume: false,
         fsync: false,
     };
-    let settings = Settings { threads: 1, memory_bytes: 1 << 20, interrupted: &|| None };
+    let settings = Settings {
+        threads: 1,
+        memory_bytes: 1 << 20,
+        devices: &[],
+        device_bytes: None,
+        interrupted: &|| None,
+    };
     run(prepare(job)?, &settings, &(), Instant::now())?;
     fs::remove_dir_all(child).unwrap();
     Ok(())
