@@ -30,6 +30,9 @@ struct Bars {
     all: MultiProgress,
     batch: ProgressBar,
     slots: Vec<ProgressBar>,
+    /// Style of a slot whose sweep has not begun to merge, and of one that has.
+    waiting: ProgressStyle,
+    merging: ProgressStyle,
 }
 
 impl Show {
@@ -80,6 +83,12 @@ impl Show {
         done
     }
 
+    /// The bar of a slot, on a terminal.
+    fn slot(&self, slot: usize) -> Option<(&Bars, &ProgressBar)> {
+        let bars = self.bars.as_ref()?;
+        Some((bars, bars.slots.get(slot)?))
+    }
+
     fn label(&self, job: usize) -> &str {
         self.labels.get(&job).map_or("", String::as_str)
     }
@@ -104,34 +113,33 @@ impl Show {
 impl Bars {
     fn new(slots: usize, total: usize) -> Bars {
         let all = MultiProgress::new();
-        let bar = |length: u64, template: &str| {
-            let bar = all.add(ProgressBar::new(length));
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            bar
+        let style = |template: &str| {
+            let style = ProgressStyle::with_template(template);
+            style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+        };
+        let bar = |length: u64, style: &ProgressStyle| {
+            all.add(ProgressBar::new(length).with_style(style.clone()))
         };
         let total = u64::try_from(total).unwrap_or(0);
-        let batch = bar(total, "{msg:>30!} [{bar:32}] {pos}/{len} merges {elapsed}");
+        let batch = bar(total, &style("{msg:>30!} [{bar:32}] {pos}/{len} merges {elapsed}"));
         batch.set_message("batch");
         batch.enable_steady_tick(Duration::from_millis(500));
-        let template = "{msg:>30!} [{bar:32}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-        let slots = (0..slots).map(|_| bar(0, template)).collect();
-        Bars { all, batch, slots }
-    }
-
-    fn slot(&self, slot: usize) -> Option<&ProgressBar> {
-        self.slots.get(slot)
+        let waiting = style("{msg:>30!}");
+        let merging = style(
+            "{msg:>30!} [{bar:32}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+        );
+        let slots = (0..slots).map(|_| bar(0, &waiting)).collect();
+        Bars { all, batch, slots, waiting, merging }
     }
 }
 
 impl Watcher for Show {
     fn started(&self, slot: usize, sweep: &Sweep) {
         let label = self.sweep_label(sweep);
-        match self.bars.as_ref().and_then(|bars| bars.slot(slot)) {
-            Some(bar) => {
+        match self.slot(slot) {
+            Some((bars, bar)) => {
                 bar.reset();
-                bar.set_length(0);
+                bar.set_style(bars.waiting.clone());
                 bar.set_message(label);
             }
             None => log::info!("{label}: started"),
@@ -145,14 +153,14 @@ impl Watcher for Show {
             }
             return;
         }
-        let bar = self.bars.as_ref().and_then(|bars| bars.slot(slot));
-        match (event, bar) {
-            (Event::Start(bytes), Some(bar)) => {
+        match (event, self.slot(slot)) {
+            (Event::Start(bytes), Some((bars, bar))) => {
+                bar.set_style(bars.merging.clone());
                 bar.set_length(*bytes);
                 bar.reset_elapsed();
             }
-            (Event::Advance(bytes), Some(bar)) => bar.inc(*bytes),
-            (Event::Phase(words), Some(bar)) => {
+            (Event::Advance(bytes), Some((_, bar))) => bar.inc(*bytes),
+            (Event::Phase(words), Some((_, bar))) => {
                 bar.set_message(format!("{}: {words}", self.sweep_label(sweep)));
             }
             (Event::Phase(words), None) => log::info!("{}: {words}", self.sweep_label(sweep)),
@@ -165,9 +173,9 @@ impl Watcher for Show {
     }
 
     fn stopped(&self, slot: usize) {
-        if let Some(bar) = self.bars.as_ref().and_then(|bars| bars.slot(slot)) {
+        if let Some((bars, bar)) = self.slot(slot) {
+            bar.set_style(bars.waiting.clone());
             bar.set_message("");
-            bar.set_position(0);
         }
     }
 

@@ -115,6 +115,9 @@ fn the_manifest_of_the_readme_is_one() {
     let merges = example["merges"].as_array().unwrap().len();
     assert_eq!(run(&manifest, &["--count"]).success().stdout, format!("{merges}\n"));
     run(&manifest, &["--dry-run"]).success();
+    assert_eq!(listing(dir.path()), ["merges.json", "tests"]);
+    run(&manifest, &["--jobs", "2"]).success();
+    assert_eq!(listing(&dir.path().join("children")).len(), 4);
 }
 
 #[test]
