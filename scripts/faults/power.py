@@ -7,7 +7,7 @@ from collections import Counter
 
 from bench import CHANGES, check, inject
 from kill import MERGES
-from mounts import ext4
+from mounts import ext4, sh
 
 # linux/ext4.h: EXT4_IOC_SHUTDOWN is _IOR('X', 125, __u32); 2 means that the journal is not flushed.
 SHUTDOWN = 0x8004587D
@@ -56,6 +56,7 @@ def merge_cut(bench, disk, merge):
         if merge == "replacing":
             here.run(["-t", "0"])
             old = here.sums()
+            sh("sync", "-f", str(disk.place))
         strace = inject(name, "signal=SIGKILL", nth) if name else ()
         code, said = here.run(options, output, strace=strace)
         where = f"{merge}: power cut at {name} {nth}"
@@ -71,6 +72,8 @@ def merge_cut(bench, disk, merge):
         check(left(here) == [output.split("/")[0]], where, "left", left(here))
         for entry in left(here):
             shutil.rmtree(disk.place / entry)
+        # Or the next power cut brings back what was removed.
+        sh("sync", "-f", str(disk.place))
     scratch.clear()
     scratch.place.rmdir()
     print(f"power: {merge}: {sum(met.values())} power cuts: {dict(met)}; each resumed to the same", flush=True)
