@@ -109,7 +109,7 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         let dtype = bytes.pick(&DTYPES, DType::Float32);
         let shape: Vec<u64> = (0..bytes.next() % 4).map(|_| bytes.pick(&SIZES, 1)).collect();
         let mut layout = Layout::contiguous(&shape);
-        if bytes.next() % 4 == 0 {
+        if bytes.next().is_multiple_of(4) {
             layout.stride.iter_mut().for_each(|stride| *stride = bytes.pick(&SIZES, 1));
             layout.storage_offset = bytes.pick(&SIZES, 0);
         }
