@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    llm_slerp_merge::cli::run(std::env::args_os())
+    llm_slerp_merge::cli::leave(llm_slerp_merge::cli::run(std::env::args_os()))
 }

@@ -306,6 +306,20 @@ impl ChildWriter {
         })
     }
 
+    /// Brings to disk what the open weight files have so far, where files are flushed at all.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the file's path: the kernel may have dropped what it could not write.
+    pub fn flush_written(&self) -> Result<()> {
+        let Some(staging) = self.staging.as_ref().filter(|staging| staging.fsync()) else {
+            return Ok(());
+        };
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        open.iter().try_for_each(|(shard, file)| {
+            staging.flush(file, &self.layout.shards[*shard].file_name)
+        })
+    }
+
     /// Writes what depends on the data's CRCs, and flushes every weight file. `sums` by the child's
     /// storage index. Then the index JSON, where there are several shards.
     ///

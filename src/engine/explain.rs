@@ -41,3 +41,21 @@ pub(crate) fn explain(worker: &mut dyn Work, task: &Task<'_>, error: Error) -> E
     }
     error.expected("finite values", "sums beyond float64")
 }
+
+/// A parent of this task holds NaN or Inf; the engine counts them for the message.
+pub(crate) fn nonfinite_error(task: &Task<'_>) -> Error {
+    Error::new(Kind::Data, "a parent holds NaN or Inf")
+        .tensor(&task.plan.name)
+        .with_rule(Rule::NonFinite)
+}
+
+pub(crate) fn overflow_error(task: &Task<'_>, count: u64, first: Option<u64>) -> Error {
+    let place = first.map_or(String::new(), |_| format!(", {} elements of a piece", count));
+    Error::new(Kind::Data, "the child overflows its dtype")
+        .tensor(&task.plan.name)
+        .expected(
+            format!("values within {}", task.plan.dtype),
+            format!("values beyond its largest{place}"),
+        )
+        .with_hint("give --dtype bfloat16 or float32, which reach further, or --allow-nonfinite")
+}

@@ -1,13 +1,14 @@
 //! Runs a plan: hands spans to workers until every byte of every child is written.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::conclude::report;
 use crate::engine::device::{DeviceWorker, Share};
-use crate::engine::explain::{changed, explain};
+use crate::engine::explain::{changed, explain, nonfinite_error};
+use crate::engine::flusher::Flusher;
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::resume;
@@ -17,24 +18,12 @@ use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
 };
 use crate::engine::torch::use_one_thread;
+use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
-use crate::engine::worker::{Sink, Worker, nonfinite_error};
+use crate::engine::worker::{Sink, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
-
-/// What a worker takes from the queue.
-#[derive(Clone, Copy, Debug)]
-enum Unit {
-    /// A small tensor, both passes.
-    Whole(usize),
-    /// Pass one over a span.
-    Scan(usize, usize),
-    /// Pass two over a span.
-    Write(usize, usize),
-    /// A storage of the primary (0) or secondary (1) of which tensors show only parts.
-    Verify(usize, usize),
-}
 
 struct Queue {
     units: VecDeque<Unit>,
@@ -54,6 +43,7 @@ struct Job<'a> {
     finished: Mutex<Vec<Option<Finished>>>,
     bytes_read: AtomicU64,
     share: Option<Share>,
+    flusher: Flusher,
 }
 
 /// Runs `plan` over both parents into `children`, one per value of t, and finishes their weight
@@ -104,62 +94,25 @@ pub fn execute(
         wake: Condvar::new(),
         bytes_read: AtomicU64::new(0),
         share,
+        flusher: Flusher::default(),
     };
     job.advance_over_kept();
     std::thread::scope(|scope| {
-        for number in 0..threads {
-            let job = &job;
-            scope.spawn(move || job.work(number));
+        let job = &job;
+        let start = |number| scope.spawn(move || job.work(number));
+        let workers: Vec<_> = (0..threads).map(start).collect();
+        scope.spawn(|| job.flush());
+        for worker in workers {
+            // Panics were caught in it.
+            let _ = worker.join();
         }
+        job.flusher.end();
     });
     if let Some(error) = job.lock().error.take() {
         reporter.finish();
         return Err(error);
     }
     job.conclude()
-}
-
-/// The work in the order of the child's file, small tensors as one unit; none for what is finished.
-fn units(
-    tasks: &[Task<'_>],
-    finished: &[Option<Finished>],
-    parents: [&Checkpoint; 2],
-    keep_bytes: u64,
-) -> VecDeque<Unit> {
-    let mut units = VecDeque::new();
-    let mut partly = BTreeSet::new();
-    for (index, task) in tasks.iter().enumerate() {
-        for (side, source) in task.sides().into_iter().enumerate() {
-            if let Some(source) = source
-                && !source.covers_storage()
-                && !source.needs_whole()
-            {
-                partly.insert((side, source.tensor.storage));
-            }
-        }
-        if finished.get(index).is_some_and(Option::is_some) {
-            continue;
-        }
-        let whole = task.kept_bytes() <= keep_bytes
-            || task.sides().into_iter().flatten().any(|source| source.needs_whole());
-        if task.needs_scan() && whole {
-            units.push_back(Unit::Whole(index));
-        } else if task.needs_scan() {
-            units.extend((0..task.spans()).map(|span| Unit::Scan(index, span)));
-        } else {
-            units.extend((0..task.spans()).map(|span| Unit::Write(index, span)));
-        }
-    }
-    let has_crc = |side: usize, storage: usize| {
-        parents[side].inventory.storages.get(storage).is_some_and(|storage| storage.crc32.is_some())
-    };
-    units.extend(
-        partly
-            .into_iter()
-            .filter(|(side, storage)| has_crc(*side, *storage))
-            .map(|(side, storage)| Unit::Verify(side, storage)),
-    );
-    units
 }
 
 impl Job<'_> {
@@ -179,11 +132,25 @@ impl Job<'_> {
         };
         let mut queue = self.lock();
         queue.running = queue.running.saturating_sub(1);
+        drop(queue);
+        self.stop(error);
+    }
+
+    /// Lets the workers end after the units that they are at.
+    fn stop(&self, error: Error) {
+        let mut queue = self.lock();
         queue.units.clear();
         if queue.error.is_none() {
             queue.error = Some(error);
         }
         self.wake.notify_all();
+    }
+
+    /// The life of the thread that flushes.
+    fn flush(&self) {
+        if let Err(error) = self.flusher.run(self.children) {
+            self.stop(error);
+        }
     }
 
     fn loop_units(&self, number: usize) -> Result<()> {
@@ -297,7 +264,9 @@ impl Job<'_> {
 
     fn advance(&self, bytes: u64) {
         let n_children = u64::try_from(self.children.len()).unwrap_or(1);
-        self.reporter.advance(bytes.saturating_mul(n_children));
+        let bytes = bytes.saturating_mul(n_children);
+        self.flusher.wrote(bytes);
+        self.reporter.advance(bytes);
     }
 
     /// From the sums of all spans: is the data whole and finite, and what are the coefficients.

@@ -8,12 +8,12 @@ use tch::Tensor;
 
 use crate::checkpoint::Side;
 use crate::engine::buffer::Buffer;
+use crate::engine::explain::{nonfinite_error, overflow_error};
 use crate::engine::kernel::{Kernel, PIECE, Widened, computed_kind, count_nonfinite, is_narrow};
 use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, SpanCrc, Task, Written, decide};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind, use_one_thread};
-use crate::error::{Error, Kind, Result};
-use crate::format::Rule;
+use crate::error::Result;
 use crate::merge::{Action, MergeOptions, Path, Sums};
 
 /// Where a worker writes: the children, by their position in the list of t.
@@ -388,22 +388,4 @@ fn piece_numel(start: u64, span: &Range<u64>) -> usize {
 
 fn finite(sums: &Sums) -> bool {
     sums.is_finite()
-}
-
-/// A parent of this task holds NaN or Inf; the engine counts them for the message.
-pub(crate) fn nonfinite_error(task: &Task<'_>) -> Error {
-    Error::new(Kind::Data, "a parent holds NaN or Inf")
-        .tensor(&task.plan.name)
-        .with_rule(Rule::NonFinite)
-}
-
-pub(crate) fn overflow_error(task: &Task<'_>, count: u64, first: Option<u64>) -> Error {
-    let place = first.map_or(String::new(), |_| format!(", {} elements of a piece", count));
-    Error::new(Kind::Data, "the child overflows its dtype")
-        .tensor(&task.plan.name)
-        .expected(
-            format!("values within {}", task.plan.dtype),
-            format!("values beyond its largest{place}"),
-        )
-        .with_hint("give --dtype bfloat16 or float32, which reach further, or --allow-nonfinite")
 }

@@ -17,11 +17,12 @@ use crate::engine::device::share::Share;
 use crate::engine::device::staging::{Chunk, Staging, part, sources};
 use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
 use crate::engine::devices::ComputeDevice;
+use crate::engine::explain::{nonfinite_error, overflow_error};
 use crate::engine::kernel::{PIECE, computed_kind, count_nonfinite};
 use crate::engine::source::Source;
 use crate::engine::task::{ChildDecision, Decision, Scan, Task, Written, add_up, decide};
 use crate::engine::torch::torch_error;
-use crate::engine::worker::{Digests, Sink, nonfinite_error, overflow_error, span_crc};
+use crate::engine::worker::{Digests, Sink, span_crc};
 use crate::merge::{MergeOptions, Path, Sums};
 
 /// One worker's buffers on both sides of the link, and what it does with them.
