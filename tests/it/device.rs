@@ -32,8 +32,10 @@ fn merge_on(stand_ins: &str, [a, b]: &[PathBuf; 2], out: &Path, options: &[&str]
 }
 
 /// Holds a child of a device to the CPU's: at most one unit in the last place apart, in at most one
-/// element of 200 (the sums differ in the tenth digit). Where the parents' elements cancel, what is
-/// left is that tenth digit, so there it is [`CANCELLED`] of the tensor's largest element.
+/// element of 100. (The sums differ in the tenth digit; and along a line at a t of few digits many
+/// exact values lie half way between two of float16's, of which either is right.) Where the parents'
+/// elements cancel, what is left is that tenth digit, so there it is [`CANCELLED`] of the tensor's
+/// largest element.
 #[track_caller]
 fn assert_near(found: &BTreeMap<String, Loaded>, expected: &BTreeMap<String, Loaded>, what: &str) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
@@ -54,7 +56,7 @@ fn assert_near(found: &BTreeMap<String, Loaded>, expected: &BTreeMap<String, Loa
         }
     }
     let all = usize::try_from(all).unwrap();
-    assert!(differing * 200 <= all, "{what}: {differing} of {all} differ");
+    assert!(differing * 100 <= all, "{what}: {differing} of {all} differ");
 }
 
 const CANCELLED: f64 = 1e-8;
