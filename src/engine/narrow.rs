@@ -152,6 +152,11 @@ impl Views {
     }
 
     fn blend(&mut self, factor: &Tensor, (s0, s1): (f64, f64), large: bool) -> Result<()> {
+        if split(s0).1 == 0.0 && split(s1).1 == 0.0 {
+            // Both products are exact, which one with their ratio need not be: 0.75 and 0.25.
+            scale_into(&self.sum, factor, s0, &self.a)?;
+            return add_scaled(&mut self.sum, factor, s1, &self.b);
+        }
         let (first, second, s, ratio) = if s0.abs() >= s1.abs() {
             (&self.a, &self.b, s0, s1 / s0)
         } else {
@@ -271,6 +276,15 @@ mod tests {
         for large in [false, true] {
             let found = blend(&a, &a.neg(), (0.503_123_456_7, 0.503_123_456_7), large);
             assert_eq!(found, [0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn products_with_short_factors_cancel_to_nothing() {
+        let a = tensor(&[1.0, 0.003_906_25], TorchKind::BFloat16);
+        let b: Tensor = &a * -3.0;
+        for large in [false, true] {
+            assert_eq!(blend(&a, &b, (0.75, 0.25), large), [0.0, 0.0]);
         }
     }
 
