@@ -30,10 +30,10 @@ struct Terminal {
     child: Child,
     keyboard: File,
     screen: Receiver<Vec<u8>>,
-    /// What was shown since the last keys, without colours and movements.
-    shown: String,
-    /// All that was ever shown.
-    history: String,
+    /// All that was ever shown, as it came: a read may end inside a sequence of colours.
+    history: Vec<u8>,
+    /// Where in it the last keys were pressed.
+    pressed: usize,
 }
 
 impl Terminal {
@@ -55,27 +55,25 @@ impl Terminal {
                 }
             }
         });
-        Terminal { child, keyboard: ours, screen, shown: String::new(), history: String::new() }
+        Terminal { child, keyboard: ours, screen, history: Vec::new(), pressed: 0 }
     }
 
     /// Waits until `words` have been shown since the last keys.
     #[track_caller]
     fn see(&mut self, words: &str) -> &mut Terminal {
         let end = Instant::now() + PATIENCE;
-        while !self.shown.contains(words) {
+        while !shown(&self.history[self.pressed..]).contains(words) {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(bytes) = self.screen.recv_timeout(left) else {
-                panic!("no `{words}` in: {}\nall: {}", self.shown, self.history);
+                panic!("no `{words}` after the last keys in: {}", shown(&self.history));
             };
-            let text = plain(&String::from_utf8_lossy(&bytes));
-            self.shown.push_str(&text);
-            self.history.push_str(&text);
+            self.history.extend(bytes);
         }
         self
     }
 
     fn press(&mut self, keys: &str) -> &mut Terminal {
-        self.shown.clear();
+        self.pressed = self.history.len();
         self.keyboard.write_all(keys.as_bytes()).unwrap();
         self
     }
@@ -84,9 +82,9 @@ impl Terminal {
     fn end(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
         while let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(200)) {
-            self.history.push_str(&plain(&String::from_utf8_lossy(&bytes)));
+            self.history.extend(bytes);
         }
-        (status, std::mem::take(&mut self.history))
+        (status, shown(&self.history))
     }
 }
 
@@ -109,8 +107,9 @@ fn pair() -> (File, OwnedFd) {
     (File::from(ours), theirs)
 }
 
-/// Text without escape sequences (`ESC [ … letter`).
-fn plain(text: &str) -> String {
+/// What was shown, without escape sequences (`ESC [ … letter`).
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
     let mut out = String::new();
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
@@ -153,7 +152,8 @@ fn a_merge_is_made_end_to_end_by_keys() {
     // Only what fits is offered.
     terminal.see("Secondary").see("models/llama chat  159k  float16  vocabulary 520");
     terminal.see("esc leaves");
-    assert!(!terminal.shown.contains("gpt2"), "{}", terminal.shown);
+    let offered = shown(&terminal.history[terminal.pressed..]);
+    assert!(!offered.contains("gpt2"), "{offered}");
     terminal.press(ENTER).see("(0.5)").press("1.5").see("1.5").press(ENTER);
     terminal.see("t must lie in 0..=1, got `1.5`");
     terminal.press(&BACKSPACE.repeat(3)).see("(0.5)").press("0.3").see("0.3").press(ENTER);
@@ -162,7 +162,8 @@ fn a_merge_is_made_end_to_end_by_keys() {
     terminal.see("512 + 8 rows in the primary, 520 rows in the secondary (--extend gradient)");
     terminal.see("llama-base-llama_chat-t0.3`, ").see("Merge now?");
     let line = "merge models/llama-base 'models/llama chat' -o llama-base-llama_chat-t0.3 -t 0.3";
-    assert!(terminal.history.contains(line), "{}", terminal.history);
+    let all = shown(&terminal.history);
+    assert!(all.contains(line), "{all}");
     assert!(!dir.path().join("llama-base-llama_chat-t0.3").exists());
     terminal.press(ENTER).see("merged 21 tensors");
     let (status, all) = terminal.end();
