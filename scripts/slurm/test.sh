@@ -212,7 +212,10 @@ is "${job}_7" FAILED || die "the killed task is $(state "${job}_7"), not FAILED"
 [[ ! -e children/large ]] || die "the killed task's child is there"
 [[ -d children/.large.partial ]] || die "the killed task left nothing to go on from"
 before=$(stat -c %i children/.large.partial/pytorch_model.bin)
+# A credential of the second in which the task was killed counts as revoked: the next one must be younger.
+sleep 2
 scontrol requeue "${job}_7"
+sleep 2
 # Slurm holds requeued jobs back for two minutes.
 scontrol update "jobid=${job}_7" starttime=now
 is_done() { [[ $(state "${job}_7") == COMPLETED ]]; }
