@@ -5,9 +5,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use llm_slerp_merge::checkpoint::Checkpoint;
+use llm_slerp_merge::engine::{self, Job, Settings};
 use llm_slerp_merge::format::{Encoding, ReadAt, inflate_exact};
+use llm_slerp_merge::merge::MergeOptions;
 use tch::{Kind, Tensor};
 
 /// A finished run of the tool.
@@ -214,4 +217,29 @@ pub(crate) fn float32_parent(path: &Path) -> BTreeMap<String, Loaded> {
 /// Bytes of every tensor of a child, by name.
 pub(crate) fn child_bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     torch_model(dir).into_iter().map(|(name, loaded)| (name, loaded.bytes)).collect()
+}
+
+/// Merges in this process, on one thread and without flushing.
+pub(crate) fn merge_here(
+    primary: &Path,
+    secondary: &Path,
+    child: &Path,
+) -> llm_slerp_merge::Result<()> {
+    let job = Job {
+        primary: primary.to_path_buf(),
+        secondary: secondary.to_path_buf(),
+        outputs: vec![child.to_path_buf()],
+        options: MergeOptions::default(),
+        overwrite: false,
+        resume: false,
+        fsync: false,
+    };
+    let settings = Settings {
+        threads: 1,
+        memory_bytes: 1 << 20,
+        devices: &[],
+        device_bytes: None,
+        interrupted: &|| None,
+    };
+    engine::run(engine::prepare(job)?, &settings, &(), Instant::now()).map(drop)
 }

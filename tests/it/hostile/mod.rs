@@ -6,16 +6,13 @@ mod corpus;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use llm_slerp_merge::checkpoint::Checkpoint;
-use llm_slerp_merge::engine::{Job, Settings, prepare, run};
-use llm_slerp_merge::merge::MergeOptions;
 use llm_slerp_merge::{Error, Result};
 use serde_json::Value;
 
 use crate::build::Dict;
-use crate::support::{command, fixture, listing};
+use crate::support::{command, fixture, listing, merge_here};
 use corpus::{CANARY, Case, Expect, cases};
 
 /// Longest message, in bytes.
@@ -65,23 +62,7 @@ fn judge(case: &Case, error: Option<&Error>) -> Option<String> {
 
 /// Merges without flushing; the child is removed again.
 fn merged(primary: &Path, secondary: &Path, child: &Path) -> Result<()> {
-    let job = Job {
-        primary: primary.to_path_buf(),
-        secondary: secondary.to_path_buf(),
-        outputs: vec![child.to_path_buf()],
-        options: MergeOptions::default(),
-        overwrite: false,
-        resume: false,
-        fsync: false,
-    };
-    let settings = Settings {
-        threads: 1,
-        memory_bytes: 1 << 20,
-        devices: &[],
-        device_bytes: None,
-        interrupted: &|| None,
-    };
-    run(prepare(job)?, &settings, &(), Instant::now())?;
+    merge_here(primary, secondary, child)?;
     fs::remove_dir_all(child).unwrap();
     Ok(())
 }

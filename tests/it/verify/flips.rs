@@ -3,15 +3,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use llm_slerp_merge::Result;
-use llm_slerp_merge::engine::{Job, Settings, VerifySettings, prepare, run, verify};
+use llm_slerp_merge::engine::{VerifySettings, verify};
 use llm_slerp_merge::format::EmitTensor;
-use llm_slerp_merge::merge::MergeOptions;
 use llm_slerp_merge::tensor::DType;
 
 use super::files::{checkpoint, flip, zip_again};
+use crate::support::merge_here;
 
 /// xorshift64*, with a fixed seed: the same places on every run.
 struct Noise(u64);
@@ -49,23 +48,7 @@ fn parent(seed: u64) -> Vec<u8> {
 
 /// The child's weights; the child is removed again.
 fn merged(primary: &Path, secondary: &Path, child: &Path) -> Result<Vec<u8>> {
-    let job = Job {
-        primary: primary.to_path_buf(),
-        secondary: secondary.to_path_buf(),
-        outputs: vec![child.to_path_buf()],
-        options: MergeOptions::default(),
-        overwrite: false,
-        resume: false,
-        fsync: false,
-    };
-    let settings = Settings {
-        threads: 1,
-        memory_bytes: 1 << 20,
-        devices: &[],
-        device_bytes: None,
-        interrupted: &|| None,
-    };
-    run(prepare(job)?, &settings, &(), Instant::now())?;
+    merge_here(primary, secondary, child)?;
     let weights = fs::read(child.join("pytorch_model.bin")).expect("the child");
     fs::remove_dir_all(child).expect("removed");
     Ok(weights)
