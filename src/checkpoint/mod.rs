@@ -2,6 +2,7 @@
 
 mod above;
 mod child;
+mod child_layout;
 pub mod config;
 mod directory;
 mod discover;
@@ -23,9 +24,11 @@ mod staging;
 mod survey;
 mod token_ids;
 mod tokenizer;
+mod weight_files;
 mod weights;
 
-pub use child::{ChildLayout, ChildWriter, Opened, ShardSpec};
+pub use child::{ChildWriter, Opened};
+pub use child_layout::{ChildLayout, ShardSpec};
 pub use config::Config;
 pub use discover::{Candidate, Discovery, discover};
 pub use existing::{Existing, existing_child};
@@ -42,3 +45,4 @@ pub use source::{FileSource, Identity};
 pub use staging::{Staging, has_journal};
 pub use survey::{Rows, Survey};
 pub use tokenizer::{TokenizerFacts, TokenizerMode};
+pub use weight_files::DIRECT_ALIGNMENT;
