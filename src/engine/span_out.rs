@@ -7,8 +7,10 @@ use tch::{Kind as TorchKind, Tensor};
 
 use crate::checkpoint::DIRECT_ALIGNMENT;
 use crate::engine::buffer::Buffer;
-use crate::engine::kernel::{PIECE, WIDEST};
+use crate::engine::kernel::{PIECE, WIDEST, to_i64};
 use crate::engine::task::SpanCrc;
+use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::worker::span_crc;
 use crate::error::Result;
 
 /// Where a worker's bytes go: the children, by their position in the list of t.
@@ -40,13 +42,28 @@ pub(crate) struct OutBlock {
     start: usize,
     /// Bytes that a block is for; there is room for one piece more.
     size: usize,
+    /// All of it from the first aligned byte on, in the kind that was asked for last.
+    view: Option<(TorchKind, Tensor)>,
 }
 
 impl OutBlock {
     /// A block of `size` bytes.
     pub(crate) fn new(size: usize) -> Result<OutBlock> {
         let buffer = Buffer::new(size + PIECE * WIDEST + 2 * DIRECT_ALIGNMENT)?;
-        Ok(OutBlock { start: buffer.aligned(DIRECT_ALIGNMENT), buffer, size })
+        Ok(OutBlock { start: buffer.aligned(DIRECT_ALIGNMENT), buffer, size, view: None })
+    }
+
+    /// `numel` elements from byte `from` on, which is a multiple of the element's size.
+    fn view(&mut self, kind: TorchKind, from: usize, numel: usize) -> Result<Tensor> {
+        let item = kind.elt_size_in_bytes();
+        if !matches!(&self.view, Some((known, _)) if *known == kind) {
+            let numel = (self.size + PIECE * WIDEST + DIRECT_ALIGNMENT) / item;
+            self.view = Some((kind, self.buffer.view(self.start, kind, numel)?));
+        }
+        let (Some((_, whole)), 0) = (&self.view, from % item) else {
+            return self.buffer.view(self.start + from, kind, numel);
+        };
+        whole.f_narrow(0, to_i64(from / item)?, to_i64(numel)?).or_torch("take a view")
     }
 
     fn bytes(&self, from: usize, length: usize) -> &[u8] {
@@ -132,7 +149,7 @@ impl<'s> SpanOut<'s> {
             self.from = usize::try_from(in_block).unwrap_or(0);
             self.block = Some(self.sink.block()?);
         }
-        self.block.as_mut().ok_or_else(|| crate::engine::torch::torch_error("no block"))
+        self.block.as_mut().ok_or_else(|| torch_error("no block"))
     }
 
     /// The next piece as a tensor, to be written to.
@@ -140,8 +157,7 @@ impl<'s> SpanOut<'s> {
         let filled = self.filled;
         self.block()?;
         let from = self.from + filled;
-        let block = self.block()?;
-        block.buffer.view(block.start + from, kind, numel)
+        self.block()?.view(kind, from, numel)
     }
 
     /// The next piece's bytes, to be written to.
@@ -197,7 +213,7 @@ impl<'s> SpanOut<'s> {
             self.hand_on(self.filled)?;
         }
         self.handed_on = false;
-        Ok((crate::engine::worker::span_crc(&self.digest), self.first))
+        Ok((span_crc(&self.digest), self.first))
     }
 }
 

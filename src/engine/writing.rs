@@ -24,14 +24,32 @@ const WORKERS_PER_CACHED_THREAD: usize = 4;
 /// Blocks that wait or are being written, beyond those that the workers fill.
 const QUEUE: usize = 8;
 
+/// Blocks that wait for the disk before the page cache takes some, where no flush is asked for.
+const SPILL_FROM: usize = QUEUE / 2;
+
 /// The blocks of a merge: free, in a worker's hands, or waiting to be written.
 #[derive(Debug)]
 pub(crate) struct Writing {
     state: Mutex<State>,
-    wake: Condvar,
+    /// Something is to be written, or there will be nothing more.
+    ready: Condvar,
+    /// So much waits that the page cache is to help, or there will be nothing more.
+    behind: Condvar,
+    /// A block is free, or everything is written.
+    free: Condvar,
     size: usize,
     most: usize,
     threads: usize,
+    spills: bool,
+}
+
+/// What a thread that writes does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Writes everything, past the page cache where possible.
+    Writes,
+    /// Writes to the page cache what the disk is too slow for.
+    Spills,
 }
 
 #[derive(Default)]
@@ -62,24 +80,29 @@ impl Writing {
         let cached = workers.div_ceil(WORKERS_PER_CACHED_THREAD).clamp(1, DIRECT_THREADS);
         Writing {
             state: Mutex::default(),
-            wake: Condvar::new(),
+            ready: Condvar::new(),
+            behind: Condvar::new(),
+            free: Condvar::new(),
             size,
             most,
             threads: if direct { DIRECT_THREADS } else { cached },
+            // A flush at the end would wait for what is in the page cache, so nothing is won by it.
+            spills: direct && children.iter().any(|child| !child.is_flushed()),
         }
     }
 
-    /// Threads that are to call [`Writing::run`].
-    pub(crate) fn threads(&self) -> usize {
-        self.threads
+    /// The threads that are to call [`Writing::run`].
+    pub(crate) fn threads(&self) -> impl Iterator<Item = Role> + use<> {
+        let spills = self.spills.then_some(Role::Spills);
+        std::iter::repeat_n(Role::Writes, self.threads).chain(spills)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'s>(&self, on: &Condvar, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        on.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A block to fill, once there is one.
@@ -98,14 +121,14 @@ impl Writing {
                 drop(state);
                 return OutBlock::new(self.size);
             }
-            state = self.wait(state);
+            state = self.wait(&self.free, state);
         }
     }
 
     /// Takes back an empty block.
     pub(crate) fn give_back(&self, block: OutBlock) {
         self.lock().free.push(block);
-        self.wake.notify_all();
+        self.free.notify_all();
     }
 
     /// Takes a part that is to be written.
@@ -116,43 +139,55 @@ impl Writing {
         } else {
             state.waiting.push_back(part);
         }
+        let behind = state.waiting.len() > SPILL_FROM;
         drop(state);
-        self.wake.notify_all();
+        self.ready.notify_one();
+        if behind {
+            self.behind.notify_one();
+        }
     }
 
     /// Waits until everything that was put is written, or writing failed.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         while !state.failed && (!state.waiting.is_empty() || state.being_written > 0) {
-            state = self.wait(state);
+            state = self.wait(&self.free, state);
         }
     }
 
     /// No more will be put: [`Writing::run`] ends when all is written.
     pub(crate) fn end(&self) {
         self.lock().over = true;
-        self.wake.notify_all();
+        self.ready.notify_all();
+        self.behind.notify_all();
     }
 
     /// Writes part by part until [`Writing::end`].
     ///
     /// # Errors
     /// As [`ChildWriter::write`]; nothing is written any more then, by any thread.
-    pub(crate) fn run(&self, children: &[ChildWriter]) -> Result<()> {
+    pub(crate) fn run(&self, role: Role, children: &[ChildWriter]) -> Result<()> {
+        let spills = role == Role::Spills;
+        let (signal, from) = if spills { (&self.behind, SPILL_FROM) } else { (&self.ready, 0) };
         loop {
             let mut state = self.lock();
             let part = loop {
-                if let Some(part) = state.waiting.pop_front() {
+                if state.waiting.len() > from
+                    && let Some(part) = state.waiting.pop_front()
+                {
                     break part;
                 }
                 if state.over || state.failed {
                     return Ok(());
                 }
-                state = self.wait(state);
+                state = self.wait(signal, state);
             };
             state.being_written += 1;
             drop(state);
             let written = match children.get(part.child) {
+                Some(child) if spills => {
+                    child.write_cached(part.storage, part.offset, part.bytes())
+                }
                 Some(child) => child.write(part.storage, part.offset, part.bytes()),
                 None => Ok(()),
             };
@@ -165,7 +200,11 @@ impl Writing {
                 state.free.extend(dropped.into_iter().map(|part| part.block));
             }
             drop(state);
-            self.wake.notify_all();
+            self.free.notify_all();
+            if written.is_err() {
+                self.ready.notify_all();
+                self.behind.notify_all();
+            }
             written?;
         }
     }

@@ -129,6 +129,7 @@ impl<'j> Passes<'j> {
         }
         self.check_last_sums(task, span, &scan)?;
         scan.read = digests.spans();
+        scan.rest = scan.read;
         if keep {
             self.kept = Some(equal);
         }
@@ -186,7 +187,8 @@ impl<'j> Passes<'j> {
             }
         }
         written.read = digests.spans();
-        written.out = streams.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
+        written.out =
+            streams.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
         Ok(written)
     }
 
