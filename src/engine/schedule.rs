@@ -15,7 +15,7 @@ use crate::engine::resume;
 use crate::engine::settings::{Children, Settings};
 use crate::engine::slot::Keep;
 use crate::engine::source::{Source, verify_storage};
-use crate::engine::span_out::Sink;
+use crate::engine::span_out::{Part, Sink};
 use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
 };
@@ -23,7 +23,7 @@ use crate::engine::torch::use_one_thread;
 use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
 use crate::engine::worker::Worker;
-use crate::engine::writing::Writing;
+use crate::engine::writing::{Role, Writing};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
@@ -115,7 +115,8 @@ pub fn execute(
         let start = |number| scope.spawn(move || job.work(number));
         let workers: Vec<_> = (0..threads).map(start).collect();
         for role in job.writing.threads() {
-            scope.spawn(move || job.or_stop(job.writing.run(role, job.children)));
+            let write = |role, part: &Part| job.write(role, part);
+            scope.spawn(move || job.or_stop(job.writing.run(role, &write)));
         }
         scope.spawn(|| job.or_stop(job.flusher.run(job.children)));
         for worker in workers {
@@ -161,6 +162,15 @@ impl Job<'_> {
             queue.error = Some(error);
         }
         self.wake.notify_all();
+    }
+
+    /// What a thread that writes does with a part.
+    fn write(&self, role: Role, part: &Part) -> Result<()> {
+        let Some(child) = self.children.get(part.child) else { return Ok(()) };
+        match role {
+            Role::Writes => child.write(part.storage, part.offset, part.bytes()),
+            Role::Spills => child.write_cached(part.storage, part.offset, part.bytes()),
+        }
     }
 
     /// Ends the merge where a thread that writes or flushes failed.

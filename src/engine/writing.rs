@@ -71,12 +71,18 @@ impl std::fmt::Debug for State {
 impl Writing {
     /// For so many workers, each of which fills a block of every child at once.
     pub(crate) fn new(workers: usize, children: &[ChildWriter]) -> Writing {
+        let direct = children.iter().any(ChildWriter::is_direct);
+        // A flush at the end would wait for what is in the page cache, so nothing is won by it.
+        let spills = direct && children.iter().any(|child| !child.is_flushed());
+        Writing::of(workers, children.len(), direct, spills)
+    }
+
+    fn of(workers: usize, children: usize, direct: bool, spills: bool) -> Writing {
         // One more, into which the rest of a full one is copied.
-        let in_hands = workers.max(1).saturating_mul(children.len().saturating_add(1));
+        let in_hands = workers.max(1).saturating_mul(children.saturating_add(1));
         let most = in_hands.saturating_add(QUEUE);
         let fit = (BLOCKS_BYTES / most).clamp(SMALLEST, LARGEST);
         let size = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
-        let direct = children.iter().any(ChildWriter::is_direct);
         let cached = workers.div_ceil(WORKERS_PER_CACHED_THREAD).clamp(1, DIRECT_THREADS);
         Writing {
             state: Mutex::default(),
@@ -86,8 +92,7 @@ impl Writing {
             size,
             most,
             threads: if direct { DIRECT_THREADS } else { cached },
-            // A flush at the end would wait for what is in the page cache, so nothing is won by it.
-            spills: direct && children.iter().any(|child| !child.is_flushed()),
+            spills,
         }
     }
 
@@ -162,11 +167,11 @@ impl Writing {
         self.behind.notify_all();
     }
 
-    /// Writes part by part until [`Writing::end`].
+    /// Hands part by part to `write` until [`Writing::end`].
     ///
     /// # Errors
-    /// As [`ChildWriter::write`]; nothing is written any more then, by any thread.
-    pub(crate) fn run(&self, role: Role, children: &[ChildWriter]) -> Result<()> {
+    /// Those of `write`; nothing is written any more then, by any thread.
+    pub(crate) fn run(&self, role: Role, write: &dyn Fn(Role, &Part) -> Result<()>) -> Result<()> {
         let spills = role == Role::Spills;
         let (signal, from) = if spills { (&self.behind, SPILL_FROM) } else { (&self.ready, 0) };
         loop {
@@ -184,13 +189,7 @@ impl Writing {
             };
             state.being_written += 1;
             drop(state);
-            let written = match children.get(part.child) {
-                Some(child) if spills => {
-                    child.write_cached(part.storage, part.offset, part.bytes())
-                }
-                Some(child) => child.write(part.storage, part.offset, part.bytes()),
-                None => Ok(()),
-            };
+            let written = write(role, &part);
             let mut state = self.lock();
             state.being_written -= 1;
             state.free.push(part.block);
@@ -207,5 +206,70 @@ impl Writing {
             }
             written?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::{Error, Kind};
+
+    fn part(block: OutBlock, offset: u64) -> Part {
+        Part { child: 0, storage: 0, offset, block, from: 0, length: 1 }
+    }
+
+    #[test]
+    fn every_part_is_written_once_though_blocks_are_few() {
+        let writing = Writing::of(2, 1, true, true);
+        let written = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for role in writing.threads() {
+                let (writing, written) = (&writing, &written);
+                let write = |_, _: &Part| {
+                    written.fetch_add(1, Ordering::Relaxed);
+                    Ok(())
+                };
+                scope.spawn(move || writing.run(role, &write).unwrap());
+            }
+            for offset in 0..100 {
+                writing.put(part(writing.block().unwrap(), offset));
+            }
+            writing.drain();
+            assert_eq!(written.load(Ordering::Relaxed), 100);
+            writing.end();
+        });
+        // Two workers with two blocks each, and the queue.
+        assert!(writing.lock().made <= 4 + QUEUE);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_written_and_nobody_waits() {
+        let writing = Writing::of(1, 1, true, false);
+        let tries = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let tries = &tries;
+            let write = |_, _: &Part| {
+                tries.fetch_add(1, Ordering::Relaxed);
+                Err(Error::new(Kind::Io, "the disk is gone"))
+            };
+            let writing = &writing;
+            let writer = scope.spawn(move || writing.run(Role::Writes, &write));
+            for offset in 0..100 {
+                writing.put(part(writing.block().unwrap(), offset));
+            }
+            writing.drain();
+            writing.end();
+            assert_eq!(writer.join().unwrap().unwrap_err().kind(), Kind::Io);
+        });
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn blocks_get_smaller_where_there_are_many() {
+        assert_eq!(Writing::of(2, 1, true, false).size, 1 << 20);
+        assert_eq!(Writing::of(16, 5, true, false).size, 512 << 10);
+        assert_eq!(Writing::of(64, 16, true, false).size, 128 << 10);
     }
 }
