@@ -5,9 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::checkpoint::inside::{is_mount_point, is_vacant};
-use crate::checkpoint::staging::{left_by_earlier_run, work_dir};
+use crate::checkpoint::staging::work_dir;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::human_bytes;
+
+/// Unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
 
 /// Room kept free beside the child's bytes, as a fraction of them: 1 %.
 const SPARE_DIVISOR: u64 = 100;
@@ -279,6 +282,13 @@ fn check_writable(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Bytes on disk and number of the files that an interrupted run left for this output.
+fn left_by_earlier_run(output: &Path) -> (u64, u64) {
+    let Ok(entries) = std::fs::read_dir(work_dir(output)) else { return (0, 0) };
+    let sizes = entries.flatten().filter_map(|entry| entry.metadata().ok());
+    sizes.fold((0, 0), |(bytes, files), meta| (bytes + meta.blocks() * BLOCK_BYTES, files + 1))
 }
 
 #[cfg(test)]

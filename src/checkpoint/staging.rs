@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
@@ -25,9 +25,6 @@ use crate::error::{Error, Kind, Result};
 
 /// Longest name of an output that the work directory's name holds: file systems take 255 bytes.
 const LONGEST_NAME: usize = 240;
-
-/// Unit of `st_blocks`.
-const BLOCK_BYTES: u64 = 512;
 
 /// A child in the making. Dropped without [`Staging::commit`] or [`Staging::keep`], it removes what
 /// it wrote.
@@ -292,13 +289,6 @@ impl Drop for Staging {
 /// Whether an interrupted run left a journal for this output.
 pub fn has_journal(output: &Path) -> bool {
     std::fs::symlink_metadata(work_dir(output).join(JOURNAL_FILE)).is_ok()
-}
-
-/// Bytes on disk and number of the files that an interrupted run left for this output.
-pub(crate) fn left_by_earlier_run(output: &Path) -> (u64, u64) {
-    let Ok(entries) = std::fs::read_dir(work_dir(output)) else { return (0, 0) };
-    let sizes = entries.flatten().filter_map(|entry| entry.metadata().ok());
-    sizes.fold((0, 0), |(bytes, files), meta| (bytes + meta.blocks() * BLOCK_BYTES, files + 1))
 }
 
 /// The work directory of an output: beside it (in it, where it is a mount point), hidden, and of no name that a loader looks for.

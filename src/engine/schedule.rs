@@ -23,7 +23,7 @@ use crate::engine::torch::use_one_thread;
 use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
 use crate::engine::worker::Worker;
-use crate::engine::writing::{Role, Writing};
+use crate::engine::writing::{Role, ToFiles, Writing};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
@@ -115,8 +115,7 @@ pub fn execute(
         let start = |number| scope.spawn(move || job.work(number));
         let workers: Vec<_> = (0..threads).map(start).collect();
         for role in job.writing.threads() {
-            let write = |role, part: &Part| job.write(role, part);
-            scope.spawn(move || job.or_stop(job.writing.run(role, &write)));
+            scope.spawn(move || job.or_stop(job.writing.run(role, job)));
         }
         scope.spawn(|| job.or_stop(job.flusher.run(job.children)));
         for worker in workers {
@@ -162,15 +161,6 @@ impl Job<'_> {
             queue.error = Some(error);
         }
         self.wake.notify_all();
-    }
-
-    /// What a thread that writes does with a part.
-    fn write(&self, role: Role, part: &Part) -> Result<()> {
-        let Some(child) = self.children.get(part.child) else { return Ok(()) };
-        match role {
-            Role::Writes => child.write(part.storage, part.offset, part.bytes()),
-            Role::Spills => child.write_cached(part.storage, part.offset, part.bytes()),
-        }
     }
 
     /// Ends the merge where a thread that writes or flushes failed.
@@ -355,12 +345,12 @@ impl Job<'_> {
         };
         // What is noted is believed later: not from a parent that changed.
         task.sides().into_iter().flatten().try_for_each(Source::check_unchanged)?;
-        resume::record(self.children, index, &finished)?;
         let mut all = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = all.get_mut(index) {
             *slot = Some(finished);
         }
-        Ok(())
+        drop(all);
+        if self.writing.is_whole(index) { self.whole(index) } else { Ok(()) }
     }
 
     /// All data is written: the parents are looked at once more, and the weight files finished.
@@ -387,5 +377,24 @@ impl Job<'_> {
             self.bytes_read.load(Ordering::Relaxed),
             self.settings.devices,
         ))
+    }
+}
+
+impl ToFiles for Job<'_> {
+    fn write(&self, role: Role, part: &Part) -> Result<()> {
+        let Some(child) = self.children.get(part.child) else { return Ok(()) };
+        match role {
+            Role::Writes => child.write(part.storage, part.offset, part.bytes()),
+            Role::Spills => child.write_cached(part.storage, part.offset, part.bytes()),
+        }
+    }
+
+    /// Notes it in the journals: a run that resumes this one finds it in its place.
+    fn whole(&self, storage: usize) -> Result<()> {
+        let all = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get(storage) {
+            Some(Some(finished)) => resume::record(self.children, storage, finished),
+            _ => Ok(()),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Writes what the workers made, on threads of its own: disks are slow and wait for nobody's cache.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::ChildWriter;
@@ -43,6 +43,15 @@ pub(crate) struct Writing {
     spills: bool,
 }
 
+/// What is done with parts and storages.
+pub(crate) trait ToFiles: Sync {
+    /// Writes a part.
+    fn write(&self, role: Role, part: &Part) -> Result<()>;
+
+    /// A storage is whole: all its parts were put, and all are written.
+    fn whole(&self, storage: usize) -> Result<()>;
+}
+
 /// What a thread that writes does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -58,6 +67,10 @@ struct State {
     made: usize,
     waiting: VecDeque<Part>,
     being_written: usize,
+    /// Per storage: parts that are not written yet, over all children.
+    unwritten: HashMap<usize, usize>,
+    /// Storages of which all parts were put, but not all are written.
+    nearly_whole: HashSet<usize>,
     over: bool,
     failed: bool,
 }
@@ -142,6 +155,7 @@ impl Writing {
         if state.failed {
             state.free.push(part.block);
         } else {
+            *state.unwritten.entry(part.storage).or_default() += 1;
             state.waiting.push_back(part);
         }
         let behind = state.waiting.len() > SPILL_FROM;
@@ -150,6 +164,17 @@ impl Writing {
         if behind {
             self.behind.notify_one();
         }
+    }
+
+    /// All parts of a storage were put. True if all are written, too; else [`ToFiles::whole`] is told
+    /// when they are.
+    pub(crate) fn is_whole(&self, storage: usize) -> bool {
+        let mut state = self.lock();
+        let whole = !state.unwritten.contains_key(&storage);
+        if !whole {
+            state.nearly_whole.insert(storage);
+        }
+        whole
     }
 
     /// Waits until everything that was put is written, or writing failed.
@@ -167,11 +192,11 @@ impl Writing {
         self.behind.notify_all();
     }
 
-    /// Hands part by part to `write` until [`Writing::end`].
+    /// Hands part by part to `to` until [`Writing::end`].
     ///
     /// # Errors
-    /// Those of `write`; nothing is written any more then, by any thread.
-    pub(crate) fn run(&self, role: Role, write: &dyn Fn(Role, &Part) -> Result<()>) -> Result<()> {
+    /// Those of `to`; nothing is written any more then, by any thread.
+    pub(crate) fn run(&self, role: Role, to: &dyn ToFiles) -> Result<()> {
         let spills = role == Role::Spills;
         let (signal, from) = if spills { (&self.behind, SPILL_FROM) } else { (&self.ready, 0) };
         loop {
@@ -189,22 +214,43 @@ impl Writing {
             };
             state.being_written += 1;
             drop(state);
-            let written = write(role, &part);
+            let mut result = to.write(role, &part);
             let mut state = self.lock();
+            if result.is_ok() && state.written(part.storage) {
+                drop(state);
+                result = to.whole(part.storage);
+                state = self.lock();
+            }
             state.being_written -= 1;
             state.free.push(part.block);
-            if written.is_err() {
+            if result.is_err() {
                 state.failed = true;
                 let dropped = std::mem::take(&mut state.waiting);
                 state.free.extend(dropped.into_iter().map(|part| part.block));
             }
             drop(state);
             self.free.notify_all();
-            if written.is_err() {
+            if result.is_err() {
                 self.ready.notify_all();
                 self.behind.notify_all();
             }
-            written?;
+            result?;
+        }
+    }
+}
+
+impl State {
+    /// A part of a storage is written; whether the storage is whole by it.
+    fn written(&mut self, storage: usize) -> bool {
+        match self.unwritten.get_mut(&storage) {
+            Some(left) if *left > 1 => {
+                *left -= 1;
+                false
+            }
+            _ => {
+                self.unwritten.remove(&storage);
+                self.nearly_whole.remove(&storage)
+            }
         }
     }
 }
@@ -216,28 +262,42 @@ mod tests {
     use super::*;
     use crate::error::{Error, Kind};
 
-    fn part(block: OutBlock, offset: u64) -> Part {
-        Part { child: 0, storage: 0, offset, block, from: 0, length: 1 }
+    /// Counts parts and whole storages, or fails.
+    #[derive(Default)]
+    struct Counts {
+        parts: AtomicUsize,
+        whole: AtomicUsize,
+        broken: bool,
+    }
+
+    impl ToFiles for Counts {
+        fn write(&self, _: Role, _: &Part) -> Result<()> {
+            self.parts.fetch_add(1, Ordering::Relaxed);
+            if self.broken { Err(Error::new(Kind::Io, "the disk is gone")) } else { Ok(()) }
+        }
+        fn whole(&self, _: usize) -> Result<()> {
+            self.whole.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    fn part(block: OutBlock, storage: usize) -> Part {
+        Part { child: 0, storage, offset: 0, block, from: 0, length: 1 }
     }
 
     #[test]
     fn every_part_is_written_once_though_blocks_are_few() {
-        let writing = Writing::of(2, 1, true, true);
-        let written = AtomicUsize::new(0);
+        let (writing, counts) = (Writing::of(2, 1, true, true), Counts::default());
         std::thread::scope(|scope| {
             for role in writing.threads() {
-                let (writing, written) = (&writing, &written);
-                let write = |_, _: &Part| {
-                    written.fetch_add(1, Ordering::Relaxed);
-                    Ok(())
-                };
-                scope.spawn(move || writing.run(role, &write).unwrap());
+                let (writing, counts) = (&writing, &counts);
+                scope.spawn(move || writing.run(role, counts).unwrap());
             }
-            for offset in 0..100 {
-                writing.put(part(writing.block().unwrap(), offset));
+            for number in 0..100 {
+                writing.put(part(writing.block().unwrap(), number / 4));
             }
             writing.drain();
-            assert_eq!(written.load(Ordering::Relaxed), 100);
+            assert_eq!(counts.parts.load(Ordering::Relaxed), 100);
             writing.end();
         });
         // Two workers with two blocks each, and the queue.
@@ -245,25 +305,34 @@ mod tests {
     }
 
     #[test]
+    fn a_storage_is_whole_when_its_last_part_is_written() {
+        let (writing, counts) = (Writing::of(1, 1, true, false), Counts::default());
+        for storage in [7, 7, 8] {
+            writing.put(part(writing.block().unwrap(), storage));
+        }
+        assert!(!writing.is_whole(7));
+        writing.end();
+        writing.run(Role::Writes, &counts).unwrap();
+        // 8 was never said to be complete.
+        assert_eq!(counts.whole.load(Ordering::Relaxed), 1);
+        assert!(writing.is_whole(8) && writing.is_whole(9));
+    }
+
+    #[test]
     fn after_a_failure_nothing_is_written_and_nobody_waits() {
         let writing = Writing::of(1, 1, true, false);
-        let tries = AtomicUsize::new(0);
+        let counts = Counts { broken: true, ..Counts::default() };
         std::thread::scope(|scope| {
-            let tries = &tries;
-            let write = |_, _: &Part| {
-                tries.fetch_add(1, Ordering::Relaxed);
-                Err(Error::new(Kind::Io, "the disk is gone"))
-            };
-            let writing = &writing;
-            let writer = scope.spawn(move || writing.run(Role::Writes, &write));
-            for offset in 0..100 {
-                writing.put(part(writing.block().unwrap(), offset));
+            let (writing, counts) = (&writing, &counts);
+            let writer = scope.spawn(move || writing.run(Role::Writes, counts));
+            for storage in 0..100 {
+                writing.put(part(writing.block().unwrap(), storage));
             }
             writing.drain();
             writing.end();
             assert_eq!(writer.join().unwrap().unwrap_err().kind(), Kind::Io);
         });
-        assert_eq!(tries.load(Ordering::Relaxed), 1);
+        assert_eq!(counts.parts.load(Ordering::Relaxed), 1);
     }
 
     #[test]
