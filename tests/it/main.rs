@@ -40,6 +40,8 @@ mod refusals;
 mod resume;
 /// SIGINT, SIGTERM and SIGHUP.
 mod signals;
+/// Parents that are fine, and refused where the user is strict.
+mod strict;
 /// Runs the tool, reads checkpoints, looks at directories.
 mod support;
 /// House rules that no compiler checks.
