@@ -8,9 +8,10 @@ from bench import Bench, Failed
 from full import full
 from kill import kill
 from power import power
+from stop import stop
 
 PAIR = Path(__file__).resolve().parents[2] / "tests" / "data" / "llama"
-SUITES = {"kill": kill, "full": full, "power": power}
+SUITES = {"stop": stop, "full": full, "power": power, "kill": kill}
 
 
 def main():

@@ -30,6 +30,8 @@ mod merge;
 mod midway;
 /// Tensors that one parent lacks, integers, tied names.
 mod missing;
+/// Paths of every kind, and what of the small files reaches the child.
+mod names;
 /// Outputs that are refused, and outputs that are replaced.
 mod outputs;
 /// The tool alone on a terminal, driven by keys.
