@@ -1,135 +1,26 @@
 //! The child's weight files in the making: written in place, in any order, by any thread.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use serde_json::Value;
 
+use crate::checkpoint::child_layout::{ChildLayout, Place, lost};
 use crate::checkpoint::journal::{
     Found, JOURNAL_FILE, Journal, JournalEntry, difference, read_journal,
 };
 use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::staging::{Staging, write_failed};
+use crate::checkpoint::weight_files::{OpenFiles, WeightFile};
 use crate::error::{Error, Kind, Result};
-use crate::format::{EmitTensor, Piece, ShardLayout, StorageSum, index_text};
+use crate::format::{Piece, StorageSum};
 
-/// Weight files that stay open at once, over all children of a merge.
-const OPEN_FILES: usize = 24;
-
-/// One weight file to be written.
-#[derive(Clone, Debug)]
-pub struct ShardSpec {
-    /// File name in the child's directory.
-    pub file_name: String,
-    /// Its tensors in order; storages by the child's index.
-    pub tensors: Vec<EmitTensor>,
-}
-
-/// Offsets of all weight files of one child, known before its data.
-#[derive(Debug)]
-pub struct ChildLayout {
-    shards: Vec<Shard>,
-    /// Per storage of the child: its shard, and its place in it.
-    places: Vec<Place>,
-}
-
-#[derive(Debug)]
-struct Shard {
-    file_name: String,
-    layout: ShardLayout,
-    /// The child's storages in this shard, by the shard's index.
-    storages: Vec<usize>,
-    /// (tensor name, file name) for the index.
-    names: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    shard: usize,
-    offset: u64,
-    size_bytes: u64,
-}
-
-impl ChildLayout {
-    /// Lays out the weight files of a child that will be found at `output`.
-    ///
-    /// # Errors
-    /// [`Kind::Data`] where torch's format can't hold the tensors.
-    pub fn new(output: &Path, specs: &[ShardSpec], storage_bytes: &[u64]) -> Result<ChildLayout> {
-        let mut places = vec![None; storage_bytes.len()];
-        let mut shards = Vec::with_capacity(specs.len());
-        for (position, spec) in specs.iter().enumerate() {
-            // The folder inside the zip follows from the path as the user gave it, as in torch.save.
-            let final_path = output.join(&spec.file_name);
-            let mut storages: Vec<usize> = Vec::new();
-            let mut tensors = spec.tensors.clone();
-            let mut local = std::collections::HashMap::new();
-            for tensor in &mut tensors {
-                let next = storages.len();
-                let index = *local.entry(tensor.storage).or_insert_with(|| {
-                    storages.push(tensor.storage);
-                    next
-                });
-                tensor.storage = index;
-            }
-            let sizes: Vec<u64> = storages.iter().map(|storage| storage_bytes[*storage]).collect();
-            let layout = ShardLayout::new(&final_path.to_string_lossy(), &tensors, &sizes)
-                .map_err(|error| {
-                    Error::new(Kind::Data, error.to_string()).file(&final_path).caused_by(error)
-                })?;
-            for (index, storage) in storages.iter().enumerate() {
-                let offset = layout.storage_offset(index).ok_or_else(|| lost(&final_path))?;
-                places[*storage] =
-                    Some(Place { shard: position, offset, size_bytes: sizes[index] });
-            }
-            shards.push(Shard {
-                file_name: spec.file_name.clone(),
-                layout,
-                storages,
-                names: spec.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
-            });
-        }
-        let places = places
-            .into_iter()
-            .map(|place| place.ok_or_else(|| lost(output)))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(ChildLayout { shards, places })
-    }
-
-    /// Names and sizes in bytes of the weight files, the index among them where there is one.
-    pub fn files(&self, total_size: u64, total_parameters: u64) -> Vec<(String, u64)> {
-        let shards = self.shards.iter();
-        let mut files: Vec<(String, u64)> =
-            shards.map(|shard| (shard.file_name.clone(), shard.layout.total_bytes())).collect();
-        if let Some(json) = self.index_text(total_size, total_parameters) {
-            files.push((INDEX_FILE_NAME.to_owned(), json.len() as u64));
-        }
-        files
-    }
-
-    /// The index JSON, where there are several shards.
-    fn index_text(&self, total_size: u64, total_parameters: u64) -> Option<String> {
-        let names = |shard: &'_ Shard| -> Vec<(String, String)> {
-            let name = |name: &String| (name.clone(), shard.file_name.clone());
-            shard.names.iter().map(name).collect()
-        };
-        let map: Vec<(String, String)> = self.shards.iter().flat_map(names).collect();
-        let weight_map = map.iter().map(|(name, file)| (name.as_str(), file.as_str()));
-        (self.shards.len() > 1).then(|| index_text(total_parameters, total_size, weight_map))
-    }
-
-    /// Bytes of all weight files.
-    pub fn total_bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.layout.total_bytes()).fold(0, u64::saturating_add)
-    }
-}
-
-fn lost(path: &Path) -> Error {
-    Error::new(Kind::Internal, "a storage has no place in the child").file(path)
-}
+/// Weight files that stay open at once, over all children of a merge; each may be open twice.
+const OPEN_FILES: usize = 12;
 
 /// How a child is begun.
 #[derive(Clone, Copy, Debug)]
@@ -153,8 +44,8 @@ pub struct ChildWriter {
     header: Value,
     found: Vec<JournalEntry>,
     journal: OnceLock<Journal>,
-    open: Mutex<VecDeque<(usize, Arc<File>)>>,
-    open_files: usize,
+    open: OpenFiles,
+    direct: bool,
 }
 
 impl ChildWriter {
@@ -194,13 +85,14 @@ impl ChildWriter {
             header: how.header.clone(),
             found,
             journal: OnceLock::new(),
-            open: Mutex::default(),
-            open_files: (OPEN_FILES / how.n_children.max(1)).max(1),
+            open: OpenFiles::new(OPEN_FILES / how.n_children.max(1)),
+            direct: how.fsync,
         };
         for shard in &writer.layout.shards {
             let file = staging.reopen_file(&shard.file_name)?;
             let path = staging.dir().join(&shard.file_name);
-            file.set_len(shard.layout.total_bytes()).map_err(|error| write_error(&path, error))?;
+            allocate(&file, shard.layout.total_bytes())
+                .map_err(|error| write_error(&path, error))?;
             write_pieces(&file, &path, &shard.layout.head_pieces())?;
         }
         Ok(ChildWriter { staging: Some(staging), ..writer })
@@ -214,8 +106,8 @@ impl ChildWriter {
             header: Value::Null,
             found: Vec::new(),
             journal: OnceLock::new(),
-            open: Mutex::default(),
-            open_files: 0,
+            open: OpenFiles::default(),
+            direct: false,
         }
     }
 
@@ -247,10 +139,12 @@ impl ChildWriter {
             let length = usize::try_from(place.size_bytes - done).unwrap_or(usize::MAX);
             let length = length.min(buffer.len()).max(1);
             let Some(part) = buffer.get_mut(..length) else { return Ok(false) };
-            file.read_exact_at(part, place.offset.saturating_add(done)).map_err(|error| {
-                let path = staging.dir().join(&self.layout.shards[place.shard].file_name);
-                Error::from_io(Kind::Io, "cannot read what was left", &path, error)
-            })?;
+            file.cached.read_exact_at(part, place.offset.saturating_add(done)).map_err(
+                |error| {
+                    let path = staging.dir().join(&self.layout.shards[place.shard].file_name);
+                    Error::from_io(Kind::Io, "cannot read what was left", &path, error)
+                },
+            )?;
             digest.update(part);
             done += length as u64;
         }
@@ -287,21 +181,42 @@ impl ChildWriter {
         })
     }
 
-    /// Writes bytes of a storage at `offset` from its start.
+    fn place(&self, staging: &Staging, storage: usize) -> Result<Place> {
+        self.layout.places.get(storage).copied().ok_or_else(|| lost(staging.output()))
+    }
+
+    /// Where in its file a storage begins, in bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] where there is no such storage.
+    pub fn file_offset(&self, storage: usize) -> Result<u64> {
+        match &self.staging {
+            Some(staging) => Ok(self.place(staging, storage)?.offset),
+            None => Ok(0),
+        }
+    }
+
+    /// Whether weights are written past the page cache, where the file system lets them.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Writes bytes of a storage at `offset` from its start. Those that lie in memory as they lie in
+    /// the file, modulo [`DIRECT_ALIGNMENT`](crate::checkpoint::DIRECT_ALIGNMENT), go past the page
+    /// cache.
     ///
     /// # Errors
     /// [`Kind::Io`] with the file's path.
     pub fn write(&self, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
         let Some(staging) = &self.staging else { return Ok(()) };
-        let place = self.layout.places.get(storage).copied();
-        let place = place.ok_or_else(|| lost(staging.output()))?;
+        let place = self.place(staging, storage)?;
         let end = offset.saturating_add(bytes.len() as u64);
         if end > place.size_bytes {
             return Err(Error::new(Kind::Internal, "a write leaves its storage")
                 .expected(format!("at most {} bytes", place.size_bytes), format!("{end}")));
         }
         let file = self.file(staging, place.shard)?;
-        file.write_all_at(bytes, place.offset + offset).map_err(|error| {
+        file.write(bytes, place.offset.saturating_add(offset)).map_err(|error| {
             write_error(&staging.dir().join(&self.layout.shards[place.shard].file_name), error)
         })
     }
@@ -314,9 +229,8 @@ impl ChildWriter {
         let Some(staging) = self.staging.as_ref().filter(|staging| staging.fsync()) else {
             return Ok(());
         };
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        open.iter().try_for_each(|(shard, file)| {
-            staging.flush(file, &self.layout.shards[*shard].file_name)
+        self.open.all().iter().try_for_each(|(shard, file)| {
+            staging.flush(&file.cached, &self.layout.shards[*shard].file_name)
         })
     }
 
@@ -340,8 +254,8 @@ impl ChildWriter {
                 .tail_pieces(&own)
                 .map_err(|error| Error::new(Kind::Internal, error.to_string()).caused_by(error))?;
             let file = self.file(staging, position)?;
-            write_pieces(&file, &staging.dir().join(&shard.file_name), &tail)?;
-            staging.flush(&file, &shard.file_name)?;
+            write_pieces(&file.cached, &staging.dir().join(&shard.file_name), &tail)?;
+            staging.flush(&file.cached, &shard.file_name)?;
         }
         if let Some(json) = self.layout.index_text(total_size, total_parameters) {
             staging.write_file(INDEX_FILE_NAME, json.as_bytes())?;
@@ -362,17 +276,25 @@ impl ChildWriter {
         self.staging.map(Staging::keep)
     }
 
-    fn file(&self, staging: &Staging, shard: usize) -> Result<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = open.iter().find(|entry| entry.0 == shard) {
-            return Ok(Arc::clone(&entry.1));
+    fn file(&self, staging: &Staging, shard: usize) -> Result<Arc<WeightFile>> {
+        self.open.get(shard, || {
+            let name = &self.layout.shards[shard].file_name;
+            let direct = self.direct.then(|| staging.direct_file(name)).flatten();
+            Ok(WeightFile::new(staging.existing_file(name)?, direct))
+        })
+    }
+}
+
+/// Gives a file its length, and its room on the disk where the file system can promise it: then no
+/// later write finds the disk full, and none looks for a place.
+fn allocate(file: &File, length: u64) -> std::io::Result<()> {
+    file.set_len(length)?;
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(()),
+            other => return other.map_err(std::io::Error::from),
         }
-        let file = Arc::new(staging.existing_file(&self.layout.shards[shard].file_name)?);
-        if open.len() >= self.open_files {
-            open.pop_front();
-        }
-        open.push_back((shard, Arc::clone(&file)));
-        Ok(file)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod above;
 mod child;
+mod child_layout;
 pub mod config;
 mod directory;
 mod discover;
@@ -24,9 +25,11 @@ mod strict;
 mod survey;
 mod token_ids;
 mod tokenizer;
+mod weight_files;
 mod weights;
 
-pub use child::{ChildLayout, ChildWriter, Opened, ShardSpec};
+pub use child::{ChildWriter, Opened};
+pub use child_layout::{ChildLayout, ShardSpec};
 pub use config::Config;
 pub use discover::{Candidate, Discovery, discover};
 pub use existing::{Existing, existing_child};
@@ -44,3 +47,4 @@ pub use staging::{Staging, has_journal};
 pub use strict::Strictness;
 pub use survey::{Rows, Survey};
 pub use tokenizer::{TokenizerFacts, TokenizerMode};
+pub use weight_files::DIRECT_ALIGNMENT;

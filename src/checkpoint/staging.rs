@@ -184,6 +184,13 @@ impl Staging {
         self.open_file(name, &mut OpenOptions::new())
     }
 
+    /// The same for writes past the page cache; `None` where the file system has none.
+    pub fn direct_file(&self, name: &str) -> Option<File> {
+        let flags = OFlags::DIRECT.bits().cast_signed();
+        let opened = self.open_file(name, OpenOptions::new().custom_flags(flags));
+        opened.inspect_err(|error| log::debug!("no direct writes: {error}")).ok()
+    }
+
     fn open_file(&self, name: &str, options: &mut OpenOptions) -> Result<File> {
         let path = self.work.join(name);
         options

@@ -47,6 +47,11 @@ impl Buffer {
         self.len
     }
 
+    /// The first byte whose address is a multiple of `alignment`.
+    pub(crate) fn aligned(&self, alignment: usize) -> usize {
+        self.bytes().as_ptr().align_offset(alignment).min(self.len)
+    }
+
     /// The block's bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         let pointer = self.tensor.data_ptr().cast::<u8>();

@@ -14,6 +14,9 @@ use crate::tensor::DType;
 /// Elements per piece. 16 K and 1 M were 1.5 to 2 times slower.
 pub(crate) const PIECE: usize = 65_536;
 
+/// Bytes of the widest element that is computed with.
+pub(crate) const WIDEST: usize = 8;
+
 /// Scratch of one worker, for pieces of up to [`PIECE`] elements.
 ///
 /// It is made once: where a piece lies in memory must not depend on chance, since vector libraries

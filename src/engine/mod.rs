@@ -21,12 +21,14 @@ mod resume;
 mod schedule;
 mod settings;
 mod source;
+mod span_out;
 mod task;
 mod torch;
 mod units;
 mod verify;
 mod work;
 mod worker;
+mod writing;
 
 pub use assemble::{Job, Outcome, Prepared, prepare, run};
 pub use devices::{ComputeDevice, DeviceChoice, DeviceInfo, Devices, devices};

@@ -14,13 +14,15 @@ use crate::engine::reporter::Reporter;
 use crate::engine::resume;
 use crate::engine::settings::{Children, Settings};
 use crate::engine::source::{Source, verify_storage};
+use crate::engine::span_out::Sink;
 use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
 };
 use crate::engine::torch::use_one_thread;
 use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
-use crate::engine::worker::{Sink, Worker};
+use crate::engine::worker::Worker;
+use crate::engine::writing::Writing;
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
@@ -43,6 +45,7 @@ struct Job<'a> {
     finished: Mutex<Vec<Option<Finished>>>,
     bytes_read: AtomicU64,
     share: Option<Share>,
+    writing: Writing,
     flusher: Flusher,
 }
 
@@ -94,6 +97,7 @@ pub fn execute(
         wake: Condvar::new(),
         bytes_read: AtomicU64::new(0),
         share,
+        writing: Writing::new(threads, children),
         flusher: Flusher::default(),
     };
     job.advance_over_kept();
@@ -101,11 +105,15 @@ pub fn execute(
         let job = &job;
         let start = |number| scope.spawn(move || job.work(number));
         let workers: Vec<_> = (0..threads).map(start).collect();
-        scope.spawn(|| job.flush());
+        for _ in 0..job.writing.threads() {
+            scope.spawn(|| job.or_stop(job.writing.run(job.children)));
+        }
+        scope.spawn(|| job.or_stop(job.flusher.run(job.children)));
         for worker in workers {
             // Panics were caught in it.
             let _ = worker.join();
         }
+        job.writing.end();
         job.flusher.end();
     });
     if let Some(error) = job.lock().error.take() {
@@ -146,15 +154,16 @@ impl Job<'_> {
         self.wake.notify_all();
     }
 
-    /// The life of the thread that flushes.
-    fn flush(&self) {
-        if let Err(error) = self.flusher.run(self.children) {
+    /// Ends the merge where a thread that writes or flushes failed.
+    fn or_stop(&self, result: Result<()>) {
+        if let Err(error) = result {
             self.stop(error);
         }
     }
 
     fn loop_units(&self, number: usize) -> Result<()> {
-        let sink = Children(self.children, self.settings);
+        let sink =
+            Children { children: self.children, writing: &self.writing, settings: self.settings };
         // Counted as running until the first unit is asked for, so that an error here is counted right.
         self.lock().running += 1;
         let _no_grad = tch::no_grad_guard();

@@ -2,7 +2,8 @@
 
 use crate::checkpoint::ChildWriter;
 use crate::engine::devices::ComputeDevice;
-use crate::engine::worker::Sink;
+use crate::engine::span_out::{OutBlock, Part, Sink};
+use crate::engine::writing::Writing;
 use crate::error::{Error, Kind, Result};
 
 /// How fast and in how much memory a plan is run. Of these only whether there are devices changes the
@@ -21,17 +22,37 @@ pub struct Settings<'s> {
 }
 
 /// Where the workers write.
-pub(crate) struct Children<'a>(pub(crate) &'a [ChildWriter], pub(crate) &'a Settings<'a>);
+pub(crate) struct Children<'a> {
+    pub(crate) children: &'a [ChildWriter],
+    pub(crate) writing: &'a Writing,
+    pub(crate) settings: &'a Settings<'a>,
+}
 
 impl Sink for Children<'_> {
-    fn write(&self, child: usize, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
-        match self.0.get(child) {
-            Some(writer) => writer.write(storage, offset, bytes),
+    fn file_offset(&self, child: usize, storage: usize) -> Result<u64> {
+        match self.children.get(child) {
+            Some(writer) => writer.file_offset(storage),
             None => Err(Error::new(Kind::Internal, "more values of t than children")),
         }
     }
 
+    fn block(&self) -> Result<OutBlock> {
+        self.writing.block()
+    }
+
+    fn give_back(&self, block: OutBlock) {
+        self.writing.give_back(block);
+    }
+
+    fn write(&self, part: Part) {
+        self.writing.put(part);
+    }
+
+    fn drain(&self) {
+        self.writing.drain();
+    }
+
     fn go_on(&self) -> Result<()> {
-        (self.1.interrupted)().map_or(Ok(()), Err)
+        (self.settings.interrupted)().map_or(Ok(()), Err)
     }
 }

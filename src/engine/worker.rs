@@ -9,24 +9,15 @@ use tch::Tensor;
 use crate::checkpoint::Side;
 use crate::engine::buffer::Buffer;
 use crate::engine::explain::{nonfinite_error, overflow_error};
-use crate::engine::kernel::{Kernel, PIECE, Widened, computed_kind, count_nonfinite, is_narrow};
+use crate::engine::kernel::{
+    Kernel, PIECE, WIDEST, Widened, computed_kind, count_nonfinite, is_narrow,
+};
 use crate::engine::source::Source;
+use crate::engine::span_out::{Sink, SpanOut};
 use crate::engine::task::{ChildDecision, Decision, Scan, SpanCrc, Task, Written, decide};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind, use_one_thread};
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions, Path, Sums};
-
-/// Where a worker writes: the children, by their position in the list of t.
-pub(crate) trait Sink: Sync {
-    /// Writes bytes of a child's storage at `offset` bytes from its start.
-    fn write(&self, child: usize, storage: usize, offset: u64, bytes: &[u8]) -> Result<()>;
-
-    /// Asked before each piece: an error to stop with (interrupts).
-    fn go_on(&self) -> Result<()>;
-}
-
-/// Bytes of the widest element that is computed with.
-const WIDEST: usize = 8;
 
 /// Buffers and scratch of one thread.
 pub(crate) struct Worker<'j> {
@@ -35,7 +26,6 @@ pub(crate) struct Worker<'j> {
     kernel: Kernel,
     /// One piece of each side, or both sides whole where they are kept between the passes.
     lanes: [Buffer; 2],
-    out: Buffer,
 }
 
 /// One piece of both sides, in memory.
@@ -83,7 +73,6 @@ impl<'j> Worker<'j> {
             sink,
             kernel: Kernel::new()?,
             lanes: [Buffer::new(PIECE * WIDEST)?, Buffer::new(PIECE * WIDEST)?],
-            out: Buffer::new(PIECE * WIDEST)?,
         })
     }
 
@@ -171,9 +160,10 @@ impl<'j> Worker<'j> {
         let n_children = self.options.t.len();
         let mut written = Written::default();
         let mut digests = Digests::new();
-        let mut out: Vec<(Digest, [u8; 8])> =
-            (0..n_children).map(|_| (Digest::new(Crc32IsoHdlc), [0; 8])).collect();
-        let item = task.plan.dtype.size_bytes();
+        let offset = span.start.saturating_mul(task.plan.dtype.size_bytes());
+        let mut streams = (0..n_children)
+            .map(|child| SpanOut::new(self.sink, child, storage, offset))
+            .collect::<Result<Vec<_>>>()?;
         let check_parents = decision.is_none() && task.plan.dtype.is_floating();
         for start in pieces(&span) {
             let numel = piece_numel(start, &span);
@@ -200,49 +190,41 @@ impl<'j> Worker<'j> {
                 }
                 written.sums.push(sums);
             }
-            for (child, (digest, first)) in out.iter_mut().enumerate() {
+            for (child, stream) in streams.iter_mut().enumerate() {
                 let how = decision
                     .or(piece_decision.as_ref())
                     .and_then(|decision| decision.children.get(child));
-                let length = self.make(task, &loaded, widened.as_ref(), how, &mut written)?;
-                let bytes = &self.out.bytes()[..length];
-                digest.update(bytes);
-                if start == span.start {
-                    for (slot, byte) in first.iter_mut().zip(bytes) {
-                        *slot = *byte;
-                    }
-                }
-                self.sink.write(child, storage, start.saturating_mul(item), bytes)?;
+                self.make(task, &loaded, widened.as_ref(), how, (stream, &mut written))?;
             }
         }
         written.read = digests.spans();
-        written.out = out.into_iter().map(|(digest, first)| (span_crc(&digest), first)).collect();
+        written.out = streams.into_iter().map(SpanOut::finish).collect::<Result<_>>()?;
         Ok(written)
     }
 
-    /// Makes one piece of one child in the output buffer and returns its length in bytes.
+    /// Makes one piece of one child.
     fn make(
         &mut self,
         task: &Task<'_>,
         loaded: &Loaded,
         widened: Option<&Widened<'_>>,
         how: Option<&ChildDecision>,
-        written: &mut Written,
-    ) -> Result<usize> {
+        (stream, written): (&mut SpanOut<'_>, &mut Written),
+    ) -> Result<()> {
         let numel = loaded.numel;
         let item = usize::try_from(task.plan.dtype.size_bytes()).unwrap_or(WIDEST);
         let length = numel * item;
         match (how, &loaded.views) {
             (Some(how), [Some(_), Some(_)]) => {
                 if how.t == 0.0 {
-                    self.copy(task, loaded, 0, numel)?;
+                    self.copy(task, loaded, 0, stream)?;
                 } else if how.t == 1.0 {
-                    self.copy(task, loaded, 1, numel)?;
+                    self.copy(task, loaded, 1, stream)?;
                 } else if how.coefficients.path != Path::Slerp && self.same_bytes(task, loaded) {
                     // On a line, equal elements stay what they are; float32 would round them.
-                    self.copy(task, loaded, 0, numel)?;
+                    self.copy(task, loaded, 0, stream)?;
                 } else {
-                    let mut out = self.out.view(0, computed_kind(task.plan.dtype)?, numel)?;
+                    let mut out = stream.view(computed_kind(task.plan.dtype)?, numel)?;
                     let piece = widened.ok_or_else(|| torch_error("a piece is not widened"))?;
                     let factors = (how.coefficients.s0, how.coefficients.s1);
                     self.kernel.blend(piece, factors, how.check, &mut out)?;
@@ -255,33 +237,40 @@ impl<'j> Worker<'j> {
                 {
                     written.differs = true;
                 }
-                self.copy(task, loaded, side, numel)?;
+                self.copy(task, loaded, side, stream)?;
             }
         }
         let converted =
             task.sides().into_iter().flatten().any(|s| s.tensor.dtype != task.plan.dtype);
         let check = how.is_some_and(|how| how.check) || (how.is_none() && converted);
         if check && task.plan.dtype.is_floating() {
-            let out = self.out.view(0, computed_kind(task.plan.dtype)?, numel)?;
+            let out = stream.view(computed_kind(task.plan.dtype)?, numel)?;
             let (count, first) = count_nonfinite(&out)?;
             if count > 0 && !self.options.allow_nonfinite {
                 return Err(overflow_error(task, count, first));
             }
             written.nonfinite += count;
         }
-        Ok(length)
+        stream.advance(length)
     }
 
-    /// Copies one side's piece to the output, converted where the dtypes differ.
-    fn copy(&mut self, task: &Task<'_>, loaded: &Loaded, side: usize, numel: usize) -> Result<()> {
+    /// Copies one side's piece to a child, converted where the dtypes differ.
+    fn copy(
+        &self,
+        task: &Task<'_>,
+        loaded: &Loaded,
+        side: usize,
+        stream: &mut SpanOut<'_>,
+    ) -> Result<()> {
         let source = task.sides()[side].ok_or_else(|| torch_error("a side is missing"))?;
         if source.tensor.dtype == task.plan.dtype {
             let range = loaded.ranges[side].clone();
-            self.out.bytes_mut()[..range.len()].copy_from_slice(&self.lanes[side].bytes()[range]);
+            let bytes = &self.lanes[side].bytes()[range];
+            stream.bytes_mut(bytes.len())?.copy_from_slice(bytes);
             return Ok(());
         }
         let view = loaded.views[side].as_ref().ok_or_else(|| torch_error("a side is missing"))?;
-        let mut out = self.out.view(0, computed_kind(task.plan.dtype)?, numel)?;
+        let mut out = stream.view(computed_kind(task.plan.dtype)?, loaded.numel)?;
         out.f_copy_(view).or_torch("convert")
     }
 

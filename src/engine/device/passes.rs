@@ -5,8 +5,6 @@
 
 use std::ops::Range;
 
-use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
-use crc_fast::Digest;
 use tch::{Device, Tensor};
 
 use crate::engine::cuda::{self, StreamGuard};
@@ -20,9 +18,10 @@ use crate::engine::devices::ComputeDevice;
 use crate::engine::explain::{nonfinite_error, overflow_error};
 use crate::engine::kernel::{PIECE, computed_kind, count_nonfinite};
 use crate::engine::source::Source;
+use crate::engine::span_out::{Sink, SpanOut};
 use crate::engine::task::{ChildDecision, Decision, Scan, Task, Written, add_up, decide};
 use crate::engine::torch::torch_error;
-use crate::engine::worker::{Digests, Sink, span_crc};
+use crate::engine::worker::Digests;
 use crate::merge::{MergeOptions, Path, Sums};
 
 /// One worker's buffers on both sides of the link, and what it does with them.
@@ -148,8 +147,10 @@ impl<'j> Passes<'j> {
         self.take_block()?;
         let mut written = Written::default();
         let mut digests = Digests::new();
-        let mut out: Vec<(Digest, [u8; 8])> =
-            self.options.t.iter().map(|_| (Digest::new(Crc32IsoHdlc), [0; 8])).collect();
+        let offset = span.start.saturating_mul(task.plan.dtype.size_bytes());
+        let mut streams = (0..self.options.t.len())
+            .map(|child| SpanOut::new(self.sink, child, storage, offset))
+            .collect::<crate::error::Result<Vec<_>>>()?;
         for (start, numel) in self.chunks(span) {
             self.sink.go_on()?;
             let up = match &kept {
@@ -173,24 +174,19 @@ impl<'j> Passes<'j> {
             }
             let decision = decision.or(chunk_decision.as_ref());
             let last = start + numel as u64 == span.end;
-            for (child, (digest, first)) in out.iter_mut().enumerate() {
+            for (child, stream) in streams.iter_mut().enumerate() {
                 let how = decision.and_then(|decision| decision.children.get(child));
                 let how = how.ok_or_else(|| torch_error("a child has no decision"))?;
                 written.nonfinite += self.make(task, &up, numel, how, last)?;
-                let length = numel * item_bytes(task);
-                let bytes = &self.staging.child.bytes()[..length];
-                digest.update(bytes);
-                if start == span.start {
-                    for (slot, byte) in first.iter_mut().zip(bytes) {
-                        *slot = *byte;
-                    }
+                let bytes = &self.staging.child.bytes()[..numel * item_bytes(task)];
+                for piece in bytes.chunks(PIECE) {
+                    stream.bytes_mut(piece.len())?.copy_from_slice(piece);
+                    stream.advance(piece.len())?;
                 }
-                let offset = start.saturating_mul(task.plan.dtype.size_bytes());
-                self.sink.write(child, storage, offset, bytes)?;
             }
         }
         written.read = digests.spans();
-        written.out = out.into_iter().map(|(digest, first)| (span_crc(&digest), first)).collect();
+        written.out = streams.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
         Ok(written)
     }
 

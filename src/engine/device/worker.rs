@@ -7,9 +7,10 @@ use crate::engine::device::share::Share;
 use crate::engine::device::trouble::{Attempt, Trouble};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::explain::changed;
+use crate::engine::span_out::Sink;
 use crate::engine::task::{Decision, MadeOn, Scan, Task, Written};
 use crate::engine::work::{Settle, Work};
-use crate::engine::worker::{Sink, Worker};
+use crate::engine::worker::Worker;
 use crate::error::{Error, Kind, Result};
 use crate::merge::MergeOptions;
 
