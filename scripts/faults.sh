@@ -21,5 +21,5 @@ done
 
 need_compilers
 scripts/libtorch.sh
-cargo build --locked
-exec python3 -u scripts/faults/main.py --tool "${CARGO_TARGET_DIR:-target}/debug/llm-slerp-merge" "$which"
+cargo build --locked --release
+exec python3 -u scripts/faults/main.py --tool "${CARGO_TARGET_DIR:-target}/release/llm-slerp-merge" "$which"

@@ -199,7 +199,11 @@ impl Job<'_> {
 
     fn loop_units(&self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let mut eye = Eye { kernel: Kernel::new()?, buffer: Buffer::new(PIECE * WIDEST)? };
+        let mut eye = Eye {
+            kernel: Kernel::new()?,
+            buffer: Buffer::new(PIECE * WIDEST)?,
+            settings: self.settings,
+        };
         while let Some((index, span)) =
             self.units.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
         {
@@ -222,7 +226,7 @@ impl Job<'_> {
     }
 
     /// What is wrong with a region, all of whose spans were read.
-    fn conclude(&self, region: &Region<'_>, eye: &mut Eye) -> Result<Vec<Finding>> {
+    fn conclude(&self, region: &Region<'_>, eye: &mut Eye<'_>) -> Result<Vec<Finding>> {
         if let Some(error) = region.take_failure() {
             return Ok(vec![Finding::refused(&error)]);
         }
@@ -265,16 +269,21 @@ impl Job<'_> {
 
 /// Whether an error is the tool's or the machine's, so that going on makes no sense.
 fn is_ours(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Internal | Kind::Resource)
+    matches!(error.kind(), Kind::Internal | Kind::Resource | Kind::Interrupted | Kind::Terminated)
 }
 
 /// Kernel and buffer of one thread.
-struct Eye {
+struct Eye<'s> {
     kernel: Kernel,
     buffer: Buffer,
+    settings: &'s VerifySettings<'s>,
 }
 
-impl Eye {
+impl Eye<'_> {
+    fn go_on(&self) -> Result<()> {
+        (self.settings.interrupted)().map_or(Ok(()), Err)
+    }
+
     /// Reads one span, takes its CRC and looks for elements that are not finite.
     fn read(&mut self, region: &Region<'_>, span: usize) -> Result<SpanCrc> {
         let mut digest = Digest::new(Crc32IsoHdlc);
@@ -283,21 +292,20 @@ impl Eye {
             narrowest.and_then(|bytes| usize::try_from(bytes).ok()).map_or(CHUNK, |b| b * PIECE);
         if let Encoding::Deflated { compressed_bytes } = region.encoding {
             let mut failure = None;
+            let mut look = |part: &[u8]| {
+                self.go_on()?;
+                self.buffer.bytes_mut()[..part.len()].copy_from_slice(part);
+                self.look(region, part.len())
+            };
             let mut take = |piece: &[u8]| {
                 digest.update(piece);
-                for part in piece.chunks(step) {
-                    if failure.is_some() {
-                        return;
-                    }
-                    self.buffer.bytes_mut()[..part.len()].copy_from_slice(part);
-                    failure = self.look(region, part.len()).err();
-                }
+                failure = piece.chunks(step).try_for_each(&mut look).err();
+                if failure.is_some() { Err(std::io::ErrorKind::Other.into()) } else { Ok(()) }
             };
             let (offset, size) = (region.file_offset, region.size_bytes);
-            inflate_pieces(region.file, offset, compressed_bytes, size, &mut take)
-                .map_err(|error| refused(region, error))?;
-            if let Some(error) = failure {
-                return Err(error);
+            let read = inflate_pieces(region.file, offset, compressed_bytes, size, &mut take);
+            if let Err(error) = read {
+                return Err(failure.unwrap_or_else(|| refused(region, error)));
             }
         } else {
             let start = SPAN_BYTES.saturating_mul(span as u64);
@@ -346,6 +354,7 @@ impl Eye {
         let kind = source.kind()?;
         let (mut count, mut first) = (0, None);
         for start in (0..source.numel).step_by(PIECE) {
+            self.go_on()?;
             let numel = usize::try_from(source.numel - start).unwrap_or(PIECE).min(PIECE);
             let bytes = self.buffer.bytes_mut().get_mut(..numel * source.item_bytes());
             source.read(start, bytes.ok_or_else(|| torch_error("a piece is too large"))?)?;

@@ -71,7 +71,10 @@ pub fn file(bytes: &[u8]) -> bool {
             continue;
         }
         let mut decoded = 0u64;
-        let mut count = |piece: &[u8]| decoded = decoded.saturating_add(piece.len() as u64);
+        let mut count = |piece: &[u8]| {
+            decoded = decoded.saturating_add(piece.len() as u64);
+            Ok(())
+        };
         let (offset, size) = (storage.file_offset, storage.record_bytes);
         match inflate_pieces(&bytes, offset, compressed_bytes, size, &mut count) {
             Ok(()) => assert_eq!(decoded, size),

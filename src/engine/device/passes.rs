@@ -186,7 +186,8 @@ impl<'j> Passes<'j> {
             }
         }
         written.read = digests.spans();
-        written.out = streams.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
+        written.out =
+            streams.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
         Ok(written)
     }
 
