@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bench import ENVIRONMENT, check, inject
+from bench import ENVIRONMENT, check, inject, side_by_side
 from mounts import ext4, free, sh, tmpfs
 
 SIZES = 20
@@ -13,6 +13,7 @@ ERRORS = {
     "openat": ["ENOSPC", "EDQUOT"], "mkdir": ["ENOSPC", "EDQUOT"], "unlink": ["EIO"],
     "rename": ["ENOSPC"], "renameat2": ["EDQUOT", "EIO"], "write": ["ENOSPC", "EIO"],
     "pwrite64": ["ENOSPC", "EDQUOT", "EIO"], "fsync": ["EIO", "ENOSPC"], "ftruncate": ["EFBIG", "EIO"],
+    "fallocate": ["ENOSPC", "EDQUOT", "EIO"],
 }
 
 
@@ -96,6 +97,10 @@ def injected(bench, name, options):
         for error in ERRORS.get(call, []):
             code, said = bench.run(options, strace=inject(call, f"error={error}", nth))
             where = f"{name}: {error} at {call} {nth}"
+            if not bench.met:
+                check(code == 0, where, "was not met, and ended with", code, said)
+                bench.clear()
+                continue
             met[code] += 1
             count += 1
             codes = (73,) if call == "mkdir" else (74,)
@@ -267,6 +272,9 @@ def full(bench):
     bound(bench)
     interrupted_calls(bench, golden)
     without_renameat2(bench, golden)
-    for name, options in (("one file", []), ("ten shards", ["--max-shard-size", "30KB"])):
-        bench.clear()
-        injected(bench, name, options)
+    bench.clear()
+    side_by_side(bench, [
+        lambda here: injected(here, "ten shards", ["--max-shard-size", "30KB"]),
+        lambda here: injected(here, "one file", []),
+        lambda here: injected(here.on_large(), "large tensors", []),
+    ])

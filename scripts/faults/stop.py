@@ -3,36 +3,15 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 from bench import ENVIRONMENT, check
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from hostile.carriers import Entry, archive  # noqa: E402
-from hostile.opcodes import pairs, storage, tensor, whole  # noqa: E402
+from pairs import make_pair
 
 TENSORS = 8
 ROWS, COLUMNS = 16 << 10, 4 << 10  # 128 MiB of float16
 MOMENTS = 20
 MOST_SECONDS = 1.0
-# Without this bit of the exponent no float16 is NaN or Inf; in the other bytes it is of the mantissa.
-FINITE = bytes(byte & ~0x40 for byte in range(256))
-
-
-def make_parent(path, seed):
-    """A file of 1 GiB: one random block, begun at another place by each tensor."""
-    numel = ROWS * COLUMNS
-    block = random.Random(seed).randbytes(numel * 2).translate(FINITE)
-    value = pairs(*(
-        (f"layer.{number}", tensor(storage(str(number), numel, "HalfStorage"), 0, (ROWS, COLUMNS), (COLUMNS, 1)))
-        for number in range(TENSORS)
-    ))
-    shifts = [2 * 7919 * number for number in range(TENSORS)]
-    data = [Entry(f"x/data/{number}", block[shift:] + block[:shift]) for number, shift in enumerate(shifts)]
-    path.mkdir()
-    (path / "pytorch_model.bin").write_bytes(archive([Entry("x/data.pkl", whole(value)), *data]))
 
 
 def begin(bench, options=()):
@@ -45,9 +24,7 @@ def begin(bench, options=()):
 def stop(bench, parents=None):
     """Signals at random moments; the last one's work is resumed."""
     if parents is None:
-        parents = [bench.place / "a", bench.place / "b"]
-        for seed, parent in enumerate(parents):
-            make_parent(parent, seed)
+        parents = make_pair(bench.place, TENSORS, ROWS, COLUMNS)
     (bench.place / "out").mkdir()
     here = bench.at(bench.place / "out")
     here.parents = [str(parent) for parent in parents]

@@ -2,7 +2,7 @@
 //! times that while it is doubled.
 
 /// Items in a block.
-const BLOCK: usize = 1 << 10;
+const BLOCK: usize = 1 << 8;
 
 /// Items one by one ([`push`](Blocks::push)) or as runs that stay together
 /// ([`push_run`](Blocks::push_run)); one of the two for each vector.
@@ -105,19 +105,19 @@ mod tests {
             *item = 7;
         }
         assert_eq!(
-            [0, 1023, 1024, 4998, 4999, 5000].map(|at| blocks.get(at).copied()),
-            [Some(0), Some(1023), Some(1024), Some(4998), Some(7), None]
+            [0, 255, 256, 4998, 4999, 5000].map(|at| blocks.get(at).copied()),
+            [Some(0), Some(255), Some(256), Some(4998), Some(7), None]
         );
         assert_eq!(blocks.iter().count(), 5000);
-        // Five blocks of 1,024 items of four bytes, and their own three words.
-        assert_eq!(blocks.bytes(), 5 * (1024 * 4 + 24));
+        // Twenty blocks of 256 items of four bytes, and their own three words.
+        assert_eq!(blocks.bytes(), 20 * (256 * 4 + 24));
     }
 
     #[test]
     fn runs_stay_together_whatever_their_length() {
         let mut blocks = Blocks::default();
         let runs: Vec<Vec<u8>> =
-            [1, 1023, 2, 1024, 1, 5000, 0, 3].map(|length| vec![length as u8; length]).to_vec();
+            [1, 255, 2, 256, 1, 5000, 0, 3].map(|length| vec![length as u8; length]).to_vec();
         let starts: Vec<usize> = runs.iter().map(|run| blocks.push_run(run)).collect();
         for (start, run) in starts.into_iter().zip(&runs) {
             assert_eq!(blocks.run(start, run.len()), Some(run.as_slice()));
