@@ -45,7 +45,6 @@ pub struct ChildWriter {
     found: Vec<JournalEntry>,
     journal: OnceLock<Journal>,
     open: OpenFiles,
-    direct: bool,
 }
 
 impl ChildWriter {
@@ -86,7 +85,6 @@ impl ChildWriter {
             found,
             journal: OnceLock::new(),
             open: OpenFiles::new(OPEN_FILES / how.n_children.max(1)),
-            direct: how.fsync,
         };
         for shard in &writer.layout.shards {
             let file = staging.reopen_file(&shard.file_name)?;
@@ -107,7 +105,6 @@ impl ChildWriter {
             found: Vec::new(),
             journal: OnceLock::new(),
             open: OpenFiles::default(),
-            direct: false,
         }
     }
 
@@ -198,7 +195,12 @@ impl ChildWriter {
 
     /// Whether weights are written past the page cache, where the file system lets them.
     pub fn is_direct(&self) -> bool {
-        self.direct
+        self.staging.is_some()
+    }
+
+    /// Whether all files are flushed to disk before the child appears.
+    pub fn is_flushed(&self) -> bool {
+        self.staging.as_ref().is_some_and(Staging::fsync)
     }
 
     /// Writes bytes of a storage at `offset` from its start. Those that lie in memory as they lie in
@@ -208,6 +210,24 @@ impl ChildWriter {
     /// # Errors
     /// [`Kind::Io`] with the file's path.
     pub fn write(&self, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.write_by(storage, (offset, bytes), WeightFile::write)
+    }
+
+    /// The same through the page cache.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the file's path.
+    pub fn write_cached(&self, storage: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        let write = |file: &WeightFile, bytes: &[u8], at| file.cached.write_all_at(bytes, at);
+        self.write_by(storage, (offset, bytes), write)
+    }
+
+    fn write_by(
+        &self,
+        storage: usize,
+        (offset, bytes): (u64, &[u8]),
+        write: impl FnOnce(&WeightFile, &[u8], u64) -> std::io::Result<()>,
+    ) -> Result<()> {
         let Some(staging) = &self.staging else { return Ok(()) };
         let place = self.place(staging, storage)?;
         let end = offset.saturating_add(bytes.len() as u64);
@@ -216,7 +236,7 @@ impl ChildWriter {
                 .expected(format!("at most {} bytes", place.size_bytes), format!("{end}")));
         }
         let file = self.file(staging, place.shard)?;
-        file.write(bytes, place.offset.saturating_add(offset)).map_err(|error| {
+        write(&file, bytes, place.offset.saturating_add(offset)).map_err(|error| {
             write_error(&staging.dir().join(&self.layout.shards[place.shard].file_name), error)
         })
     }
@@ -229,8 +249,9 @@ impl ChildWriter {
         let Some(staging) = self.staging.as_ref().filter(|staging| staging.fsync()) else {
             return Ok(());
         };
-        self.open.all().iter().try_for_each(|(shard, file)| {
-            staging.flush(&file.cached, &self.layout.shards[*shard].file_name)
+        let cached = self.open.all().into_iter().filter(|(_, file)| !file.is_direct());
+        cached.into_iter().try_for_each(|(shard, file)| {
+            staging.flush(&file.cached, &self.layout.shards[shard].file_name)
         })
     }
 
@@ -279,8 +300,7 @@ impl ChildWriter {
     fn file(&self, staging: &Staging, shard: usize) -> Result<Arc<WeightFile>> {
         self.open.get(shard, || {
             let name = &self.layout.shards[shard].file_name;
-            let direct = self.direct.then(|| staging.direct_file(name)).flatten();
-            Ok(WeightFile::new(staging.existing_file(name)?, direct))
+            Ok(WeightFile::new(staging.existing_file(name)?, staging.direct_file(name)))
         })
     }
 }

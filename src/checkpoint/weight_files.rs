@@ -27,7 +27,7 @@ const LEAST_DIRECT: usize = 64 << 10;
 pub(super) struct WeightFile {
     /// Reads, and writes through the page cache.
     pub(super) cached: File,
-    /// Writes past it; `None` where the file system can't, or the caller does not want it.
+    /// Writes past it; `None` where the file system can't.
     direct: Option<File>,
     /// The file system took back its word.
     refused: AtomicBool,
@@ -39,15 +39,17 @@ impl WeightFile {
         WeightFile { cached, direct, refused: AtomicBool::new(false) }
     }
 
+    /// Whether whole blocks go past the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
+    }
+
     /// Writes all bytes at `offset`; those that lie in memory as they lie in the file go directly.
     pub(super) fn write(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-        let Some((file, (head, middle, tail))) = self.direct.as_ref().zip(split(bytes, offset))
-        else {
+        let direct = self.direct.as_ref().filter(|_| self.is_direct());
+        let Some((file, (head, middle, tail))) = direct.zip(split(bytes, offset)) else {
             return self.cached.write_all_at(bytes, offset);
         };
-        if self.refused.load(Ordering::Relaxed) {
-            return self.cached.write_all_at(bytes, offset);
-        }
         let middle_at = offset.saturating_add(head.len() as u64);
         self.cached.write_all_at(head, offset)?;
         self.write_middle(file, middle, middle_at)?;

@@ -105,7 +105,7 @@ pub(crate) struct MergeArgs {
     pub(crate) threads: Option<u16>,
     /// Memory for tensors that are kept between the two passes, e.g. 128MB or 1GiB; the child does
     /// not depend on it
-    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = parse_memory)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_memory)]
     pub(crate) memory: u64,
     /// dtype of the child's floating tensors; keep takes each tensor's dtype in the primary
     #[arg(long, value_enum, default_value_t = DTypeArg::Keep)]

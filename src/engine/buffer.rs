@@ -42,11 +42,6 @@ impl Buffer {
         }
     }
 
-    /// Length in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// The first byte whose address is a multiple of `alignment`.
     pub(crate) fn aligned(&self, alignment: usize) -> usize {
         self.bytes().as_ptr().align_offset(alignment).min(self.len)

@@ -139,17 +139,18 @@ impl Kernel {
     /// last place also where s0·a and s1·b nearly cancel. 16-bit values are computed as
     /// [`Narrow::blend`] says, wider ones in float64.
     ///
-    /// `large`: values may be so large that a + b overflows float32.
+    /// `large`: values may be so large that a + b overflows float32. `last`: the piece is not used
+    /// after this.
     pub(crate) fn blend(
         &mut self,
         piece: &Widened<'_>,
         (s0, s1): (f64, f64),
-        large: bool,
+        (large, last): (bool, bool),
         out: &mut Tensor,
     ) -> Result<()> {
         let numel = piece.a.numel();
         if !piece.wide {
-            return self.narrow.blend(numel, (s0, s1), large, out);
+            return self.narrow.blend(numel, (s0, s1), (large, last), out);
         }
         let wide = self.wide()?;
         let (a, b, mut sum) =

@@ -101,16 +101,19 @@ impl Narrow {
     /// With |s1| ≤ |s0| and ρ = s1/s0 it is s0·(a + ρ·b), ρ in two parts: the product with the high
     /// part is exact, so a + ρ·b is rounded relative to itself, however much cancels; only the low
     /// part's rounding (2⁻³⁶ of a term) is left. Where a + ρ·b could overflow (`large`) it is halved.
+    ///
+    /// For the `last` child of a piece the wider copies are computed in, which spares the cache a
+    /// third one.
     pub(crate) fn blend(
         &mut self,
         numel: usize,
         (s0, s1): (f64, f64),
-        large: bool,
+        (large, last): (bool, bool),
         out: &mut Tensor,
     ) -> Result<()> {
         self.with_views(numel, |views, factor| {
-            views.blend(factor, (s0, s1), large)?;
-            out.f_copy_(&views.sum).or_torch("convert")
+            let blended = views.blend(factor, (s0, s1), (large, last))?;
+            out.f_copy_(blended).or_torch("convert")
         })
     }
 }
@@ -151,33 +154,52 @@ impl Views {
         })
     }
 
-    fn blend(&mut self, factor: &Tensor, (s0, s1): (f64, f64), large: bool) -> Result<()> {
+    fn blend(
+        &mut self,
+        factor: &Tensor,
+        (s0, s1): (f64, f64),
+        (large, last): (bool, bool),
+    ) -> Result<&Tensor> {
+        let sum = &mut self.sum;
         if split(s0).1 == 0.0 && split(s1).1 == 0.0 {
             // Both products are exact, which one with their ratio need not be: 0.75 and 0.25.
-            scale_into(&self.sum, factor, s0, &self.a)?;
-            return add_scaled(&mut self.sum, factor, s1, &self.b);
+            scale_into(sum, factor, s0, &self.a)?;
+            add_scaled(sum, factor, s1, &self.b)?;
+            return Ok(sum);
         }
         let (first, second, s, ratio) = if s0.abs() >= s1.abs() {
-            (&self.a, &self.b, s0, s1 / s0)
+            (&mut self.a, &self.b, s0, s1 / s0)
         } else {
-            (&self.b, &self.a, s1, s0 / s1)
+            (&mut self.b, &self.a, s1, s0 / s1)
         };
         let (high, low) = split(ratio);
-        if large {
-            scale_into(&self.sum, factor, 0.5, first)?;
-            add_scaled(&mut self.sum, factor, 0.5 * high, second)?;
-        } else if ratio == 1.0 {
-            let _ = first.f_add_out(&self.sum, second).or_torch("add")?;
+        let sum = if large {
+            scale_into(sum, factor, 0.5, first)?;
+            add_scaled(sum, factor, 0.5 * high, second)?;
+            sum
+        } else if last {
+            match ratio == 1.0 {
+                true => drop(first.f_add_(second).or_torch("add")?),
+                false => add_scaled(first, factor, high, second)?,
+            }
+            first
         } else {
-            let high = factor.shallow_clone().f_fill_(high).or_torch("fill")?;
-            let _ = first.f_addcmul_out(&self.sum, &high, second).or_torch("add")?;
-        }
+            match ratio == 1.0 {
+                true => drop(first.f_add_out(sum, second).or_torch("add")?),
+                false => {
+                    let high = factor.shallow_clone().f_fill_(high).or_torch("fill")?;
+                    drop(first.f_addcmul_out(sum, &high, second).or_torch("add")?);
+                }
+            }
+            sum
+        };
         // Without a low part nothing is added: 0·Inf would be NaN.
         if low != 0.0 {
-            add_scaled(&mut self.sum, factor, if large { 0.5 * low } else { low }, second)?;
+            add_scaled(sum, factor, if large { 0.5 * low } else { low }, second)?;
         }
         let s = if large { 2.0 * s } else { s };
-        self.sum.f_mul_scalar_(s).or_torch("scale").map(drop)
+        let _ = sum.f_mul_scalar_(s).or_torch("scale")?;
+        Ok(sum)
     }
 }
 
@@ -209,11 +231,14 @@ mod tests {
         Tensor::from_slice(values).to_kind(kind)
     }
 
+    /// The blend of the last child of a piece, which that of another one must equal.
     fn blend(a: &Tensor, b: &Tensor, factors: (f64, f64), large: bool) -> Vec<f64> {
         let mut kernel = Kernel::new().unwrap();
-        let mut out = a.zeros_like();
+        let (mut other, mut out) = (a.zeros_like(), a.zeros_like());
         let piece = kernel.widen(a, b, false).unwrap();
-        kernel.blend(&piece, factors, large, &mut out).unwrap();
+        kernel.blend(&piece, factors, (large, false), &mut other).unwrap();
+        kernel.blend(&piece, factors, (large, true), &mut out).unwrap();
+        assert!(other.equal(&out));
         Vec::try_from(out.to_kind(TorchKind::Double)).unwrap()
     }
 

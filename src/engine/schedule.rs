@@ -13,8 +13,9 @@ use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::resume;
 use crate::engine::settings::{Children, Settings};
+use crate::engine::slot::Keep;
 use crate::engine::source::{Source, verify_storage};
-use crate::engine::span_out::Sink;
+use crate::engine::span_out::{Part, Sink};
 use crate::engine::task::{
     Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
 };
@@ -22,10 +23,14 @@ use crate::engine::torch::use_one_thread;
 use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
 use crate::engine::worker::Worker;
-use crate::engine::writing::Writing;
+use crate::engine::writing::{Role, Writing};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
+
+/// Tensors whose sides have no more bytes together are the work of one worker from end to end: what
+/// two share of them would not be worth the waiting.
+const WHOLE_BYTES: u64 = 16 << 20;
 
 struct Queue {
     units: VecDeque<Unit>,
@@ -45,6 +50,7 @@ struct Job<'a> {
     finished: Mutex<Vec<Option<Finished>>>,
     bytes_read: AtomicU64,
     share: Option<Share>,
+    keep: Keep,
     writing: Writing,
     flusher: Flusher,
 }
@@ -77,14 +83,16 @@ pub fn execute(
     let finished = resume::look(tasks.len(), children, settings)?;
     reporter.start(plan.total_size.saturating_mul(n_children));
     let mut threads = settings.threads.max(1);
-    let mut keep_bytes = settings.memory_bytes / u64::try_from(threads).unwrap_or(1);
+    // One span at most is kept by one worker; larger tensors are the work of all.
+    let (mut whole_bytes, mut keep_bytes) = (WHOLE_BYTES, settings.memory_bytes);
     let mut share = None;
     if !settings.devices.is_empty() {
         let planned = Share::new(&tasks, settings.devices, threads, settings.device_bytes);
-        (threads, keep_bytes) = (planned.threads, planned.keep_bytes());
+        (threads, whole_bytes, keep_bytes) = (planned.threads, planned.keep_bytes(), 0);
         share = Some(planned);
     }
-    let units = units(&tasks, &finished, [primary, secondary], keep_bytes);
+    let units = units(&tasks, &finished, [primary, secondary], whole_bytes);
+    let keep = Keep::new(keep_bytes, &tasks);
     let job = Job {
         plan,
         parents: [primary, secondary],
@@ -97,6 +105,7 @@ pub fn execute(
         wake: Condvar::new(),
         bytes_read: AtomicU64::new(0),
         share,
+        keep,
         writing: Writing::new(threads, children),
         flusher: Flusher::default(),
     };
@@ -105,8 +114,9 @@ pub fn execute(
         let job = &job;
         let start = |number| scope.spawn(move || job.work(number));
         let workers: Vec<_> = (0..threads).map(start).collect();
-        for _ in 0..job.writing.threads() {
-            scope.spawn(|| job.or_stop(job.writing.run(job.children)));
+        for role in job.writing.threads() {
+            let write = |role, part: &Part| job.write(role, part);
+            scope.spawn(move || job.or_stop(job.writing.run(role, &write)));
         }
         scope.spawn(|| job.or_stop(job.flusher.run(job.children)));
         for worker in workers {
@@ -154,6 +164,15 @@ impl Job<'_> {
         self.wake.notify_all();
     }
 
+    /// What a thread that writes does with a part.
+    fn write(&self, role: Role, part: &Part) -> Result<()> {
+        let Some(child) = self.children.get(part.child) else { return Ok(()) };
+        match role {
+            Role::Writes => child.write(part.storage, part.offset, part.bytes()),
+            Role::Spills => child.write_cached(part.storage, part.offset, part.bytes()),
+        }
+    }
+
     /// Ends the merge where a thread that writes or flushes failed.
     fn or_stop(&self, result: Result<()>) {
         if let Err(error) = result {
@@ -187,10 +206,14 @@ impl Job<'_> {
         let devices = self.settings.devices;
         let position = number % devices.len().max(1);
         match (devices.get(position), &self.share) {
-            (Some(device), Some(share)) => {
-                Ok(Box::new(DeviceWorker::new(options, sink, device, position, share)?))
-            }
-            _ => Ok(Box::new(Worker::new(options, sink)?)),
+            (Some(device), Some(share)) => Ok(Box::new(DeviceWorker::new(
+                options,
+                (sink, &self.keep),
+                device,
+                position,
+                share,
+            )?)),
+            _ => Ok(Box::new(Worker::new(options, sink, &self.keep)?)),
         }
     }
 
@@ -220,7 +243,7 @@ impl Job<'_> {
             }
             Unit::Whole(index) => {
                 let task = &self.tasks[index];
-                let mut settle = |scan: &Scan| self.settle(task, std::slice::from_ref(scan));
+                let mut settle = |scan: &Scan| self.settle(task, &[scan]);
                 let written = worker
                     .scan_and_write(task, index, &mut settle)
                     .map_err(|error| explain(worker, task, error))?;
@@ -230,15 +253,14 @@ impl Job<'_> {
             Unit::Scan(index, span) => {
                 let task = &self.tasks[index];
                 let scan = worker.scan(task, task.span(span))?;
-                let Some(scans) = task.scanned(span, scan) else {
-                    return Ok(());
-                };
-                let decision =
-                    self.settle(task, &scans).map_err(|error| explain(worker, task, error))?;
-                task.decide(decision);
-                let mut queue = self.lock();
-                for span in (0..task.spans()).rev() {
-                    queue.units.push_front(Unit::Write(index, span));
+                let all = task
+                    .scanned(span, scan, &|scans| self.settle(task, scans))
+                    .map_err(|error| explain(worker, task, error))?;
+                if all {
+                    let mut queue = self.lock();
+                    for span in (0..task.spans()).rev() {
+                        queue.units.push_front(Unit::Write(index, span));
+                    }
                 }
                 Ok(())
             }
@@ -247,12 +269,11 @@ impl Job<'_> {
                 let range = task.span(span);
                 let numel = range.end - range.start;
                 let decision = task.decision();
+                let (kept, rest) = task.scan_of(span).unzip();
                 let written = worker
-                    .write(task, index, range, decision.as_deref())
+                    .write(task, index, range, decision.as_deref(), kept.unwrap_or_default())
                     .map_err(|error| explain(worker, task, error))?;
-                if let Some(first) = task.scan_of(span)
-                    && first != written.read
-                {
+                if rest.is_some_and(|rest| rest != written.read) {
                     return Err(changed(task));
                 }
                 self.advance(numel * task.plan.dtype.size_bytes());
@@ -279,7 +300,7 @@ impl Job<'_> {
     }
 
     /// From the sums of all spans: is the data whole and finite, and what are the coefficients.
-    fn settle(&self, task: &Task<'_>, scans: &[Scan]) -> Result<Decision> {
+    fn settle(&self, task: &Task<'_>, scans: &[&Scan]) -> Result<Decision> {
         self.check_crcs(task, scans.iter().map(|scan| scan.read))?;
         let sums = add_up(scans.iter().map(|scan| &scan.sums));
         if !sums.is_finite() && !self.plan.options.allow_nonfinite {

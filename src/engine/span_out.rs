@@ -7,8 +7,10 @@ use tch::{Kind as TorchKind, Tensor};
 
 use crate::checkpoint::DIRECT_ALIGNMENT;
 use crate::engine::buffer::Buffer;
-use crate::engine::kernel::{PIECE, WIDEST};
+use crate::engine::kernel::{PIECE, WIDEST, to_i64};
 use crate::engine::task::SpanCrc;
+use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::worker::span_crc;
 use crate::error::Result;
 
 /// Where a worker's bytes go: the children, by their position in the list of t.
@@ -40,13 +42,28 @@ pub(crate) struct OutBlock {
     start: usize,
     /// Bytes that a block is for; there is room for one piece more.
     size: usize,
+    /// All of it from the first aligned byte on, in the kind that was asked for last.
+    view: Option<(TorchKind, Tensor)>,
 }
 
 impl OutBlock {
     /// A block of `size` bytes.
     pub(crate) fn new(size: usize) -> Result<OutBlock> {
         let buffer = Buffer::new(size + PIECE * WIDEST + 2 * DIRECT_ALIGNMENT)?;
-        Ok(OutBlock { start: buffer.aligned(DIRECT_ALIGNMENT), buffer, size })
+        Ok(OutBlock { start: buffer.aligned(DIRECT_ALIGNMENT), buffer, size, view: None })
+    }
+
+    /// `numel` elements from byte `from` on, which is a multiple of the element's size.
+    fn view(&mut self, kind: TorchKind, from: usize, numel: usize) -> Result<Tensor> {
+        let item = kind.elt_size_in_bytes();
+        if !matches!(&self.view, Some((known, _)) if *known == kind) {
+            let numel = (self.size + PIECE * WIDEST + DIRECT_ALIGNMENT) / item;
+            self.view = Some((kind, self.buffer.view(self.start, kind, numel)?));
+        }
+        let (Some((_, whole)), 0) = (&self.view, from % item) else {
+            return self.buffer.view(self.start + from, kind, numel);
+        };
+        whole.f_narrow(0, to_i64(from / item)?, to_i64(numel)?).or_torch("take a view")
     }
 
     fn bytes(&self, from: usize, length: usize) -> &[u8] {
@@ -66,8 +83,8 @@ pub(crate) struct Part {
     pub(crate) offset: u64,
     pub(crate) block: OutBlock,
     /// Where the bytes begin in the block.
-    from: usize,
-    length: usize,
+    pub(crate) from: usize,
+    pub(crate) length: usize,
 }
 
 impl Part {
@@ -132,7 +149,7 @@ impl<'s> SpanOut<'s> {
             self.from = usize::try_from(in_block).unwrap_or(0);
             self.block = Some(self.sink.block()?);
         }
-        self.block.as_mut().ok_or_else(|| crate::engine::torch::torch_error("no block"))
+        self.block.as_mut().ok_or_else(|| torch_error("no block"))
     }
 
     /// The next piece as a tensor, to be written to.
@@ -140,8 +157,7 @@ impl<'s> SpanOut<'s> {
         let filled = self.filled;
         self.block()?;
         let from = self.from + filled;
-        let block = self.block()?;
-        block.buffer.view(block.start + from, kind, numel)
+        self.block()?.view(kind, from, numel)
     }
 
     /// The next piece's bytes, to be written to.
@@ -197,7 +213,7 @@ impl<'s> SpanOut<'s> {
             self.hand_on(self.filled)?;
         }
         self.handed_on = false;
-        Ok((crate::engine::worker::span_crc(&self.digest), self.first))
+        Ok((span_crc(&self.digest), self.first))
     }
 }
 
@@ -209,5 +225,100 @@ impl Drop for SpanOut<'_> {
         if self.handed_on {
             self.sink.drain();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const SIZE: usize = 128 << 10;
+
+    /// Takes parts, and counts what must not get lost.
+    struct Collected {
+        base: u64,
+        parts: Mutex<Vec<(u64, Vec<u8>)>>,
+        blocks_out: Mutex<i32>,
+        drained: Mutex<i32>,
+    }
+
+    impl Collected {
+        fn new(base: u64) -> Collected {
+            let (parts, blocks_out, drained) = Default::default();
+            Collected { base, parts, blocks_out, drained }
+        }
+    }
+
+    impl Sink for Collected {
+        fn file_offset(&self, _: usize, _: usize) -> Result<u64> {
+            Ok(self.base)
+        }
+        fn block(&self) -> Result<OutBlock> {
+            *self.blocks_out.lock().unwrap() += 1;
+            OutBlock::new(SIZE)
+        }
+        fn give_back(&self, _: OutBlock) {
+            *self.blocks_out.lock().unwrap() -= 1;
+        }
+        fn write(&self, part: Part) {
+            // Memory and file must agree for direct I/O.
+            let address = part.bytes().as_ptr().addr() as u64;
+            let alignment = DIRECT_ALIGNMENT as u64;
+            assert_eq!(address % alignment, (self.base + part.offset) % alignment);
+            self.parts.lock().unwrap().push((part.offset, part.bytes().to_vec()));
+            *self.blocks_out.lock().unwrap() -= 1;
+        }
+        fn drain(&self) {
+            *self.drained.lock().unwrap() += 1;
+        }
+        fn go_on(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn bytes_arrive_in_blocks_of_the_file_wherever_the_span_begins() {
+        for (base, start) in [(0, 0), (64, 0), (4096, 128), (1_000_000, 77_777), (3_000_064, 2)] {
+            let sink = Collected::new(base);
+            let mut out = SpanOut::new(&sink, 0, 0, start).unwrap();
+            let mut made = Vec::new();
+            for (number, length) in [4, 131_072, 1, 524_288, 99_999, 7].into_iter().enumerate() {
+                let piece: Vec<u8> = (0..length).map(|at| (at * 31 + number) as u8).collect();
+                out.bytes_mut(length).unwrap().copy_from_slice(&piece);
+                out.advance(length).unwrap();
+                made.extend(piece);
+            }
+            let (crc, first) = out.finish().unwrap();
+            assert_eq!(crc.crc32, crate::engine::source::crc32(&made));
+            // Taken from the first piece, which has four bytes here.
+            assert_eq!((crc.bytes, &first[..4]), (made.len() as u64, &made[..4]));
+            let parts = sink.parts.into_inner().unwrap();
+            let mut next = start;
+            for (offset, bytes) in &parts {
+                assert_eq!(*offset, next);
+                next += bytes.len() as u64;
+                assert!((base + next).is_multiple_of(SIZE as u64) || next == start + crc.bytes);
+            }
+            let all: Vec<u8> = parts.into_iter().flat_map(|part| part.1).collect();
+            assert!(all == made);
+            assert_eq!((*sink.blocks_out.lock().unwrap(), *sink.drained.lock().unwrap()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_span_that_is_given_up_waits_for_what_it_handed_on() {
+        let sink = Collected::new(64);
+        let mut out = SpanOut::new(&sink, 0, 0, 0).unwrap();
+        out.bytes_mut(1000).unwrap();
+        out.advance(1000).unwrap();
+        drop(out);
+        assert_eq!(*sink.drained.lock().unwrap(), 0);
+        let mut out = SpanOut::new(&sink, 0, 0, 0).unwrap();
+        out.bytes_mut(300_000).unwrap();
+        out.advance(300_000).unwrap();
+        drop(out);
+        assert_eq!((*sink.blocks_out.lock().unwrap(), *sink.drained.lock().unwrap()), (0, 1));
     }
 }

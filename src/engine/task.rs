@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::checkpoint::{Checkpoint, Side};
 use crate::engine::extend::Filler;
 use crate::engine::kernel::{PIECE, may_overflow};
+use crate::engine::slot::Slot;
 use crate::engine::source::Source;
 use crate::error::Result;
 use crate::format::StorageSum;
@@ -42,12 +43,16 @@ struct Progress {
 }
 
 /// What pass one found in a span.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// Sums of each piece, in order.
     pub(crate) sums: Vec<Sums>,
     /// CRC-32 and length of what was read of the primary and the secondary.
     pub(crate) read: [SpanCrc; 2],
+    /// The first pieces, where they are kept for pass two.
+    pub(crate) kept: Vec<Slot>,
+    /// Of what was read, the part that pass two will read again.
+    pub(crate) rest: [SpanCrc; 2],
 }
 
 /// CRC-32 of the bytes that a span read from one side.
@@ -62,7 +67,7 @@ pub(crate) struct SpanCrc {
 pub(crate) struct Written {
     /// Sums of each piece, where pass one did not take them.
     pub(crate) sums: Vec<Sums>,
-    /// What was read, as in [`Scan::read`].
+    /// CRC-32 and length of what was read of the primary and the secondary.
     pub(crate) read: [SpanCrc; 2],
     /// Per child: CRC-32, length and first bytes of what was written.
     pub(crate) out: Vec<(SpanCrc, [u8; 8])>,
@@ -159,7 +164,7 @@ impl<'a> Task<'a> {
         }
         let spans = usize::try_from(plan.numel.div_ceil(SPAN)).unwrap_or(usize::MAX);
         let progress = Progress {
-            scanned: vec![None; spans],
+            scanned: (0..spans).map(|_| None).collect(),
             scans_left: spans,
             decision: None,
             written: vec![None; spans],
@@ -205,8 +210,16 @@ impl<'a> Task<'a> {
         self.sides().into_iter().flatten().map(of).fold(0, u64::saturating_add)
     }
 
-    /// Takes what pass one found in a span; `Some` when it was the last one.
-    pub(crate) fn scanned(&self, span: usize, scan: Scan) -> Option<Vec<Scan>> {
+    /// Takes what pass one found in a span. When it was the last one: `settle` decides by all of them.
+    ///
+    /// # Errors
+    /// Those of `settle`.
+    pub(crate) fn scanned(
+        &self,
+        span: usize,
+        scan: Scan,
+        settle: &dyn Fn(&[&Scan]) -> Result<Decision>,
+    ) -> Result<bool> {
         let mut progress = self.progress();
         if let Some(slot) = progress.scanned.get_mut(span)
             && slot.replace(scan).is_none()
@@ -214,19 +227,19 @@ impl<'a> Task<'a> {
             progress.scans_left -= 1;
         }
         if progress.scans_left > 0 {
-            return None;
+            return Ok(false);
         }
-        progress.scanned.iter().cloned().collect()
+        let scans: Vec<&Scan> = progress.scanned.iter().flatten().collect();
+        let decision = settle(&scans)?;
+        progress.decision = Some(Arc::new(decision));
+        Ok(true)
     }
 
-    /// CRCs that pass one found in a span.
-    pub(crate) fn scan_of(&self, span: usize) -> Option<[SpanCrc; 2]> {
-        self.progress().scanned.get(span)?.as_ref().map(|scan| scan.read)
-    }
-
-    /// Takes the decision for pass two.
-    pub(crate) fn decide(&self, decision: Decision) {
-        self.progress().decision = Some(Arc::new(decision));
+    /// What pass one left of a span: the pieces that it kept, and CRCs of what is to be read again.
+    pub(crate) fn scan_of(&self, span: usize) -> Option<(Vec<Slot>, [SpanCrc; 2])> {
+        let mut progress = self.progress();
+        let scan = progress.scanned.get_mut(span)?.as_mut()?;
+        Some((std::mem::take(&mut scan.kept), scan.rest))
     }
 
     /// The decision, once taken.

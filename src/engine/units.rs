@@ -18,12 +18,13 @@ pub(crate) enum Unit {
     Verify(usize, usize),
 }
 
-/// The work in the order of the child's file, small tensors as one unit; none for what is finished.
+/// The work in the order of the child's file, tensors of up to `whole_bytes` on both sides as one
+/// unit; none for what is finished.
 pub(crate) fn units(
     tasks: &[Task<'_>],
     finished: &[Option<Finished>],
     parents: [&Checkpoint; 2],
-    keep_bytes: u64,
+    whole_bytes: u64,
 ) -> VecDeque<Unit> {
     let mut units = VecDeque::new();
     let mut partly = BTreeSet::new();
@@ -39,7 +40,7 @@ pub(crate) fn units(
         if finished.get(index).is_some_and(Option::is_some) {
             continue;
         }
-        let whole = task.kept_bytes() <= keep_bytes
+        let whole = task.kept_bytes() <= whole_bytes
             || task.sides().into_iter().flatten().any(|source| source.needs_whole());
         if task.needs_scan() && whole {
             units.push_back(Unit::Whole(index));

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::engine::slot::Slot;
 use crate::engine::task::{Decision, Scan, Task, Written};
 use crate::engine::worker::Worker;
 use crate::error::Result;
@@ -14,13 +15,15 @@ pub(crate) trait Work {
     /// Pass one over a span: sums and CRCs.
     fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan>;
 
-    /// Pass two over a span: reads it again and writes the children's bytes.
+    /// Pass two over a span: takes its first pieces from `kept`, reads the others again, and writes
+    /// the children's bytes.
     fn write(
         &mut self,
         task: &Task<'_>,
         storage: usize,
         span: Range<u64>,
         decision: Option<&Decision>,
+        kept: Vec<Slot>,
     ) -> Result<Written>;
 
     /// Both passes over a tensor.
@@ -47,8 +50,9 @@ impl Work for Worker<'_> {
         storage: usize,
         span: Range<u64>,
         decision: Option<&Decision>,
+        kept: Vec<Slot>,
     ) -> Result<Written> {
-        Worker::write(self, task, storage, span, decision)
+        Worker::write(self, task, storage, span, decision, kept)
     }
 
     fn scan_and_write(

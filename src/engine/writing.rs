@@ -24,14 +24,32 @@ const WORKERS_PER_CACHED_THREAD: usize = 4;
 /// Blocks that wait or are being written, beyond those that the workers fill.
 const QUEUE: usize = 8;
 
+/// Blocks that wait for the disk before the page cache takes some, where no flush is asked for.
+const SPILL_FROM: usize = QUEUE / 2;
+
 /// The blocks of a merge: free, in a worker's hands, or waiting to be written.
 #[derive(Debug)]
 pub(crate) struct Writing {
     state: Mutex<State>,
-    wake: Condvar,
+    /// Something is to be written, or there will be nothing more.
+    ready: Condvar,
+    /// So much waits that the page cache is to help, or there will be nothing more.
+    behind: Condvar,
+    /// A block is free, or everything is written.
+    free: Condvar,
     size: usize,
     most: usize,
     threads: usize,
+    spills: bool,
+}
+
+/// What a thread that writes does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Writes everything, past the page cache where possible.
+    Writes,
+    /// Writes to the page cache what the disk is too slow for.
+    Spills,
 }
 
 #[derive(Default)]
@@ -53,33 +71,43 @@ impl std::fmt::Debug for State {
 impl Writing {
     /// For so many workers, each of which fills a block of every child at once.
     pub(crate) fn new(workers: usize, children: &[ChildWriter]) -> Writing {
+        let direct = children.iter().any(ChildWriter::is_direct);
+        // A flush at the end would wait for what is in the page cache, so nothing is won by it.
+        let spills = direct && children.iter().any(|child| !child.is_flushed());
+        Writing::of(workers, children.len(), direct, spills)
+    }
+
+    fn of(workers: usize, children: usize, direct: bool, spills: bool) -> Writing {
         // One more, into which the rest of a full one is copied.
-        let in_hands = workers.max(1).saturating_mul(children.len().saturating_add(1));
+        let in_hands = workers.max(1).saturating_mul(children.saturating_add(1));
         let most = in_hands.saturating_add(QUEUE);
         let fit = (BLOCKS_BYTES / most).clamp(SMALLEST, LARGEST);
         let size = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
-        let direct = children.iter().any(ChildWriter::is_direct);
         let cached = workers.div_ceil(WORKERS_PER_CACHED_THREAD).clamp(1, DIRECT_THREADS);
         Writing {
             state: Mutex::default(),
-            wake: Condvar::new(),
+            ready: Condvar::new(),
+            behind: Condvar::new(),
+            free: Condvar::new(),
             size,
             most,
             threads: if direct { DIRECT_THREADS } else { cached },
+            spills,
         }
     }
 
-    /// Threads that are to call [`Writing::run`].
-    pub(crate) fn threads(&self) -> usize {
-        self.threads
+    /// The threads that are to call [`Writing::run`].
+    pub(crate) fn threads(&self) -> impl Iterator<Item = Role> + use<> {
+        let spills = self.spills.then_some(Role::Spills);
+        std::iter::repeat_n(Role::Writes, self.threads).chain(spills)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'s>(&self, on: &Condvar, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        on.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A block to fill, once there is one.
@@ -98,14 +126,14 @@ impl Writing {
                 drop(state);
                 return OutBlock::new(self.size);
             }
-            state = self.wait(state);
+            state = self.wait(&self.free, state);
         }
     }
 
     /// Takes back an empty block.
     pub(crate) fn give_back(&self, block: OutBlock) {
         self.lock().free.push(block);
-        self.wake.notify_all();
+        self.free.notify_all();
     }
 
     /// Takes a part that is to be written.
@@ -116,46 +144,52 @@ impl Writing {
         } else {
             state.waiting.push_back(part);
         }
+        let behind = state.waiting.len() > SPILL_FROM;
         drop(state);
-        self.wake.notify_all();
+        self.ready.notify_one();
+        if behind {
+            self.behind.notify_one();
+        }
     }
 
     /// Waits until everything that was put is written, or writing failed.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
         while !state.failed && (!state.waiting.is_empty() || state.being_written > 0) {
-            state = self.wait(state);
+            state = self.wait(&self.free, state);
         }
     }
 
     /// No more will be put: [`Writing::run`] ends when all is written.
     pub(crate) fn end(&self) {
         self.lock().over = true;
-        self.wake.notify_all();
+        self.ready.notify_all();
+        self.behind.notify_all();
     }
 
-    /// Writes part by part until [`Writing::end`].
+    /// Hands part by part to `write` until [`Writing::end`].
     ///
     /// # Errors
-    /// As [`ChildWriter::write`]; nothing is written any more then, by any thread.
-    pub(crate) fn run(&self, children: &[ChildWriter]) -> Result<()> {
+    /// Those of `write`; nothing is written any more then, by any thread.
+    pub(crate) fn run(&self, role: Role, write: &dyn Fn(Role, &Part) -> Result<()>) -> Result<()> {
+        let spills = role == Role::Spills;
+        let (signal, from) = if spills { (&self.behind, SPILL_FROM) } else { (&self.ready, 0) };
         loop {
             let mut state = self.lock();
             let part = loop {
-                if let Some(part) = state.waiting.pop_front() {
+                if state.waiting.len() > from
+                    && let Some(part) = state.waiting.pop_front()
+                {
                     break part;
                 }
                 if state.over || state.failed {
                     return Ok(());
                 }
-                state = self.wait(state);
+                state = self.wait(signal, state);
             };
             state.being_written += 1;
             drop(state);
-            let written = match children.get(part.child) {
-                Some(child) => child.write(part.storage, part.offset, part.bytes()),
-                None => Ok(()),
-            };
+            let written = write(role, &part);
             let mut state = self.lock();
             state.being_written -= 1;
             state.free.push(part.block);
@@ -165,8 +199,77 @@ impl Writing {
                 state.free.extend(dropped.into_iter().map(|part| part.block));
             }
             drop(state);
-            self.wake.notify_all();
+            self.free.notify_all();
+            if written.is_err() {
+                self.ready.notify_all();
+                self.behind.notify_all();
+            }
             written?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::error::{Error, Kind};
+
+    fn part(block: OutBlock, offset: u64) -> Part {
+        Part { child: 0, storage: 0, offset, block, from: 0, length: 1 }
+    }
+
+    #[test]
+    fn every_part_is_written_once_though_blocks_are_few() {
+        let writing = Writing::of(2, 1, true, true);
+        let written = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for role in writing.threads() {
+                let (writing, written) = (&writing, &written);
+                let write = |_, _: &Part| {
+                    written.fetch_add(1, Ordering::Relaxed);
+                    Ok(())
+                };
+                scope.spawn(move || writing.run(role, &write).unwrap());
+            }
+            for offset in 0..100 {
+                writing.put(part(writing.block().unwrap(), offset));
+            }
+            writing.drain();
+            assert_eq!(written.load(Ordering::Relaxed), 100);
+            writing.end();
+        });
+        // Two workers with two blocks each, and the queue.
+        assert!(writing.lock().made <= 4 + QUEUE);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_written_and_nobody_waits() {
+        let writing = Writing::of(1, 1, true, false);
+        let tries = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let tries = &tries;
+            let write = |_, _: &Part| {
+                tries.fetch_add(1, Ordering::Relaxed);
+                Err(Error::new(Kind::Io, "the disk is gone"))
+            };
+            let writing = &writing;
+            let writer = scope.spawn(move || writing.run(Role::Writes, &write));
+            for offset in 0..100 {
+                writing.put(part(writing.block().unwrap(), offset));
+            }
+            writing.drain();
+            writing.end();
+            assert_eq!(writer.join().unwrap().unwrap_err().kind(), Kind::Io);
+        });
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn blocks_get_smaller_where_there_are_many() {
+        assert_eq!(Writing::of(2, 1, true, false).size, 1 << 20);
+        assert_eq!(Writing::of(16, 5, true, false).size, 512 << 10);
+        assert_eq!(Writing::of(64, 16, true, false).size, 128 << 10);
     }
 }

@@ -105,6 +105,8 @@ fn threads_and_memory_do_not_change_a_byte_of_the_child() {
             ["--threads", "1", "--memory", "1GiB"],
             ["--threads", "2", "--memory", "0"],
             ["--threads", "7", "--memory", "1GiB"],
+            // Some pieces are kept, and some read again.
+            ["--threads", "3", "--memory", "3MiB"],
             ["--threads", "7", "--memory", "0"],
         ] {
             let out = dir.path().join(pair);

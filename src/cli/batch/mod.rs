@@ -32,7 +32,7 @@ use watch::Show;
 const INDEX_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
 
 /// Memory for tensors between the two passes, over all sweeps at once: merge's own default.
-const MEMORY_BYTES: u64 = 128 << 20;
+const MEMORY_BYTES: u64 = 64 << 20;
 
 /// Exit code where some merge failed.
 const SOME_FAILED: u8 = 1;

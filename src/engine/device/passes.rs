@@ -129,6 +129,7 @@ impl<'j> Passes<'j> {
         }
         self.check_last_sums(task, span, &scan)?;
         scan.read = digests.spans();
+        scan.rest = scan.read;
         if keep {
             self.kept = Some(equal);
         }

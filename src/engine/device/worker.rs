@@ -7,6 +7,7 @@ use crate::engine::device::share::Share;
 use crate::engine::device::trouble::{Attempt, Trouble};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::explain::changed;
+use crate::engine::slot::{Keep, Slot};
 use crate::engine::span_out::Sink;
 use crate::engine::task::{Decision, MadeOn, Scan, Task, Written};
 use crate::engine::work::{Settle, Work};
@@ -28,7 +29,7 @@ pub(crate) struct DeviceWorker<'j> {
 impl<'j> DeviceWorker<'j> {
     pub(crate) fn new(
         options: &'j MergeOptions,
-        sink: &'j dyn Sink,
+        (sink, keep): (&'j dyn Sink, &'j Keep),
         device: &'j ComputeDevice,
         position: usize,
         share: &Share,
@@ -36,7 +37,7 @@ impl<'j> DeviceWorker<'j> {
         let passes = Passes::new(options, sink, device, share);
         Ok(DeviceWorker {
             passes: passes.map_err(|trouble| error(trouble, device))?,
-            cpu: Worker::new(options, sink)?,
+            cpu: Worker::new(options, sink, keep)?,
             device,
             position,
         })
@@ -79,7 +80,7 @@ impl<'j> DeviceWorker<'j> {
         span: Range<u64>,
         decision: Option<&Decision>,
     ) -> Result<Written> {
-        let written = self.cpu.write(task, storage, span, decision)?;
+        let written = self.cpu.write(task, storage, span, decision, Vec::new())?;
         Ok(Written { made_on: MadeOn::CpuInsteadOf(self.position), ..written })
     }
 }
@@ -101,9 +102,10 @@ impl Work for DeviceWorker<'_> {
         storage: usize,
         span: Range<u64>,
         decision: Option<&Decision>,
+        kept: Vec<Slot>,
     ) -> Result<Written> {
         if !Self::takes(task) {
-            return self.cpu.write(task, storage, span, decision);
+            return self.cpu.write(task, storage, span, decision, kept);
         }
         let attempt = |passes: &mut Passes<'_>| passes.write_span(task, storage, &span, decision);
         match self.attempt(task, attempt)? {

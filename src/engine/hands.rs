@@ -1,0 +1,201 @@
+//! What a worker does with one piece: read, sum, blend.
+
+use tch::Tensor;
+
+use crate::checkpoint::Side;
+use crate::engine::explain::overflow_error;
+use crate::engine::kernel::{Kernel, Widened, computed_kind, count_nonfinite, is_narrow, to_i64};
+use crate::engine::slot::Slot;
+use crate::engine::source::Source;
+use crate::engine::span_out::{Sink, SpanOut};
+use crate::engine::task::{ChildDecision, Task, Written};
+use crate::engine::torch::{TorchResult, torch_error, torch_kind};
+use crate::engine::worker::Digests;
+use crate::error::Result;
+use crate::merge::{Action, MergeOptions, Path, Sums};
+
+/// What all pieces share.
+pub(crate) struct Hands<'j> {
+    pub(crate) options: &'j MergeOptions,
+    pub(crate) sink: &'j dyn Sink,
+    pub(crate) kernel: Kernel,
+}
+
+/// One piece of both sides, in memory.
+pub(crate) struct Loaded<'s> {
+    slot: &'s Slot,
+    numel: usize,
+    pub(crate) views: [Option<Tensor>; 2],
+    /// Bytes of each side.
+    lengths: [usize; 2],
+}
+
+impl<'s> Loaded<'s> {
+    /// The first `numel` elements of a slot, which are there.
+    pub(crate) fn new(slot: &'s mut Slot, task: &Task<'_>, numel: usize) -> Result<Loaded<'s>> {
+        let (mut views, mut lengths) = ([None, None], [0, 0]);
+        for (lane, side) in task.sides().into_iter().enumerate() {
+            let Some(source) = side else { continue };
+            lengths[lane] = numel * source.item_bytes();
+            views[lane] = match torch_kind(source.tensor.dtype) {
+                Some(kind) => Some(slot.view(lane, kind, numel)?),
+                None => None,
+            };
+        }
+        Ok(Loaded { slot, numel, views, lengths })
+    }
+
+    fn bytes(&self, lane: usize) -> &[u8] {
+        self.slot.bytes(lane, self.lengths[lane])
+    }
+
+    /// Whether both sides and the child have one dtype and the pieces are equal to the bit.
+    fn same_bytes(&self, task: &Task<'_>) -> bool {
+        let dtype = task.plan.dtype;
+        task.sides().into_iter().flatten().all(|source| source.tensor.dtype == dtype)
+            && self.bytes(0) == self.bytes(1)
+    }
+}
+
+impl Hands<'_> {
+    /// Reads a piece of both sides into a slot: `numel` elements from `start` on.
+    pub(crate) fn load<'s>(
+        &self,
+        slot: &'s mut Slot,
+        task: &Task<'_>,
+        (start, numel): (u64, usize),
+        digests: &mut Digests,
+    ) -> Result<Loaded<'s>> {
+        self.sink.go_on()?;
+        // The longer side first: the shorter one's new rows may be taken from it.
+        let short = task.plan.extension.map(|extension| extension.side);
+        let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };
+        for lane in order {
+            let Some(source) = task.sides()[lane] else { continue };
+            let own =
+                usize::try_from(source.numel.saturating_sub(start)).unwrap_or(numel).min(numel);
+            let bytes = slot.bytes_mut(lane, own * source.item_bytes());
+            if !bytes.is_empty() {
+                source.read(start, bytes)?;
+                digests.0[lane].update(bytes);
+            }
+            if own < numel {
+                fill(slot, task, lane, (start, own, numel))?;
+            }
+        }
+        Loaded::new(slot, task, numel)
+    }
+
+    /// The piece widened, where both sides are there to be merged.
+    pub(crate) fn widened<'l>(
+        &mut self,
+        loaded: &'l Loaded<'_>,
+        task: &Task<'_>,
+    ) -> Result<Option<Widened<'l>>> {
+        let [Some(a), Some(b)] = &loaded.views else { return Ok(None) };
+        let exact = !is_narrow(computed_kind(task.plan.dtype)?);
+        self.kernel.widen(a, b, exact).map(Some)
+    }
+
+    /// Sums of a piece; of one side alone its square.
+    pub(crate) fn sums(
+        &mut self,
+        loaded: &Loaded<'_>,
+        widened: Option<&Widened<'_>>,
+    ) -> Result<Sums> {
+        match (widened, &loaded.views) {
+            (Some(piece), _) => self.kernel.sums(piece),
+            (None, [Some(a), _]) => {
+                Ok(Sums { a_squared: self.kernel.square(a)?, ..Sums::default() })
+            }
+            (None, [None, Some(b)]) => {
+                Ok(Sums { b_squared: self.kernel.square(b)?, ..Sums::default() })
+            }
+            (None, [None, None]) => Ok(Sums::default()),
+        }
+    }
+
+    /// Makes one piece of one child; `last` is whether it is the piece's last one.
+    pub(crate) fn make(
+        &mut self,
+        task: &Task<'_>,
+        loaded: &Loaded<'_>,
+        widened: Option<&Widened<'_>>,
+        (how, last): (Option<&ChildDecision>, bool),
+        (out, written): (&mut SpanOut<'_>, &mut Written),
+    ) -> Result<()> {
+        let numel = loaded.numel;
+        let item = usize::try_from(task.plan.dtype.size_bytes()).unwrap_or(usize::MAX);
+        match (how, &loaded.views) {
+            (Some(how), [Some(_), Some(_)]) => {
+                if how.t == 0.0 {
+                    copy(task, loaded, 0, out)?;
+                } else if how.t == 1.0 {
+                    copy(task, loaded, 1, out)?;
+                } else if how.coefficients.path != Path::Slerp && loaded.same_bytes(task) {
+                    // On a line, equal elements stay what they are; float32 would round them.
+                    copy(task, loaded, 0, out)?;
+                } else {
+                    let mut view = out.view(computed_kind(task.plan.dtype)?, numel)?;
+                    let piece = widened.ok_or_else(|| torch_error("a piece is not widened"))?;
+                    let factors = (how.coefficients.s0, how.coefficients.s1);
+                    self.kernel.blend(piece, factors, (how.check, last), &mut view)?;
+                }
+            }
+            _ => {
+                let side = if task.plan.action == Action::CopySecondary { 1 } else { 0 };
+                if let [Some(_), Some(_)] = task.sides()
+                    && !loaded.same_bytes(task)
+                {
+                    written.differs = true;
+                }
+                copy(task, loaded, side, out)?;
+            }
+        }
+        let converted =
+            task.sides().into_iter().flatten().any(|s| s.tensor.dtype != task.plan.dtype);
+        let check = how.is_some_and(|how| how.check) || (how.is_none() && converted);
+        if check && task.plan.dtype.is_floating() {
+            let view = out.view(computed_kind(task.plan.dtype)?, numel)?;
+            let (count, first) = count_nonfinite(&view)?;
+            if count > 0 && !self.options.allow_nonfinite {
+                return Err(overflow_error(task, count, first));
+            }
+            written.nonfinite += count;
+        }
+        out.advance(numel * item)
+    }
+}
+
+/// Makes the rows that a side lacks: elements `own..numel` of the piece at `start`.
+fn fill(
+    slot: &mut Slot,
+    task: &Task<'_>,
+    lane: usize,
+    (start, own, numel): (u64, usize, usize),
+) -> Result<()> {
+    let loaded = Loaded::new(slot, task, numel)?;
+    let filler = task.sides()[lane].and_then(|source| source.filler.as_ref());
+    let (Some(filler), Some(view)) = (filler, &loaded.views[lane]) else {
+        return Err(torch_error("a tensor is shorter than planned").tensor(&task.plan.name));
+    };
+    let added = |view: &Tensor| {
+        view.f_narrow(0, to_i64(own)?, to_i64(numel - own)?).or_torch("take a view")
+    };
+    let other = loaded.views[1 - lane].as_ref().map(added).transpose()?;
+    filler.fill(start + own as u64, &mut added(view)?, other.as_ref())
+}
+
+/// Copies one side's piece to a child, converted where the dtypes differ.
+fn copy(task: &Task<'_>, loaded: &Loaded<'_>, side: usize, out: &mut SpanOut<'_>) -> Result<()> {
+    let missing = || torch_error("a side is missing");
+    let source: &Source<'_> = task.sides()[side].ok_or_else(missing)?;
+    if source.tensor.dtype == task.plan.dtype {
+        let bytes = loaded.bytes(side);
+        out.bytes_mut(bytes.len())?.copy_from_slice(bytes);
+        return Ok(());
+    }
+    let from = loaded.views[side].as_ref().ok_or_else(missing)?;
+    let mut to = out.view(computed_kind(task.plan.dtype)?, loaded.numel)?;
+    to.f_copy_(from).or_torch("convert")
+}
