@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Breaks merges on purpose and looks at what is left: killed, on full and failing disks, by power cuts.
-#   scripts/faults.sh [kill|full|power|all]
+# Breaks merges on purpose and looks at what is left: stopped and killed, on full and failing disks, by power cuts.
+#   scripts/faults.sh [stop|full|power|kill|all]
 # Needs root (mounts, loop devices) and strace, which is installed where apt-get is. Takes about half an hour.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -8,8 +8,8 @@ set -euo pipefail
 
 which=${1:-all}
 case $which in
-kill | full | power | all) ;;
-*) die "usage: scripts/faults.sh [kill|full|power|all]" ;;
+stop | full | power | kill | all) ;;
+*) die "usage: scripts/faults.sh [stop|full|power|kill|all]" ;;
 esac
 [[ $EUID -eq 0 ]] || die "root is needed, to mount small file systems: sudo scripts/faults.sh $which"
 if ! command -v strace >/dev/null; then
@@ -21,5 +21,5 @@ done
 
 need_compilers
 scripts/libtorch.sh
-cargo build --locked
-exec python3 -u scripts/faults/main.py --tool "${CARGO_TARGET_DIR:-target}/debug/llm-slerp-merge" "$which"
+cargo build --locked --release
+exec python3 -u scripts/faults/main.py --tool "${CARGO_TARGET_DIR:-target}/release/llm-slerp-merge" "$which"

@@ -93,7 +93,7 @@ def make(recipe, path, data):
         path.symlink_to(recipe["link"])
     elif "dir" in recipe:
         path.mkdir()
-    elif "repeat" in recipe or "entries" in recipe:
+    elif large.RECIPES & recipe.keys():
         path.write_bytes(large.content(recipe))
     elif "sparse" in recipe:
         with open(path, "wb") as file:

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # System calls that change the disk.
 CHANGES = (
     "openat", "mkdir", "rmdir", "unlink", "unlinkat", "rename", "renameat2", "write", "pwrite64",
-    "fsync", "ftruncate",
+    "fsync", "ftruncate", "fallocate",
 )
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "RUST_LOG"}
 
@@ -21,17 +22,24 @@ class Failed(Exception):
 
 
 class Bench:
-    """The tool, two parents, and a directory to work in."""
+    """The tool, two parents, two more of large tensors, and a directory to work in."""
 
-    def __init__(self, tool, parents, place):
+    def __init__(self, tool, parents, large, place):
         self.tool = Path(tool).resolve()
         self.parents = [str(Path(parent).resolve()) for parent in parents]
+        self.large = large
         self.place = Path(place)
         self.codes = Counter()
+        # Whether strace's fault was met in the last run: threads share work as it comes.
+        self.met = False
 
     def at(self, place):
         """The same in another directory."""
-        return Bench(self.tool, self.parents, place)
+        return Bench(self.tool, self.parents, self.large, place)
+
+    def on_large(self):
+        """The same with the parents of large tensors."""
+        return Bench(self.tool, self.large, self.large, self.place)
 
     def command(self, options, output="child"):
         """The words of a merge."""
@@ -41,12 +49,14 @@ class Bench:
     def run(self, options=(), output="child", strace=(), first=()):
         """Runs a merge to its end: (exit code or -signal, stderr)."""
         words = [*first, *self.command(options, output)]
-        if strace:
-            words = ["strace", "-f", "-qq", "-o", "/dev/null", *strace, *words]
-        result = subprocess.run(
-            words, cwd=self.place, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120, check=False,
-        )
+        with tempfile.NamedTemporaryFile("r", suffix=".strace", errors="replace") as log:
+            if strace:
+                words = ["strace", "-f", "-qq", "-o", log.name, *strace, *words]
+            result = subprocess.run(
+                words, cwd=self.place, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120, check=False,
+            )
+            self.met = "(INJECTED)" in log.read() or result.returncode in (-9, 137)
         self.codes[result.returncode] += 1
         return result.returncode, result.stderr.decode()
 
@@ -96,6 +106,19 @@ class Bench:
             str(path.relative_to(child)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(child.rglob("*")) if path.is_file()
         }
+
+
+def side_by_side(bench, jobs):
+    """Runs jobs in directories of their own, one per core, and gives what they return."""
+    places = [bench.at(bench.place / f"job-{number}") for number in range(len(jobs))]
+    for here in places:
+        here.place.mkdir()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = [pool.submit(job, here) for job, here in zip(jobs, places)]
+        found = [future.result() for future in running]
+    for here in places:
+        shutil.rmtree(here.place)
+    return found
 
 
 def check(holds, *words):

@@ -2,12 +2,16 @@
 
     {"repeat": [[HEX, COUNT], ...]}     a file: each piece so many times
     {"entries": COUNT}                  an archive of so many empty entries behind a good checkpoint
+    {"names": COUNT}                    one tensor of 64 dimensions under so many names
+    {"mentions": COUNT}                 a legacy file that mentions so many storages
 """
 
 import struct
 
-from .carriers import KEYS, MAGIC, PROTOCOL, STORAGES, SYS_INFO, body, end_record, entries, zip64_end
+from .carriers import KEYS, MAGIC, PROTOCOL, STORAGES, SYS_INFO, body, end_record, entries, stored, zip64_end
+from .opcodes import glob, storage, tensor, text
 
+RECIPES = {"repeat", "entries", "names", "mentions"}
 LOCAL = struct.Struct("<4s5H3I2H")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
 
@@ -16,6 +20,13 @@ def content(recipe):
     """The bytes of a recipe."""
     if "repeat" in recipe:
         return b"".join(bytes.fromhex(piece) * count for piece, count in recipe["repeat"])
+    if "names" in recipe:
+        shown = tensor(storage("0", 6), 0, (1,) * 64, (1,) * 64) + b"\x940}("
+        return stored(b"\x80\x04" + shown + b"".join(b"\x8c\x06%06xh\0" % name for name in range(recipe["names"])) + b"u.")
+    if "mentions" in recipe:
+        words = text("storage") + b"\x940" + glob("torch", "FloatStorage") + b"\x940" + text("cpu") + b"\x940"
+        each = (b"(h\0h\1J" + number.to_bytes(4, "little") + b"h\2K\1NtQ0" for number in range(recipe["mentions"]))
+        return MAGIC + PROTOCOL + SYS_INFO + b"\x80\x04" + words + b"".join(each) + b"}." + KEYS + STORAGES
     names = [b"x/e%d" % number for number in range(recipe["entries"])]
     good, good_directory = body(entries())
     out, directory, offset = [good], [good_directory], len(good)
@@ -31,11 +42,17 @@ def content(recipe):
 
 def rows():
     """As in gadgets, with a recipe in place of the bytes."""
-    head = (MAGIC + PROTOCOL + SYS_INFO + b"\x80\x04").hex()
-    tail = (b"." + KEYS + STORAGES).hex()
+    head = MAGIC + PROTOCOL + SYS_INFO + b"\x80\x04"
+    tail = b"." + KEYS + STORAGES
     for name, unit, count in [("marks", b"(", 10**8), ("tuples", b"\x85", 10**7), ("lists", b"]", 10**7), ("dicts", b"}", 10**7),
                               ("none", b"N", 10**7), ("memo", b"N\x94", 10**7), ("names", b"ctorch\nSize\n", 10**6), ("odd-slots", b"Nr\xff\xff\xff\xff", 10**6)]:
-        start = head + ("4e" if name == "tuples" else "")
-        recipe = {"repeat": [[start, 1], [unit.hex(), count], [tail, 1]]}
+        start = head + (b"N" if name == "tuples" else b"")
+        recipe = {"repeat": [[start.hex(), 1], [unit.hex(), count], [tail.hex(), 1]]}
         yield f"p12-stream-of-{name}", "P12", f"{count:,} {name} in a legacy file", recipe, "PickleLimit", ""
+    # One list of pairs becomes an OrderedDict again and again: 800 kB for five bytes.
+    pairs = [[(head + glob("collections", "OrderedDict") + b"\x940](").hex(), 1], [b"NN\x86".hex(), 10**5], [b"e\x85\x940".hex(), 1]]
+    recipe = {"repeat": [*pairs, [b"h\0h\1R0".hex(), 10**4], [(b"N" + tail).hex(), 1]]}
+    yield "p12-ordered-dicts-of-one-list", "P12", "one list of pairs as ten thousand dicts", recipe, "PickleLimit", ""
+    yield "p12-a-tensor-of-many-names", "P12", "a tensor of 64 dimensions under 400,000 names", {"names": 400_000}, "PickleLimit", ""
+    yield "p12-storages-without-tensors", "P12", "300,000 storages that no tensor uses", {"mentions": 300_000}, "PickleLimit", ""
     yield "z13-a-million-entries", "Z13", "a million empty entries", {"entries": 10**6}, "ZipStructure", "131072 entries"

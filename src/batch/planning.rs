@@ -269,7 +269,7 @@ fn look_at_disk(drafts: &[Draft], findings: &mut Vec<Finding>) -> Vec<PlannedJob
 fn all_errors(first: Error, draft: &Draft) -> Vec<Error> {
     let mut errors = vec![first];
     for parent in draft.parents() {
-        if let Err(error) = Checkpoint::open(parent)
+        if let Err(error) = Checkpoint::open_strictly(parent, draft.job.strictness)
             && errors.iter().all(|known| known.to_string() != error.to_string())
         {
             errors.push(error);

@@ -87,9 +87,21 @@ pub enum Finding {
     /// Tensors of another floating dtype than the config says.
     ConfigDType { config: String, tensors: DType },
     /// Records whose CRC-32 was not computed by the program that wrote them.
-    Unchecked { file: String, records: usize, of: usize },
+    Unchecked {
+        file: String,
+        records: usize,
+        of: usize,
+        /// Whether that is an error: `--require-checksums`.
+        #[serde(skip)]
+        refused: bool,
+    },
     /// The format of torch before 1.6, which has no checksums.
-    Legacy { file: String },
+    Legacy {
+        file: String,
+        /// As in `Unchecked`.
+        #[serde(skip)]
+        refused: bool,
+    },
     /// The state dict was found under a key.
     Nested { file: String, key: String },
     /// Entries that are no tensors.
@@ -118,6 +130,8 @@ impl Finding {
     pub fn severity(&self) -> Severity {
         match self {
             Finding::Refused { .. }
+            | Finding::Unchecked { refused: true, .. }
+            | Finding::Legacy { refused: true, .. }
             | Finding::Damaged { .. }
             | Finding::NonFinite { .. }
             | Finding::Unmapped { .. }
@@ -153,6 +167,9 @@ impl Finding {
         match self {
             Finding::Refused { hint, .. } => hint.as_deref(),
             Finding::Damaged { .. } => Some("download or copy that file again"),
+            Finding::Unchecked { refused: true, .. } | Finding::Legacy { refused: true, .. } => {
+                Some("save it again with torch.save, or leave out --require-checksums")
+            }
             Finding::Unmapped { .. } | Finding::Lacking { .. } => {
                 Some("index and shards are from different saves; download both again")
             }
@@ -217,13 +234,13 @@ impl fmt::Display for Finding {
             Finding::ConfigDType { config, tensors } => {
                 write!(f, "config.json says {}, tensors are {tensors}", escape(config))
             }
-            Finding::Unchecked { file, records, of } => write!(
+            Finding::Unchecked { file, records, of, .. } => write!(
                 f,
                 "no CRC: {}: {records} of {of} records were written without one, so their bytes \
                  can't be checked",
                 escape(file)
             ),
-            Finding::Legacy { file } => write!(
+            Finding::Legacy { file, .. } => write!(
                 f,
                 "no CRC: {}: the format of torch before 1.6 has none, so bytes can't be checked",
                 escape(file)
@@ -287,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_summary_counts_errors_or_says_what_was_looked_at() {
-        let no_crc = Finding::Legacy { file: "a.bin".into() };
+        let no_crc = Finding::Legacy { file: "a.bin".into(), refused: false };
         assert_eq!(
             summary(&[], 201, 2_200_000_000),
             "whole: 201 tensors, 2.2 GB, every CRC checked, all finite"

@@ -9,6 +9,7 @@ use crate::checkpoint::inventory::Inventory;
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::split::INDEX_FILE_NAME;
+use crate::checkpoint::strict::Strictness;
 use crate::checkpoint::weights::{SINGLE_FILE, Weights, weights_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, StateDict};
@@ -64,6 +65,17 @@ impl Checkpoint {
             Weights::Index(file) => checkpoint.open_shards(path, &file)?,
         }
         checkpoint.note_other_weights(path);
+        Ok(checkpoint)
+    }
+
+    /// The same, refused where it is not as strict as asked for.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`]; [`Kind::Data`] for links that leave the directory and for bytes
+    /// without a checksum.
+    pub fn open_strictly(path: &Path, strictness: Strictness) -> Result<Checkpoint> {
+        let checkpoint = Checkpoint::open(path)?;
+        strictness.check(&checkpoint)?;
         Ok(checkpoint)
     }
 

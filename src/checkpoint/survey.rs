@@ -10,6 +10,7 @@ use crate::checkpoint::hub::locate;
 use crate::checkpoint::model::{Checkpoint, missing_shard, read_headers};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::split::INDEX_FILE_NAME;
+use crate::checkpoint::strict::{Strictness, links_out};
 use crate::checkpoint::tokenizer::TokenizerFacts;
 use crate::checkpoint::weights::{Weights, weights_of};
 use crate::error::{Error, Kind, Result};
@@ -25,6 +26,7 @@ pub struct Survey {
     pub findings: Vec<Finding>,
     /// What the tokenizer files say; none for a single file.
     pub tokenizer: TokenizerFacts,
+    strictness: Strictness,
 }
 
 /// A tensor with one row per token.
@@ -38,11 +40,12 @@ pub struct Rows {
 
 impl Survey {
     /// Opens all that can be opened of a model directory or a single file. Reads no tensor data.
-    pub fn of(path: &Path) -> Survey {
+    pub fn of(path: &Path, strictness: Strictness) -> Survey {
         let mut survey = Survey {
             checkpoint: Checkpoint::empty(path, None),
             findings: Vec::new(),
             tokenizer: TokenizerFacts::default(),
+            strictness,
         };
         let Some(path) = survey.accept(locate(path)) else { return survey };
         match std::fs::metadata(&path) {
@@ -51,7 +54,12 @@ impl Survey {
             Err(error) => {
                 let error = Error::from_io(Kind::NoInput, "cannot open model", &path, error);
                 survey.refuse(&error);
+                return survey;
             }
+        }
+        if strictness.no_follow {
+            let links = survey.accept(links_out(&path)).unwrap_or_default();
+            links.iter().for_each(|error| survey.refuse(error));
         }
         survey
     }
@@ -134,7 +142,8 @@ impl Survey {
             self.findings.push(Finding::Skipped { file: file.clone(), keys });
         }
         if state_dict.container == Container::Legacy {
-            self.findings.push(Finding::Legacy { file });
+            let refused = self.strictness.require_checksums;
+            self.findings.push(Finding::Legacy { file, refused });
         }
         self.checkpoint.push(source, state_dict);
     }
@@ -304,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_whole_model_is_opened_without_a_finding() {
-        let mut survey = Survey::of(Path::new(PRIMARY));
+        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
         survey.check_vocabulary(&rows([512, 512]));
         assert_eq!(survey.findings, []);
         assert_eq!(survey.checkpoint.inventory.tensors.len(), 21);
@@ -313,7 +322,7 @@ mod tests {
 
     #[test]
     fn rows_are_compared_with_config_and_tokenizer() {
-        let mut survey = Survey::of(Path::new(PRIMARY));
+        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
         survey.tokenizer.highest = Some(HighestId { id: 512, file: "vocab.json" });
         survey.check_vocabulary(&rows([512, 513]));
         let vocab_size =
@@ -324,18 +333,22 @@ mod tests {
 
     #[test]
     fn a_model_without_an_embedding_is_not_compared() {
-        let mut survey = Survey::of(Path::new(PRIMARY));
+        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
         survey.check_vocabulary(&[]);
         assert_eq!(survey.findings, [Finding::NoEmbedding]);
     }
 
     #[test]
     fn nothing_at_all_is_one_finding() {
-        let survey = Survey::of(&Path::new(PRIMARY).join("absent"));
+        let survey = Survey::of(&Path::new(PRIMARY).join("absent"), Strictness::default());
         let kinds: Vec<_> = survey.findings.iter().map(Finding::kind).collect();
         assert_eq!(kinds, [Some(Kind::NoInput)]);
         let empty = tempfile::tempdir().expect("a directory");
-        let kinds: Vec<_> = Survey::of(empty.path()).findings.iter().map(Finding::kind).collect();
+        let kinds: Vec<_> = Survey::of(empty.path(), Strictness::default())
+            .findings
+            .iter()
+            .map(Finding::kind)
+            .collect();
         // No config, no weights, no tokenizer.
         assert_eq!(kinds, [None, Some(Kind::NoInput), None]);
     }
@@ -352,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_config_of_another_dtype_is_noted() {
-        let mut survey = Survey::of(Path::new(PRIMARY));
+        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.json");
         std::fs::write(&path, r#"{"torch_dtype": "bfloat16"}"#).expect("written");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::checkpoint::TokenizerMode;
+use crate::checkpoint::{Strictness, TokenizerMode};
 use crate::cli::batch::BatchArgs;
 use crate::engine::DeviceChoice;
 use crate::merge::{Extend, Method, Missing};
@@ -138,6 +138,26 @@ pub(crate) struct MergeArgs {
     /// Merge though a parent holds NaN or Inf, or the child overflows its dtype
     #[arg(long)]
     pub(crate) allow_nonfinite: bool,
+    #[command(flatten)]
+    pub(crate) strict: StrictArgs,
+}
+
+/// What is refused of a parent beyond what is wrong.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct StrictArgs {
+    /// Refuse weight files with bytes that no CRC-32 covers: those of torch before 1.6, and of
+    /// savers that leave it out
+    #[arg(long)]
+    pub(crate) require_checksums: bool,
+    /// Refuse links that lead out of the model's directory, as in the Hub's cache
+    #[arg(long)]
+    pub(crate) no_follow: bool,
+}
+
+impl From<&StrictArgs> for Strictness {
+    fn from(args: &StrictArgs) -> Strictness {
+        Strictness { no_follow: args.no_follow, require_checksums: args.require_checksums }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -155,6 +175,8 @@ pub(crate) struct VerifyArgs {
     /// Worker threads [default: number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) strict: StrictArgs,
 }
 
 #[derive(Debug, Args)]

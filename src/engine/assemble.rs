@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{
     Checkpoint, ChildLayout, ChildWriter, Opened, ShardSpec, SideFileOptions, SideFiles, Staging,
-    check_apart, check_output, check_room, has_journal, is_marked, locate,
+    Strictness, check_apart, check_output, check_room, has_journal, is_marked, locate,
 };
 use crate::engine::provenance::{self, ChildState};
 use crate::engine::report::MergeReport;
@@ -38,6 +38,8 @@ pub struct Job {
     pub resume: bool,
     /// Flush every file before the child appears.
     pub fsync: bool,
+    /// What is refused of the parents beyond what is wrong.
+    pub strictness: Strictness,
 }
 
 /// A merge that is planned, checked and ready to run.
@@ -145,8 +147,8 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
             check_output(output, &parents, job.overwrite)?;
         }
     }
-    let primary = Checkpoint::open(&job.primary)?;
-    let secondary = Checkpoint::open(&job.secondary)?;
+    let primary = Checkpoint::open_strictly(&job.primary, job.strictness)?;
+    let secondary = Checkpoint::open_strictly(&job.secondary, job.strictness)?;
     let plan = plan(&primary, &secondary, &job.options)?;
     let side_files = SideFiles::gather(
         &primary,

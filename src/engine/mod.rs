@@ -8,6 +8,7 @@ mod device;
 mod devices;
 mod explain;
 mod extend;
+mod finite;
 mod flusher;
 mod hands;
 mod kernel;

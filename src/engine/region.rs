@@ -40,7 +40,7 @@ pub(crate) struct Region<'a> {
 pub(crate) struct Lens {
     pub(crate) dtype: DType,
     pub(crate) kind: TorchKind,
-    /// Whether a sum of squares was not finite.
+    /// Whether an element, or a sum of squares, was not finite.
     pub(crate) suspicious: AtomicBool,
 }
 

@@ -1,5 +1,5 @@
 //! Whether a checkpoint is whole and finite: every byte is read once, its CRC taken and, in the same
-//! pass, a sum of squares, which is finite where every element is.
+//! pass, its exponents looked at.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crc_fast::{CrcAlgorithm::Crc32IsoHdlc, Digest};
 
-use crate::checkpoint::{Checkpoint, Finding, Rows, Survey};
+use crate::checkpoint::{Checkpoint, Finding, Rows, Strictness, Survey};
 use crate::engine::buffer::Buffer;
+use crate::engine::finite::all_finite;
 use crate::engine::kernel::{Kernel, PIECE, count_nonfinite};
 use crate::engine::region::{Region, SPAN_BYTES};
 use crate::engine::reporter::Reporter;
@@ -27,10 +28,12 @@ const WIDEST: usize = 8;
 /// Bytes read at a time where no tensor shows them.
 const CHUNK: usize = 256 << 10;
 
-/// How a check is run. Nothing here changes what is found.
+/// How a check is run. Of this only the strictness changes what is found.
 pub struct VerifySettings<'s> {
     /// Worker threads, at least 1.
     pub threads: usize,
+    /// What is an error beyond what is wrong.
+    pub strictness: Strictness,
     /// Asked between spans: an error to stop with (interrupts).
     pub interrupted: &'s (dyn Fn() -> Option<Error> + Sync),
 }
@@ -72,7 +75,7 @@ pub fn verify(
     settings: &VerifySettings<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Verified> {
-    let mut survey = Survey::of(path);
+    let mut survey = Survey::of(path, settings.strictness);
     let rows = vocab_rows(&survey.checkpoint.inventory);
     let rows: Vec<Rows> = rows.map(|(name, rows)| Rows { tensor: name.to_owned(), rows }).collect();
     survey.check_vocabulary(&rows);
@@ -117,7 +120,7 @@ fn check_data(
             Err(error) => findings.push(Finding::refused(&error)),
         }
     }
-    findings.extend(unchecked(checkpoint, &regions));
+    findings.extend(unchecked(checkpoint, &regions, settings.strictness.require_checksums));
     let sizes = regions.iter().map(|region| region.size_bytes);
     reporter.start(sizes.fold(0, u64::saturating_add));
     let numbered = regions.iter().enumerate();
@@ -150,7 +153,7 @@ fn check_data(
 }
 
 /// Per file, how many records have no CRC; legacy files were noted when they were opened.
-fn unchecked(checkpoint: &Checkpoint, regions: &[Region<'_>]) -> Vec<Finding> {
+fn unchecked(checkpoint: &Checkpoint, regions: &[Region<'_>], refused: bool) -> Vec<Finding> {
     let zip = checkpoint.files.iter().zip(&checkpoint.containers);
     let zip = zip.filter(|(_, container)| **container == crate::format::Container::Zip);
     zip.filter_map(|(file, _)| {
@@ -160,6 +163,7 @@ fn unchecked(checkpoint: &Checkpoint, regions: &[Region<'_>]) -> Vec<Finding> {
             file: file_name(file.path()),
             records,
             of: own().count(),
+            refused,
         })
     })
     .collect()
@@ -195,7 +199,11 @@ impl Job<'_> {
 
     fn loop_units(&self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let mut eye = Eye { kernel: Kernel::new()?, buffer: Buffer::new(PIECE * WIDEST)? };
+        let mut eye = Eye {
+            kernel: Kernel::new()?,
+            buffer: Buffer::new(PIECE * WIDEST)?,
+            settings: self.settings,
+        };
         while let Some((index, span)) =
             self.units.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
         {
@@ -218,7 +226,7 @@ impl Job<'_> {
     }
 
     /// What is wrong with a region, all of whose spans were read.
-    fn conclude(&self, region: &Region<'_>, eye: &mut Eye) -> Result<Vec<Finding>> {
+    fn conclude(&self, region: &Region<'_>, eye: &mut Eye<'_>) -> Result<Vec<Finding>> {
         if let Some(error) = region.take_failure() {
             return Ok(vec![Finding::refused(&error)]);
         }
@@ -261,17 +269,22 @@ impl Job<'_> {
 
 /// Whether an error is the tool's or the machine's, so that going on makes no sense.
 fn is_ours(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Internal | Kind::Resource)
+    matches!(error.kind(), Kind::Internal | Kind::Resource | Kind::Interrupted | Kind::Terminated)
 }
 
 /// Kernel and buffer of one thread.
-struct Eye {
+struct Eye<'s> {
     kernel: Kernel,
     buffer: Buffer,
+    settings: &'s VerifySettings<'s>,
 }
 
-impl Eye {
-    /// Reads one span, takes its CRC and looks for sums that are not finite.
+impl Eye<'_> {
+    fn go_on(&self) -> Result<()> {
+        (self.settings.interrupted)().map_or(Ok(()), Err)
+    }
+
+    /// Reads one span, takes its CRC and looks for elements that are not finite.
     fn read(&mut self, region: &Region<'_>, span: usize) -> Result<SpanCrc> {
         let mut digest = Digest::new(Crc32IsoHdlc);
         let narrowest = region.lenses.iter().map(|lens| lens.dtype.size_bytes()).min();
@@ -279,21 +292,20 @@ impl Eye {
             narrowest.and_then(|bytes| usize::try_from(bytes).ok()).map_or(CHUNK, |b| b * PIECE);
         if let Encoding::Deflated { compressed_bytes } = region.encoding {
             let mut failure = None;
+            let mut look = |part: &[u8]| {
+                self.go_on()?;
+                self.buffer.bytes_mut()[..part.len()].copy_from_slice(part);
+                self.look(region, part.len())
+            };
             let mut take = |piece: &[u8]| {
                 digest.update(piece);
-                for part in piece.chunks(step) {
-                    if failure.is_some() {
-                        return;
-                    }
-                    self.buffer.bytes_mut()[..part.len()].copy_from_slice(part);
-                    failure = self.look(region, part.len()).err();
-                }
+                failure = piece.chunks(step).try_for_each(&mut look).err();
+                if failure.is_some() { Err(std::io::ErrorKind::Other.into()) } else { Ok(()) }
             };
             let (offset, size) = (region.file_offset, region.size_bytes);
-            inflate_pieces(region.file, offset, compressed_bytes, size, &mut take)
-                .map_err(|error| refused(region, error))?;
-            if let Some(error) = failure {
-                return Err(error);
+            let read = inflate_pieces(region.file, offset, compressed_bytes, size, &mut take);
+            if let Err(error) = read {
+                return Err(failure.unwrap_or_else(|| refused(region, error)));
             }
         } else {
             let start = SPAN_BYTES.saturating_mul(span as u64);
@@ -322,8 +334,14 @@ impl Eye {
             }
             let width = if region.big_endian { lens.dtype.swap_bytes() } else { 1 };
             swap(&mut self.buffer.bytes_mut()[..length], width);
-            let view = self.buffer.view(0, lens.kind, length / item)?;
-            if !self.kernel.square(&view)?.is_finite() {
+            let finite = match all_finite(&self.buffer.bytes_mut()[..length], lens.dtype) {
+                Some(finite) => finite,
+                None => {
+                    let view = self.buffer.view(0, lens.kind, length / item)?;
+                    self.kernel.square(&view)?.is_finite()
+                }
+            };
+            if !finite {
                 lens.suspicious.store(true, Ordering::Relaxed);
             }
             swap(&mut self.buffer.bytes_mut()[..length], width);
@@ -336,6 +354,7 @@ impl Eye {
         let kind = source.kind()?;
         let (mut count, mut first) = (0, None);
         for start in (0..source.numel).step_by(PIECE) {
+            self.go_on()?;
             let numel = usize::try_from(source.numel - start).unwrap_or(PIECE).min(PIECE);
             let bytes = self.buffer.bytes_mut().get_mut(..numel * source.item_bytes());
             source.read(start, bytes.ok_or_else(|| torch_error("a piece is too large"))?)?;

@@ -7,7 +7,7 @@ use super::error::FormatError;
 use super::index_json::Index;
 use super::inflate::inflate_pieces;
 use super::load::{collect, read_state_dict};
-use super::pickle::{EmitTensor, Source, read_pickle};
+use super::pickle::{EmitTensor, SHARED_VALUES, Source, read_pickle};
 use super::rebuild::{Mention, Record};
 use super::state_dict::{ByteOrder, Container, Encoding, StateDict};
 use super::zip::archive_records;
@@ -35,7 +35,8 @@ pub fn pickle(bytes: &[u8]) -> bool {
             }
         };
     assert!(pickle.length() <= bytes.len());
-    assert!(pickle.values().count() <= bytes.len().saturating_add(4), "more values than opcodes");
+    let most = bytes.len().saturating_add(SHARED_VALUES);
+    assert!(pickle.values().count() <= most, "more values than opcodes");
     let locate = |_: &Mention| {
         let (file_offset, record_bytes, encoding) = (0, ROOM_BYTES, Encoding::Stored);
         Ok(Record { file_offset, record_bytes, encoding, crc32: None })
@@ -70,7 +71,10 @@ pub fn file(bytes: &[u8]) -> bool {
             continue;
         }
         let mut decoded = 0u64;
-        let mut count = |piece: &[u8]| decoded = decoded.saturating_add(piece.len() as u64);
+        let mut count = |piece: &[u8]| {
+            decoded = decoded.saturating_add(piece.len() as u64);
+            Ok(())
+        };
         let (offset, size) = (storage.file_offset, storage.record_bytes);
         match inflate_pieces(&bytes, offset, compressed_bytes, size, &mut count) {
             Ok(()) => assert_eq!(decoded, size),

@@ -29,21 +29,19 @@ pub fn inflate_exact(
     size_bytes: u64,
 ) -> Result<Vec<u8>, FormatError> {
     let mut out: Vec<u8> = Vec::new();
-    let mut no_memory = false;
     inflate_pieces(source, offset, compressed_bytes, size_bytes, &mut |piece| {
-        no_memory = no_memory || out.try_reserve(piece.len()).is_err();
-        if !no_memory {
-            out.extend_from_slice(piece);
+        let no_memory = out.try_reserve(piece.len()).is_err();
+        if no_memory {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
         }
+        out.extend_from_slice(piece);
+        Ok(())
     })?;
-    if no_memory {
-        let error = std::io::ErrorKind::OutOfMemory.into();
-        return Err(FormatError::read("deflated data", offset, error));
-    }
     Ok(out)
 }
 
-/// The same piece by piece, in order and in little memory. Pieces before an error were handed on.
+/// The same piece by piece, in order and in little memory. Pieces before an error were handed on;
+/// an error of `sink` ends it with [`Rule::Read`].
 ///
 /// Every piece but the last is a multiple of 16 bytes long.
 ///
@@ -54,7 +52,7 @@ pub fn inflate_pieces(
     offset: u64,
     compressed_bytes: u64,
     size_bytes: u64,
-    sink: &mut dyn FnMut(&[u8]),
+    sink: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<(), FormatError> {
     let refuse = |expected: String, found: String| {
         FormatError::new(Rule::Inflate, "deflated data", expected, found).at(offset)
@@ -94,7 +92,7 @@ pub fn inflate_pieces(
             rest = usize::try_from(eaten).ok().and_then(|eaten| rest.get(eaten..)).unwrap_or(&[]);
             ended = status == Status::StreamEnd;
             if filled >= PIECE_BYTES {
-                sink(&piece);
+                sink(&piece).map_err(|error| FormatError::read("deflated data", at, error))?;
                 filled = 0;
             } else if rest.is_empty() || (eaten == 0 && made == 0) {
                 // Room was left, so nothing is held back.
@@ -104,7 +102,8 @@ pub fn inflate_pieces(
         position = position.saturating_add(length);
     }
     if filled > 0 {
-        sink(piece.get(..filled).unwrap_or_default());
+        sink(piece.get(..filled).unwrap_or_default())
+            .map_err(|error| FormatError::read("deflated data", offset, error))?;
     }
     if inflater.total_in() != compressed_bytes {
         let found = format!("{}", inflater.total_in());

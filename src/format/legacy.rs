@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::error::{FormatError, Rule};
-use super::load::collect;
+use super::load::{collect, take_room};
 use super::pickle::{MAX_PICKLE_BYTES, Pickle, Refusal, Source, Value, read_pickle};
 use super::read_at::ReadAt;
 use super::rebuild::{Mention, Record, key_text, mention};
@@ -24,6 +24,10 @@ const PROTOCOL: i128 = 1001;
 
 /// First read of a pickle, in bytes; grows fourfold while it is not enough.
 const WINDOW_BYTES: u64 = 16 << 10;
+
+/// Bytes that a storage takes in the maps and lists of this module, but for its key: twice what a map
+/// keeps, for maps grow by doubling.
+const STORAGE_BYTES: usize = 2 * (size_of::<(String, Mention)>() + size_of::<(String, Record)>());
 
 /// Reads a file that starts with a pickle.
 ///
@@ -128,10 +132,16 @@ fn check_sys_info(pickle: &Pickle<'_>) -> Result<(), FormatError> {
 /// The first mention of every storage, by key: it gives the size in the stream.
 fn mentions(pickle: &Pickle<'_>) -> Result<HashMap<String, Mention>, FormatError> {
     let mut mentions = HashMap::new();
+    let mut room = pickle.budget();
     for value in pickle.values() {
         if let Value::Persistent(id) = value {
             let mention = mention(pickle, id, true)?;
-            mentions.entry(mention.key.clone()).or_insert(mention);
+            if !mentions.contains_key(&mention.key) {
+                // Every key may be listed, too, and have its place noted.
+                let key_bytes = mention.key.len().saturating_mul(4);
+                take_room(&mut room, STORAGE_BYTES.saturating_add(key_bytes), pickle)?;
+                mentions.insert(mention.key.clone(), mention);
+            }
         }
     }
     Ok(mentions)

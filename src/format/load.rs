@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::error::{FormatError, Rule};
 use super::legacy;
-use super::pickle::{Pickle, Ref, Source, Value, read_pickle};
+use super::pickle::{Pickle, Ref, Source, Value, read_pickle, worded};
 use super::read_at::ReadAt;
 use super::rebuild::{Mention, Rebuilder, Record};
 use super::sniff::{Kind, sniff};
-use super::state_dict::{ByteOrder, Container, StateDict};
+use super::state_dict::{ByteOrder, Container, StateDict, Tensor};
 use super::zip::{Archive, missing};
 use crate::tensor::escape;
 
@@ -77,6 +77,7 @@ pub(super) fn collect(
     };
     let mut tensors = Vec::new();
     let mut names = HashSet::new();
+    let mut room = pickle.budget();
     for (key, value) in dict {
         let Some(name) = pickle.text(*key) else {
             let found = pickle.describe(*key);
@@ -86,14 +87,42 @@ pub(super) fn collect(
             let found = format!("`{}` twice", escape(name));
             return Err(FormatError::new(Rule::TensorName, "state dict", "names once", found));
         }
+        // One tensor of many dimensions may be shown under a million names.
+        take_room(&mut room, NAME_BYTES.saturating_add(name.len()), pickle)?;
         if is_tensor(pickle, *value) {
-            tensors.push(rebuilder.tensor(name, *value)?);
+            let tensor = rebuilder.tensor(name, *value)?;
+            let rank = tensor.layout.shape.len();
+            take_room(&mut room, rank.saturating_mul(2 * size_of::<u64>()), pickle)?;
+            tensors.push(tensor);
         } else {
             skipped.push(name.to_owned());
         }
     }
     let storages = rebuilder.storages;
     Ok(StateDict { container, tensors, storages, nest, skipped })
+}
+
+/// Bytes that a name takes with its tensor, but for its text and its dimensions: the tensor, a place
+/// in the set of names, and the blocks of text, shape and stride.
+const NAME_BYTES: usize = size_of::<Tensor>() + 96;
+
+/// Takes bytes off the memory that what is made of a pickle may still take.
+///
+/// # Errors
+/// [`Rule::PickleLimit`] where there are not as many.
+pub(super) fn take_room(
+    room: &mut u64,
+    bytes: usize,
+    pickle: &Pickle<'_>,
+) -> Result<(), FormatError> {
+    match room.checked_sub(bytes as u64) {
+        Some(left) => *room = left,
+        None => {
+            let expected = worded("tensors", pickle.budget());
+            return Err(FormatError::new(Rule::PickleLimit, "state dict", expected, "more"));
+        }
+    }
+    Ok(())
 }
 
 /// A dict's pairs, the key it was found under, and the keys beside it.

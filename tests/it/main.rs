@@ -30,6 +30,8 @@ mod merge;
 mod midway;
 /// Tensors that one parent lacks, integers, tied names.
 mod missing;
+/// Paths of every kind, and what of the small files reaches the child.
+mod names;
 /// Outputs that are refused, and outputs that are replaced.
 mod outputs;
 /// The tool alone on a terminal, driven by keys.
@@ -40,6 +42,8 @@ mod refusals;
 mod resume;
 /// SIGINT, SIGTERM and SIGHUP.
 mod signals;
+/// Parents that are fine, and refused where the user is strict.
+mod strict;
 /// Runs the tool, reads checkpoints, looks at directories.
 mod support;
 /// House rules that no compiler checks.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use llm_slerp_merge::checkpoint::Checkpoint;
+use llm_slerp_merge::checkpoint::{Checkpoint, Strictness};
 use llm_slerp_merge::engine::{self, Job, Settings};
 use llm_slerp_merge::format::{Encoding, ReadAt, inflate_exact};
 use llm_slerp_merge::merge::MergeOptions;
@@ -233,6 +233,7 @@ pub(crate) fn merge_here(
         overwrite: false,
         resume: false,
         fsync: false,
+        strictness: Strictness::default(),
     };
     let settings = Settings {
         threads: 1,

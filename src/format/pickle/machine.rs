@@ -4,8 +4,9 @@
 //! the file, nesting of at most `MAX_DEPTH`, lengths compared with the bytes left before anything is
 //! made of them. Opcodes and their arguments are pickletools'.
 
+use super::memory::budget;
 use super::opcode::Opcode;
-use super::stack::{EMPTY_TUPLE, FALSE, MAX_DEPTH, Machine, NONE, Source, TRUE};
+use super::stack::{EMPTY_TUPLE, FALSE, MAX_DEPTH, Machine, NONE, Source, TRUE, small};
 use super::text;
 use super::value::{Atom, Dict, Pickle, Ref, Span, Value};
 use crate::format::error::FormatError;
@@ -26,7 +27,8 @@ pub(crate) fn read_pickle(source: Source<'_>) -> Result<Pickle<'_>, Refusal> {
     match machine.run() {
         Ok(root) => {
             let length = machine.cursor.position();
-            Ok(Pickle { bytes: source.bytes, arena: machine.arena, root, length })
+            let budget = budget(length as u64, source.file_bytes);
+            Ok(Pickle { bytes: source.bytes, arena: machine.arena, root, length, budget })
         }
         Err(error) => Err(Refusal { error, more_would_help: machine.starved }),
     }
@@ -42,7 +44,7 @@ pub(crate) struct Refusal {
 }
 
 impl Machine<'_> {
-    fn run(&mut self) -> Result<Ref, FormatError> {
+    pub(super) fn run(&mut self) -> Result<Ref, FormatError> {
         loop {
             self.at = self.cursor.position();
             if self.at as u64 >= MAX_PICKLE_BYTES {
@@ -284,8 +286,11 @@ impl Machine<'_> {
     }
 
     fn push_integer(&mut self, value: i128) -> Result<(), FormatError> {
-        if let Ok(small) = i64::try_from(value) {
-            return self.push(Value::Int(small), 0);
+        if let Ok(byte) = u8::try_from(value) {
+            return self.push_ref(small(byte));
+        }
+        if let Ok(number) = i64::try_from(value) {
+            return self.push(Value::Int(number), 0);
         }
         let index = self.index(self.arena.long.len())?;
         self.arena.long.push(value);
@@ -331,6 +336,7 @@ impl Machine<'_> {
 
     fn push_decoded(&mut self, text: String) -> Result<(), FormatError> {
         let index = self.index(self.arena.decoded.len())?;
+        self.hold(0, text.len(), 1)?;
         self.arena.decoded.push(text.into_boxed_str());
         self.push(Value::Decoded(index), 0)
     }

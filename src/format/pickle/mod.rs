@@ -1,9 +1,11 @@
 //! Pickles as torch writes them: reading without running, and writing `data.pkl`.
 
+mod blocks;
 mod emit;
 mod emit_storages;
 mod globals;
 mod machine;
+mod memory;
 mod objects;
 mod opcode;
 mod stack;
@@ -14,5 +16,8 @@ pub use emit::EmitTensor;
 pub(crate) use emit::data_pkl;
 pub(crate) use globals::{Global, Rebuild, StorageClass};
 pub(crate) use machine::{MAX_PICKLE_BYTES, Refusal, read_pickle};
+pub(crate) use memory::worded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use stack::SHARED_VALUES;
 pub(crate) use stack::Source;
 pub(crate) use value::{Pickle, Ref, Value};

@@ -23,15 +23,16 @@ impl Machine<'_> {
             return self.push_ref(EMPTY_TUPLE);
         }
         let depth = self.depth_over(items.iter().copied())?;
-        let start = self.index(self.arena.items.len())?;
         let len = self.index(items.len())?;
-        self.arena.items.extend_from_slice(items);
+        let start = self.arena.items.push_run(items);
+        let start = self.index(start)?;
         self.push(Value::Tuple(Span { start, len }), depth)
     }
 
     pub(super) fn push_list(&mut self, items: Vec<Ref>) -> Result<(), FormatError> {
         let depth = self.depth_over(items.iter().copied())?;
         let index = self.index(self.arena.lists.len())?;
+        self.hold(0, items.capacity(), size_of::<Ref>())?;
         self.arena.lists.push(items);
         self.push(Value::List(index), depth)
     }
@@ -39,6 +40,7 @@ impl Machine<'_> {
     pub(super) fn push_dict(&mut self, dict: Dict) -> Result<(), FormatError> {
         let depth = self.depth_over(dict.pairs.iter().flat_map(|(key, value)| [*key, *value]))?;
         let index = self.index(self.arena.dicts.len())?;
+        self.hold(0, dict.pairs.capacity(), 2 * size_of::<Ref>())?;
         self.arena.dicts.push(dict);
         self.push(Value::Dict(index), depth)
     }
@@ -49,10 +51,11 @@ impl Machine<'_> {
             return Err(self.broken("a list to append to", self.kind(list)));
         };
         self.deepen(list, items)?;
-        if let Some(list) = self.arena.lists.get_mut(index as usize) {
-            list.extend_from_slice(items);
-        }
-        Ok(())
+        let Some(list) = self.arena.lists.get_mut(index as usize) else { return Ok(()) };
+        let before = list.capacity();
+        list.extend_from_slice(items);
+        let after = list.capacity();
+        self.hold(before, after, size_of::<Ref>())
     }
 
     pub(super) fn set_items(&mut self, items: &[Ref]) -> Result<(), FormatError> {
@@ -65,10 +68,11 @@ impl Machine<'_> {
             return Err(self.broken("keys with values", "an odd number of items"));
         }
         self.deepen(dict, items)?;
-        if let Some(dict) = self.arena.dicts.get_mut(index as usize) {
-            dict.pairs.extend(pairs.filter_map(|pair| Some((*pair.first()?, *pair.last()?))));
-        }
-        Ok(())
+        let Some(dict) = self.arena.dicts.get_mut(index as usize) else { return Ok(()) };
+        let before = dict.pairs.capacity();
+        dict.pairs.extend(pairs.filter_map(|pair| Some((*pair.first()?, *pair.last()?))));
+        let after = dict.pairs.capacity();
+        self.hold(before, after, 2 * size_of::<Ref>())
     }
 
     pub(super) fn memo(&mut self, opcode: Opcode) -> Result<(), FormatError> {
@@ -160,6 +164,9 @@ impl Machine<'_> {
             let Some(items) = items else {
                 return Err(self.broken("a list of pairs for `OrderedDict`", self.kind(first)));
             };
+            // The same list may be given again and again.
+            self.look(items.len().saturating_mul(2 * size_of::<Ref>()))?;
+            dict.pairs.reserve_exact(items.len());
             for item in items {
                 match sequence(self.arena.get(*item)) {
                     Some(&[key, value]) => dict.pairs.push((key, value)),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::blocks::Blocks;
 use super::machine::MAX_PICKLE_BYTES;
 use super::value::{Arena, Ref, Span, Value};
 use crate::format::bytes::Cursor;
@@ -11,24 +12,14 @@ use crate::tensor::escape;
 /// Deepest nesting of containers and of marks. State dicts with optimizer states use about ten.
 pub(super) const MAX_DEPTH: u8 = 64;
 
-/// Memory that every pickle may take, in bytes, whatever the size of its file.
-const FREE_BYTES: u64 = 24 << 20;
-
-/// Bytes of memory for each byte of the file, beyond that. The pickle of a state dict takes about
-/// two bytes for each of its own, and is a small part of its file.
-const BYTES_PER_BYTE: u64 = 2;
-
 /// Longest argument that is a line of text.
 const MAX_LINE_BYTES: usize = 1 << 20;
-
-/// Steps between two looks at the memory taken.
-const STEPS_PER_LOOK: usize = 1 << 10;
 
 /// What `PUT` keeps: picklers count slots from 0 up, but any number is legal.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     /// Slots 0 to its length.
-    dense: Vec<Ref>,
+    dense: Blocks<Ref>,
     /// Slots that came out of turn.
     sparse: HashMap<u32, Ref>,
 }
@@ -37,6 +28,12 @@ impl Memo {
     /// Slots that are set.
     pub(super) fn len(&self) -> usize {
         self.dense.len().saturating_add(self.sparse.len())
+    }
+
+    /// Bytes that it takes. A map's slot has nine, an eighth of them stay empty, and while the map
+    /// grows the old half is there beside it.
+    pub(super) fn bytes(&self) -> usize {
+        self.dense.bytes().saturating_add(self.sparse.capacity().saturating_mul(16))
     }
 
     /// The value of a slot, where it is set.
@@ -81,6 +78,8 @@ pub(super) struct Machine<'a> {
     pub(super) at: usize,
     pub(super) stack: Vec<Ref>,
     pushes: usize,
+    /// Bytes of the blocks of lists, dicts and decoded texts.
+    pub(super) held_bytes: usize,
     /// Whether bytes were missing that there are, but that are not at hand.
     pub(super) starved: bool,
     pub(super) marks: Vec<usize>,
@@ -94,23 +93,36 @@ pub(super) const TRUE: Ref = Ref(1);
 pub(super) const FALSE: Ref = Ref(2);
 pub(super) const EMPTY_TUPLE: Ref = Ref(3);
 
+/// Values that every pickle has before its first opcode.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) const SHARED_VALUES: usize = 4 + 256;
+
+/// The shared value of a small integer: sizes, strides and offsets are full of them.
+pub(super) fn small(number: u8) -> Ref {
+    Ref(u32::from(number).saturating_add(EMPTY_TUPLE.0).saturating_add(1))
+}
+
 impl<'a> Machine<'a> {
     /// A machine before its first opcode.
     pub(super) fn new(source: Source<'a>) -> Machine<'a> {
         let mut arena = Arena::default();
-        arena.values.extend([
+        let shared = [
             Value::None,
             Value::Bool(true),
             Value::Bool(false),
             Value::Tuple(Span { start: 0, len: 0 }),
-        ]);
-        arena.depths.extend([0; 4]);
+        ];
+        for value in shared.into_iter().chain((0..=u8::MAX).map(|n| Value::Int(i64::from(n)))) {
+            arena.values.push(value);
+            arena.depths.push(0);
+        }
         Machine {
             source,
             cursor: Cursor::new(source.bytes),
             at: 0,
             stack: Vec::new(),
             pushes: 0,
+            held_bytes: 0,
             starved: false,
             marks: Vec::new(),
             memo: Memo::default(),
@@ -146,33 +158,12 @@ impl<'a> Machine<'a> {
 
     pub(super) fn push_ref(&mut self, reference: Ref) -> Result<(), FormatError> {
         self.pushes = self.pushes.saturating_add(1);
+        if self.stack.len() == self.stack.capacity() {
+            // It is about to be doubled.
+            self.look(self.stack.capacity().saturating_mul(2 * size_of::<Ref>()))?;
+        }
         self.stack.push(reference);
         self.check_memory(self.pushes)
-    }
-
-    /// Compares the memory taken with what a file of this size may ask for, every so many steps.
-    pub(super) fn check_memory(&self, step: usize) -> Result<(), FormatError> {
-        if !step.is_multiple_of(STEPS_PER_LOOK) {
-            return Ok(());
-        }
-        // Per piece: its own size, and what a container's first item or a map's slot costs.
-        let taken = [
-            (self.arena.values.len(), size_of::<Value>() + 1),
-            // On the stack, then in one container: alone, or as half of a pair.
-            (self.pushes, 2 * size_of::<Ref>()),
-            (self.arena.lists.len(), 40),
-            (self.arena.dicts.len(), 48),
-            (self.arena.long.len(), size_of::<i128>()),
-            (self.arena.decoded.len(), 32),
-            (self.memo.dense.len(), size_of::<Ref>()),
-            (self.memo.sparse.len(), 24),
-        ];
-        let taken = taken.iter().map(|(count, bytes)| count.saturating_mul(*bytes) as u64);
-        let most = self.source.file_bytes.saturating_mul(BYTES_PER_BYTE).saturating_add(FREE_BYTES);
-        if taken.fold(0, u64::saturating_add) <= most {
-            return Ok(());
-        }
-        Err(self.limit(format!("values of at most {} MB for this file", most >> 20), "more"))
     }
 
     pub(super) fn push(&mut self, value: Value, depth: u8) -> Result<(), FormatError> {

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::blocks::Blocks;
 use super::globals::Global;
 
 /// Number of a value in its [`Pickle`].
@@ -80,14 +81,15 @@ pub(crate) struct Dict {
 /// All values of one pickle.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    pub(super) values: Vec<Value>,
+    pub(super) values: Blocks<Value>,
     /// Nesting of each value, counted from its leaves when it was made.
-    pub(super) depths: Vec<u8>,
-    pub(super) items: Vec<Ref>,
-    pub(super) lists: Vec<Vec<Ref>>,
-    pub(super) dicts: Vec<Dict>,
-    pub(super) long: Vec<i128>,
-    pub(super) decoded: Vec<Box<str>>,
+    pub(super) depths: Blocks<u8>,
+    /// The items of tuples, as runs.
+    pub(super) items: Blocks<Ref>,
+    pub(super) lists: Blocks<Vec<Ref>>,
+    pub(super) dicts: Blocks<Dict>,
+    pub(super) long: Blocks<i128>,
+    pub(super) decoded: Blocks<Box<str>>,
 }
 
 /// A pickle that was read to its `STOP`.
@@ -97,6 +99,7 @@ pub(crate) struct Pickle<'a> {
     pub(super) arena: Arena,
     pub(super) root: Ref,
     pub(super) length: usize,
+    pub(super) budget: u64,
 }
 
 impl<'a> Pickle<'a> {
@@ -108,6 +111,11 @@ impl<'a> Pickle<'a> {
     /// Bytes from the start to `STOP`, included.
     pub(crate) fn length(&self) -> usize {
         self.length
+    }
+
+    /// Bytes of memory that tensors or storages made of the values may take: as many as the values.
+    pub(crate) fn budget(&self) -> u64 {
+        self.budget
     }
 
     /// The value of a number. All numbers of an arena are in it; the fallback keeps this total.
@@ -187,8 +195,7 @@ impl Arena {
     }
 
     pub(super) fn tuple(&self, span: Span) -> Option<&[Ref]> {
-        let start = span.start as usize;
-        self.items.get(start..start.checked_add(span.len as usize)?)
+        self.items.run(span.start as usize, span.len as usize)
     }
 
     pub(super) fn text<'s>(&'s self, bytes: &'s [u8], value: Value) -> Option<&'s str> {

@@ -333,3 +333,20 @@ fn byte_order_is_little_or_said() {
     assert_eq!(order(with(b"big", tensor_v3("0", 24, "float8_e5m2", 24))), Ok(ByteOrder::Big));
     assert_eq!(six_floats().len(), 24);
 }
+
+#[test]
+fn one_tensor_under_ever_more_names_is_refused() {
+    // 64 dimensions take a kilobyte each time; the name and the memo's slot take eleven bytes.
+    let shown = tensor(storage("0", 6), 0, &[1; 64], &[1; 64]);
+    let file = |names: usize| {
+        let mut value = [shown.as_slice(), b"\x940}("].concat();
+        for name in 0..names {
+            value.extend_from_slice(b"\x8c\x06");
+            value.extend_from_slice(format!("{name:06}h\0").as_bytes());
+        }
+        value.push(b'u');
+        checkpoint(&value)
+    };
+    assert_eq!(read(&file(1000)).map(|state_dict| state_dict.tensors.len()), Ok(1000));
+    assert_eq!(refusal(&file(50_000)), Some(Rule::PickleLimit));
+}

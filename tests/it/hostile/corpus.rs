@@ -63,8 +63,8 @@ impl Case {
 
     /// Whether it takes long to make: `scripts/hostile.sh` makes it.
     fn is_large(&self) -> bool {
-        let large =
-            |recipe: &Value| ["repeat", "entries"].iter().any(|word| recipe.get(word).is_some());
+        let words = ["repeat", "entries", "names", "mentions"];
+        let large = |recipe: &Value| words.iter().any(|word| recipe.get(word).is_some());
         self.files.values().any(large)
     }
 

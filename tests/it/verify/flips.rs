@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use llm_slerp_merge::Result;
-use llm_slerp_merge::engine::{VerifySettings, verify};
+use llm_slerp_merge::engine::verify;
 use llm_slerp_merge::format::EmitTensor;
 use llm_slerp_merge::tensor::DType;
 
-use super::files::{checkpoint, flip, zip_again};
+use super::files::{checkpoint, flip, one_thread, zip_again};
 use crate::support::merge_here;
 
 /// xorshift64*, with a fixed seed: the same places on every run.
@@ -62,7 +62,7 @@ fn flip_many(file: &[u8], seed: u64, flips: usize) -> (usize, usize) {
     fs::write(&primary, file).expect("written");
     fs::write(&secondary, parent(0xb0b)).expect("written");
     let whole = merged(&primary, &secondary, &child).expect("whole parents");
-    let settings = VerifySettings { threads: 1, interrupted: &|| None };
+    let settings = one_thread();
     assert!(verify(&primary, &settings, &()).expect("looked at").is_whole());
 
     let mut noise = Noise(seed);

@@ -11,7 +11,7 @@ use llm_slerp_merge::format::EmitTensor;
 use llm_slerp_merge::tensor::{DType, Layout};
 use serde_json::Value;
 
-use files::{checkpoint, copy, fixture, flip, replace, zip_again};
+use files::{checkpoint, copy, fixture, flip, one_thread, replace, zip_again};
 
 /// Exit code and stdout of the binary.
 fn run(arguments: &[&str], models: &[&Path]) -> (i32, String) {
@@ -91,8 +91,7 @@ fn damaged_records_beside_the_tensors_are_found() {
     for record in records.iter().filter(|record| record.size_bytes > 0) {
         fs::write(&path, &file).expect("written");
         flip(&path, record.file_offset as usize * 8 + 3);
-        let settings =
-            llm_slerp_merge::engine::VerifySettings { threads: 1, interrupted: &|| None };
+        let settings = one_thread();
         let verified = llm_slerp_merge::engine::verify(&path, &settings, &()).expect("looked at");
         assert!(!verified.is_whole(), "{}", record.name);
     }
