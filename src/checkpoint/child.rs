@@ -154,6 +154,11 @@ impl ChildWriter {
     /// [`Kind::Io`] with the path.
     pub fn start_journal(&self, kept: &[JournalEntry]) -> Result<()> {
         let Some(staging) = &self.staging else { return Ok(()) };
+        if !self.found.is_empty() {
+            for shard in 0..self.layout.shards.len() {
+                self.file(staging, shard)?.forget();
+            }
+        }
         // Set once: a merge starts its journal once.
         let _ = self.journal.set(Journal::start(staging.dir(), &self.header, kept)?);
         Ok(())

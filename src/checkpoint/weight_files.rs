@@ -13,6 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::Advice;
+
 use crate::error::Result;
 
 /// What direct I/O wants of places in memory and in the file, and of lengths: to be multiples of the
@@ -42,6 +44,14 @@ impl WeightFile {
     /// Whether whole blocks go past the page cache.
     pub(super) fn is_direct(&self) -> bool {
         self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Asks the kernel to drop what reading left in the page cache: pages that were read ahead reach
+    /// into blocks that will be written past it.
+    pub(super) fn forget(&self) {
+        if let Err(error) = rustix::fs::fadvise(&self.cached, 0, None, Advice::DontNeed) {
+            log::debug!("the page cache keeps what was read: {error}");
+        }
     }
 
     /// Writes all bytes at `offset`; those that lie in memory as they lie in the file go directly.
