@@ -7,8 +7,9 @@ import torch
 
 # Where the parents' elements cancel, the child keeps the last digits of the sums: as a part of the largest element.
 CANCELLED = 1e-8
-# Elements that may differ by one unit in the last place: where rounding could go either way.
-MOST_DIFFERING = 0.005
+# Elements that may differ by one unit in the last place: where rounding could go either way. Most by far are on lines
+# at a t of few digits, where exact values lie half way between two of float16's; tests/it/device.rs allows as many.
+MOST_DIFFERING = 0.01
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
