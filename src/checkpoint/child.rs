@@ -198,11 +198,6 @@ impl ChildWriter {
         }
     }
 
-    /// Whether weights are written past the page cache, where the file system lets them.
-    pub fn is_direct(&self) -> bool {
-        self.staging.is_some()
-    }
-
     /// Whether all files are flushed to disk before the child appears.
     pub fn is_flushed(&self) -> bool {
         self.staging.as_ref().is_some_and(Staging::fsync)

@@ -83,7 +83,7 @@ pub fn execute(
     let finished = resume::look(tasks.len(), children, settings)?;
     reporter.start(plan.total_size.saturating_mul(n_children));
     let mut threads = settings.threads.max(1);
-    // One span at most is kept by one worker; larger tensors are the work of all.
+    // Devices keep tensors in their own memory.
     let (mut whole_bytes, mut keep_bytes) = (WHOLE_BYTES, settings.memory_bytes);
     let mut share = None;
     if !settings.devices.is_empty() {

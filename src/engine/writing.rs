@@ -14,12 +14,8 @@ const BLOCKS_BYTES: usize = 64 << 20;
 const LARGEST: usize = 1 << 20;
 const SMALLEST: usize = 128 << 10;
 
-/// Threads that write past the page cache: as many requests are at the disk at once.
-const DIRECT_THREADS: usize = 4;
-
-/// Workers whose bytes one thread can copy to the page cache. File systems let one thread write a
-/// file at a time, so a second one would mostly wait.
-const WORKERS_PER_CACHED_THREAD: usize = 4;
+/// Threads that write: as many requests are at the disk at once.
+const THREADS: usize = 4;
 
 /// Blocks that wait or are being written, beyond those that the workers fill.
 const QUEUE: usize = 8;
@@ -39,7 +35,6 @@ pub(crate) struct Writing {
     free: Condvar,
     size: usize,
     most: usize,
-    threads: usize,
     spills: bool,
 }
 
@@ -84,19 +79,17 @@ impl std::fmt::Debug for State {
 impl Writing {
     /// For so many workers, each of which fills a block of every child at once.
     pub(crate) fn new(workers: usize, children: &[ChildWriter]) -> Writing {
-        let direct = children.iter().any(ChildWriter::is_direct);
         // A flush at the end would wait for what is in the page cache, so nothing is won by it.
-        let spills = direct && children.iter().any(|child| !child.is_flushed());
-        Writing::of(workers, children.len(), direct, spills)
+        let spills = children.iter().any(|child| !child.is_flushed());
+        Writing::of(workers, children.len(), spills)
     }
 
-    fn of(workers: usize, children: usize, direct: bool, spills: bool) -> Writing {
+    fn of(workers: usize, children: usize, spills: bool) -> Writing {
         // One more, into which the rest of a full one is copied.
         let in_hands = workers.max(1).saturating_mul(children.saturating_add(1));
         let most = in_hands.saturating_add(QUEUE);
         let fit = (BLOCKS_BYTES / most).clamp(SMALLEST, LARGEST);
         let size = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
-        let cached = workers.div_ceil(WORKERS_PER_CACHED_THREAD).clamp(1, DIRECT_THREADS);
         Writing {
             state: Mutex::default(),
             ready: Condvar::new(),
@@ -104,7 +97,6 @@ impl Writing {
             free: Condvar::new(),
             size,
             most,
-            threads: if direct { DIRECT_THREADS } else { cached },
             spills,
         }
     }
@@ -112,7 +104,7 @@ impl Writing {
     /// The threads that are to call [`Writing::run`].
     pub(crate) fn threads(&self) -> impl Iterator<Item = Role> + use<> {
         let spills = self.spills.then_some(Role::Spills);
-        std::iter::repeat_n(Role::Writes, self.threads).chain(spills)
+        std::iter::repeat_n(Role::Writes, THREADS).chain(spills)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -287,7 +279,7 @@ mod tests {
 
     #[test]
     fn every_part_is_written_once_though_blocks_are_few() {
-        let (writing, counts) = (Writing::of(2, 1, true, true), Counts::default());
+        let (writing, counts) = (Writing::of(2, 1, true), Counts::default());
         std::thread::scope(|scope| {
             for role in writing.threads() {
                 let (writing, counts) = (&writing, &counts);
@@ -306,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_storage_is_whole_when_its_last_part_is_written() {
-        let (writing, counts) = (Writing::of(1, 1, true, false), Counts::default());
+        let (writing, counts) = (Writing::of(1, 1, false), Counts::default());
         for storage in [7, 7, 8] {
             writing.put(part(writing.block().unwrap(), storage));
         }
@@ -320,7 +312,7 @@ mod tests {
 
     #[test]
     fn after_a_failure_nothing_is_written_and_nobody_waits() {
-        let writing = Writing::of(1, 1, true, false);
+        let writing = Writing::of(1, 1, false);
         let counts = Counts { broken: true, ..Counts::default() };
         std::thread::scope(|scope| {
             let (writing, counts) = (&writing, &counts);
@@ -337,8 +329,8 @@ mod tests {
 
     #[test]
     fn blocks_get_smaller_where_there_are_many() {
-        assert_eq!(Writing::of(2, 1, true, false).size, 1 << 20);
-        assert_eq!(Writing::of(16, 5, true, false).size, 512 << 10);
-        assert_eq!(Writing::of(64, 16, true, false).size, 128 << 10);
+        assert_eq!(Writing::of(2, 1, false).size, 1 << 20);
+        assert_eq!(Writing::of(16, 5, false).size, 512 << 10);
+        assert_eq!(Writing::of(64, 16, false).size, 128 << 10);
     }
 }
