@@ -25,6 +25,8 @@ def stop(bench, parents=None):
     """Signals at random moments; the last one's work is resumed."""
     if parents is None:
         parents = make_pair(bench.place, TENSORS, ROWS, COLUMNS)
+    # Shells let what they start behind an & ignore it, and the ignoring is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     (bench.place / "out").mkdir()
     here = bench.at(bench.place / "out")
     here.parents = [str(parent) for parent in parents]
