@@ -9,6 +9,7 @@ from bench import ENVIRONMENT, check, inject, side_by_side
 from mounts import ext4, free, sh, tmpfs
 
 SIZES = 20
+READS = ("pread64", "preadv2")
 ERRORS = {
     "openat": ["ENOSPC", "EDQUOT"], "mkdir": ["ENOSPC", "EDQUOT"], "unlink": ["EIO"],
     "rename": ["ENOSPC"], "renameat2": ["EDQUOT", "EIO"], "write": ["ENOSPC", "EIO"],
@@ -202,16 +203,19 @@ def unreadable(bench, golden):
         check(here.listing() == [], here.listing())
         print(f"full: a parent on a failing device: {code}, {said.splitlines()[0]}")
     (bench.place / "out").rmdir()
-    reads = [nth for name, nth in bench.points([], names=("pread64",)) if name == "pread64"]
-    bench.clear()
-    met = Counter()
-    for nth in reads:
-        code, said = bench.run(strace=inject("pread64", "error=EIO", nth))
-        met[code] += 1
-        # The dynamic linker reads, too.
-        check(code == 127 or (code == 74 and "pytorch_model" in said), nth, code, said)
-        check(bench.listing() == [], nth, bench.listing())
-    print(f"full: {len(reads)} failing reads: exit codes {dict(met)}, nothing left")
+    met, reads = Counter(), Counter()
+    for here in (bench, bench.on_large()):
+        points = here.points([], names=READS)
+        here.clear()
+        for name, nth in points:
+            code, said = here.run(strace=inject(name, "error=EIO", nth))
+            met[code] += 1
+            reads[name] += 1
+            # The dynamic linker reads, too.
+            check(code == 127 or (code == 74 and "pytorch_model" in said), name, nth, code, said)
+            check(here.listing() == [], name, nth, here.listing())
+    check(set(reads) == set(READS), "not every way of reading was used", reads)
+    print(f"full: failing reads {dict(reads)}: exit codes {dict(met)}, nothing left")
 
 
 def removed(bench):
@@ -233,12 +237,16 @@ def removed(bench):
 
 def interrupted_calls(bench, golden):
     """Calls that a signal cuts short with EINTR are made again."""
-    for call in ("openat", "pread64", "pwrite64", "write", "fsync"):
+    large = bench.on_large()
+    jobs = [(bench, golden, call) for call in ("openat", "pread64", "pwrite64", "write", "fsync")]
+    jobs.append((large, golden_of(large), "preadv2"))
+    for here, sums, call in jobs:
         for nth in (1, 2, 3, 5, 8):
-            bench.clear()
-            code, said = bench.run(strace=inject(call, "error=EINTR", nth))
+            here.clear()
+            code, said = here.run(strace=inject(call, "error=EINTR", nth))
             # The dynamic linker opens and reads, too, and does not try again.
-            check(code == 127 or (code == 0 and bench.sums() == golden), call, nth, code, said)
+            check(code == 127 or (code == 0 and here.sums() == sums), call, nth, code, said)
+    bench.clear()
     print("full: calls that end with EINTR are made again")
 
 

@@ -15,6 +15,7 @@ mod journal;
 mod model;
 mod output;
 mod place;
+mod read_ahead;
 mod side;
 mod side_file;
 mod side_files;

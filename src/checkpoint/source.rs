@@ -5,13 +5,14 @@
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::read_ahead;
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
 
@@ -147,7 +148,8 @@ impl ReadAt for FileSource {
         if end > self.identity.size_bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.file()?.read_exact_at(buffer, offset)
+        let file = self.file()?;
+        read_ahead::read_exact_at(&file, offset, buffer)
     }
 }
 
