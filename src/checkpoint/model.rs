@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::config::Config;
 use crate::checkpoint::hub::locate;
-use crate::checkpoint::inventory::Inventory;
+use crate::checkpoint::inventory::{Inventory, TensorEntry};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::split::INDEX_FILE_NAME;
@@ -132,6 +132,8 @@ impl Checkpoint {
         let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
         shards.sort_unstable();
         shards.dedup();
+        let names = index.weight_map.iter().map(|entry| (entry.0.as_str(), false));
+        let mut met: HashMap<&str, bool> = names.collect();
         for shard in &shards {
             let path = dir.join(shard);
             if !path.exists() {
@@ -139,7 +141,7 @@ impl Checkpoint {
             }
             let before = self.inventory.tensors.len();
             self.add_file(&path)?;
-            check_shard(index_path, shard, &index, &self.inventory, before)?;
+            check_shard(index_path, shard, &self.inventory.tensors[before..], &mut met)?;
         }
         check_index(index_path, &index, self)?;
         self.total_parameters = index.total_parameters;
@@ -220,26 +222,23 @@ pub(super) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> E
         .with_hint("download that shard again")
 }
 
-/// Each tensor of the shard just read must be one that the index maps, once.
+/// Each tensor of the shard just read must be one that the index maps, once; `met` is of the index's
+/// names, whether an earlier shard holds them.
 fn check_shard(
     index_path: &Path,
     shard: &str,
-    index: &Index,
-    inventory: &Inventory,
-    before: usize,
+    tensors: &[TensorEntry],
+    met: &mut HashMap<&str, bool>,
 ) -> Result<()> {
-    let earlier: HashMap<&str, ()> =
-        inventory.tensors[..before].iter().map(|tensor| (tensor.name.as_str(), ())).collect();
-    let mapped: HashMap<&str, &str> =
-        index.weight_map.iter().map(|entry| (entry.0.as_str(), entry.1.as_str())).collect();
-    for tensor in &inventory.tensors[before..] {
-        if earlier.contains_key(tensor.name.as_str()) {
+    for tensor in tensors {
+        let earlier = met.get_mut(tensor.name.as_str()).map(|met| std::mem::replace(met, true));
+        if earlier == Some(true) {
             return Err(Error::new(Kind::Data, "a tensor is in two shards")
                 .file(&index_path.with_file_name(shard))
                 .tensor(&tensor.name)
                 .expected("each tensor once", "another copy in an earlier shard"));
         }
-        if !mapped.contains_key(tensor.name.as_str()) {
+        if earlier.is_none() {
             return Err(Error::new(
                 Kind::Data,
                 "a shard holds a tensor that the index does not map",

@@ -4,6 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -53,19 +54,27 @@ fn a_file_size_limit_is_an_error_and_nothing_is_left() {
     shell(dir.path(), "ulimit -f 1000;", &["merge", "a", "b", "-o", "new/child"]).success();
 }
 
+/// Two parents of so many shards, each with a tensor of its own.
+fn many(shards: u64) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, seed) in [("a", 0), ("b", shards)] {
+        let tensor = |i: u64| Dict::new().noise(&format!("w.{i}"), &[8, 8], seed + i);
+        sharded(dir.path(), name, &(0..shards).map(tensor).collect::<Vec<_>>());
+    }
+    dir
+}
+
 #[test]
 fn many_shards_need_few_file_handles() {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, seed) in [("a", 0), ("b", 1000)] {
-        let tensor = |i: u64| Dict::new().noise(&format!("w.{i}"), &[8, 8], seed + i);
-        sharded(dir.path(), name, &(0..300).map(tensor).collect::<Vec<_>>());
-    }
-    let merge = ["merge", "a", "b", "-o", "child", "--max-shard-size", "256", "--no-fsync"];
+    let dir = many(5000);
+    let options = ["--max-shard-size", "256", "--no-fsync"];
+    let merge = [&["merge", "a", "b", "-o", "child"], &options[..]].concat();
     shell(dir.path(), "ulimit -n 64;", &merge).success();
-    assert_eq!(listing(&dir.path().join("child")).len(), 302);
-    fs::remove_dir_all(dir.path().join("child")).unwrap();
-    let sweep = ["merge", "a", "b", "-o", "child-{t}", "-t", "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7"];
-    let sweep: Vec<&str> = sweep.iter().chain(&merge[5..]).copied().collect();
+    assert_eq!(listing(&dir.path().join("child")).len(), 5002);
+    shell(dir.path(), "ulimit -n 64;", &["verify", "child"]).success();
+    let dir = many(300);
+    let values = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7";
+    let sweep = [&["merge", "a", "b", "-o", "child-{t}", "-t", values], &options[..]].concat();
     shell(dir.path(), "ulimit -n 96;", &sweep).success();
 }
 
@@ -88,6 +97,44 @@ fn too_few_file_handles_are_a_lack_of_resources_and_nothing_is_left() {
         assert_eq!(listing(dir.path()), ["a", "b"], "at {limit}");
     }
     assert!(refused > 0);
+}
+
+#[test]
+fn what_a_plain_user_may_not_read_or_write_is_named() {
+    let dir = small();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(dir.path().join("shut")).unwrap();
+    let cases = [
+        ("shut/child", "shut", 0o555, 73),
+        ("new/child", ".", 0o555, 73),
+        ("open/child", "b", 0o000, 66),
+        ("open/child", "b/pytorch_model.bin", 0o000, 66),
+        ("open/child", "b/config.json", 0o000, 66),
+    ];
+    fs::create_dir(dir.path().join("open")).unwrap();
+    fs::set_permissions(dir.path().join("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    let before = snapshot(dir.path());
+    for (output, place, mode, code) in cases {
+        let path = dir.path().join(place);
+        let usual = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = command();
+        command.current_dir(dir.path()).args(["merge", "a", "b", "-o", output]);
+        if rustix::process::geteuid().is_root() {
+            // Modes bind no root: ask as nobody.
+            command.uid(65534).gid(65534);
+        }
+        let output = command.output();
+        fs::set_permissions(&path, usual).unwrap();
+        let Ok(output) = output else {
+            // The tool itself lies where nobody may go, so nobody can be asked.
+            return;
+        };
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{place}: {said}");
+        assert!(said.contains("Permission denied") && said.starts_with("error: "), "{said}");
+        assert_eq!(snapshot(dir.path()), before, "{place}");
+    }
 }
 
 #[test]
