@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::batch::events::Failure;
+use crate::tensor::JsonPath;
 
 /// How a merge of a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,7 +48,7 @@ pub struct JobResult {
     /// Wall time of the sweep that made it, in seconds.
     pub seconds: f64,
     /// Its children's directories.
-    pub outputs: Vec<String>,
+    pub outputs: Vec<JsonPath>,
     /// All merges of that sweep, itself among them: they share one reading of the parents.
     pub sweep: Vec<usize>,
     /// Bytes of the parents that the sweep read.
@@ -69,7 +70,7 @@ impl JobResult {
             name,
             result,
             seconds: 0.0,
-            outputs: outputs.iter().map(|output| output.to_string_lossy().into_owned()).collect(),
+            outputs: JsonPath::list(outputs),
             sweep: Vec::new(),
             bytes_read: 0,
             errors: Vec::new(),

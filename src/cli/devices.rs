@@ -4,7 +4,7 @@ use crate::cli::args::OutputArgs;
 use crate::cli::print;
 use crate::engine::{Devices, devices as look};
 use crate::error::Result;
-use crate::tensor::{escape, human_bytes};
+use crate::tensor::{JsonPath, escape, human_bytes};
 
 /// Shows what a merge could be computed on.
 pub(crate) fn devices(output: &OutputArgs) -> Result<()> {
@@ -16,8 +16,8 @@ pub(crate) fn devices(output: &OutputArgs) -> Result<()> {
 }
 
 fn rows(devices: &Devices) -> Vec<[String; 2]> {
-    let path = |path: &Option<std::path::PathBuf>| match path {
-        Some(path) => escape(&path.to_string_lossy()),
+    let path = |path: &Option<JsonPath>| match path {
+        Some(path) => escape(&path.0.to_string_lossy()),
         None => "not found".to_owned(),
     };
     let row = |name: &str, text: String| [name.to_owned(), text];

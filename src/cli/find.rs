@@ -9,7 +9,7 @@ use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::merge::{ModelFacts, check_parent, groups};
-use crate::tensor::{escape, human_count};
+use crate::tensor::{JsonPath, escape, human_count};
 
 /// Unreadable directories that are named in the warning.
 const SHOWN: usize = 3;
@@ -242,14 +242,16 @@ fn foreign_cache(survey: &Survey) -> Option<&Path> {
 
 fn as_json(survey: &Survey) -> Value {
     let models = survey.found.iter().enumerate().map(|(place, found)| model(survey, place, found));
-    let path = |member: &usize| survey.found.get(*member).map(|found| lossy(&found.path));
+    let path = |member: &usize| {
+        survey.found.get(*member).map(|found| JsonPath::from(found.path.as_path()))
+    };
     let groups = survey.groups.iter().enumerate().map(|(group, members)| {
         json!({ "group": letters(group), "models": members.iter().filter_map(path).collect::<Vec<_>>() })
     });
     json!({
         "models": models.collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>(),
-        "unreadable": survey.unreadable.iter().map(|path| lossy(path)).collect::<Vec<_>>(),
+        "unreadable": JsonPath::list(&survey.unreadable),
     })
 }
 
@@ -258,11 +260,11 @@ fn model(survey: &Survey, place: usize, found: &Found) -> Value {
         json!({
             "repo": hub.repo,
             "revision": hub.revision,
-            "cache": lossy(&hub.cache),
-            "inside": lossy(&hub.inside),
+            "cache": JsonPath::from(hub.cache.as_path()),
+            "inside": JsonPath::from(hub.inside.as_path()),
         })
     });
-    let mut object = json!({ "path": lossy(&found.path), "hub": hub });
+    let mut object = json!({ "path": JsonPath::from(found.path.as_path()), "hub": hub });
     let own = match &found.facts {
         Ok(facts) => serde_json::to_value(facts),
         Err(error) => Ok(json!({ "error": error.to_string(), "hint": error.hint() })),
@@ -272,10 +274,6 @@ fn model(survey: &Survey, place: usize, found: &Found) -> Value {
         all.insert("group".to_owned(), json!(group_of(survey, place)));
     }
     object
-}
-
-fn lossy(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

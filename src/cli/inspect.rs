@@ -7,11 +7,11 @@ use crate::cli::args::{InspectArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::Result;
 use crate::format::{Container, ReadAt};
-use crate::tensor::{DType, escape, human_bytes};
+use crate::tensor::{DType, JsonPath, escape, human_bytes};
 
 #[derive(Serialize)]
 struct Model<'c> {
-    path: String,
+    path: JsonPath,
     tensors: Vec<Row<'c>>,
 }
 
@@ -59,7 +59,7 @@ fn model(checkpoint: &Checkpoint) -> Model<'_> {
             file: file_name(checkpoint, checkpoint.inventory.file_of(tensor)),
         })
         .collect();
-    Model { path: checkpoint.path.to_string_lossy().into_owned(), tensors }
+    Model { path: JsonPath::from(checkpoint.path.as_path()), tensors }
 }
 
 fn file_name(checkpoint: &Checkpoint, file: usize) -> String {

@@ -13,7 +13,7 @@ use crate::engine::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::merge::{MergeOptions, MergePlan};
-use crate::tensor::escape;
+use crate::tensor::{JsonPath, escape};
 
 /// Shows what merge would do.
 pub(crate) fn plan(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
@@ -138,7 +138,7 @@ pub(crate) fn place(prepared: &Prepared) -> String {
 fn plan_json(prepared: &Prepared) -> impl Serialize + use<> {
     json!({
         "plan": prepared.plan,
-        "outputs": prepared.outputs,
+        "outputs": JsonPath::list(&prepared.outputs),
         "weight_bytes": prepared.weight_bytes,
         "tokenizer": prepared.side_files.tokenizer_reason,
     })
@@ -146,8 +146,8 @@ fn plan_json(prepared: &Prepared) -> impl Serialize + use<> {
 
 fn merge_json(plan: &MergePlan, outcome: &Outcome) -> impl Serialize + use<> {
     json!({
-        "outputs": outcome.outputs,
-        "complete_before": outcome.complete,
+        "outputs": JsonPath::list(&outcome.outputs),
+        "complete_before": JsonPath::list(&outcome.complete),
         "seconds": outcome.seconds,
         "counts": outcome.report.counts(),
         "vocab": plan.vocab,

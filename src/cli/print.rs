@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::engine::{MergeReport, Prepared};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{Action, MergePlan, Warning};
-use crate::tensor::{escape, human_bytes};
+use crate::tensor::{JsonPath, escape, human_bytes};
 
 /// An error with its hint and what it leaves; with `--json` the same fields as one object on stdout.
 pub(crate) fn error(error: &Error, as_json: bool) {
@@ -20,14 +20,13 @@ pub(crate) fn error(error: &Error, as_json: bool) {
         line(&format!("left on disk: {}", escape(&path.to_string_lossy())));
     }
     if as_json {
-        let left: Vec<_> = error.left().iter().map(|path| path.to_string_lossy()).collect();
         let object = json!({
             "error": {
                 "message": error.to_string(),
                 "hint": error.hint(),
-                "file": error.path().map(|path| path.to_string_lossy()),
+                "file": error.path().map(JsonPath::from),
                 "tensor": error.tensor_name(),
-                "left_on_disk": left,
+                "left_on_disk": JsonPath::list(error.left()),
                 "exit_code": error.kind().exit_code(),
             }
         });

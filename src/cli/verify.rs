@@ -10,7 +10,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::{print, progress};
 use crate::engine::{Verified, VerifySettings, verify as look_at};
 use crate::error::{Kind, Result};
-use crate::tensor::escape;
+use crate::tensor::{JsonPath, escape};
 
 /// Checks each model and prints what was found; whose fault it is where one is not whole.
 pub(crate) fn verify(args: &VerifyArgs, output: &OutputArgs) -> Result<Option<Kind>> {
@@ -73,7 +73,7 @@ fn model(verified: &Verified) -> Value {
         _ => None,
     };
     json!({
-        "path": verified.path.to_string_lossy(),
+        "path": JsonPath::from(verified.path.as_path()),
         "whole": verified.is_whole(),
         "errors": count(Severity::Error),
         "warnings": count(Severity::Warning),

@@ -1,6 +1,5 @@
 //! Which devices a merge is computed on, and what there is on this machine.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -10,6 +9,7 @@ use crate::engine::cuda;
 use crate::engine::device::{Faults, test_devices};
 use crate::engine::torch::TorchResult;
 use crate::error::{Error, Kind, Result};
+use crate::tensor::JsonPath;
 
 /// What `--device` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct ComputeDevice {
 #[derive(Debug, Serialize)]
 pub struct Devices {
     /// The libtorch that is loaded, `libtorch_cpu.so`.
-    pub libtorch: Option<PathBuf>,
+    pub libtorch: Option<JsonPath>,
     /// Its version.
     pub libtorch_version: Option<String>,
     /// Whether `--device cuda` works.
@@ -52,7 +52,7 @@ pub struct Devices {
     /// What may help.
     pub hint: Option<String>,
     /// `libtorch_cuda.so`, where one that fits was found.
-    pub cuda_library: Option<PathBuf>,
+    pub cuda_library: Option<JsonPath>,
     /// CUDA version of the runtime that libtorch brings.
     pub cuda_runtime: Option<String>,
     /// Largest CUDA version that the driver serves.
@@ -200,12 +200,12 @@ fn pick(all: &[Found], number: usize) -> Result<ComputeDevice> {
 pub fn devices() -> Result<Devices> {
     let sight = cuda::look();
     let mut shown = Devices {
-        libtorch: sight.libtorch.as_ref().map(|loaded| loaded.cpu.clone()),
+        libtorch: sight.libtorch.as_ref().map(|loaded| JsonPath(loaded.cpu.clone())),
         libtorch_version: sight.libtorch.and_then(|loaded| loaded.version),
         cuda_available: false,
         cuda_unavailable_because: None,
         hint: None,
-        cuda_library: sight.library.ok(),
+        cuda_library: sight.library.ok().map(JsonPath),
         cuda_runtime: None,
         driver_cuda: sight.driver_version.map(cuda::version_text),
         driver: driver_text(),

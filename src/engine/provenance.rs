@@ -12,6 +12,7 @@ use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
 use crate::format::Container;
 use crate::merge::{MergeOptions, Warning};
+use crate::tensor::JsonPath;
 
 /// The file's name in the child's directory.
 pub(crate) const FILE_NAME: &str = "slerp_merge.json";
@@ -52,7 +53,7 @@ struct Provenance<'a> {
 /// A parent in the provenance: where it was, and what its files were.
 #[derive(Serialize)]
 struct Parent {
-    path: String,
+    path: JsonPath,
     files: Vec<ParentFile>,
 }
 
@@ -177,6 +178,6 @@ impl Parent {
             });
         }
         let path = checkpoint.path.canonicalize().unwrap_or_else(|_| checkpoint.path.clone());
-        Parent { path: path.to_string_lossy().into_owned(), files }
+        Parent { path: JsonPath(path), files }
     }
 }

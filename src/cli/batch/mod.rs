@@ -237,7 +237,8 @@ fn forecast(plan: &BatchPlan) -> String {
 fn table(results: &[JobResult], labels: &HashMap<usize, String>) -> String {
     let mut rows = vec![["merge", "result", "seconds", "output"].map(str::to_owned)];
     rows.extend(results.iter().map(|result| {
-        let outputs: Vec<String> = result.outputs.iter().map(|output| escape(output)).collect();
+        let outputs: Vec<String> =
+            result.outputs.iter().map(|output| escape(&output.0.to_string_lossy())).collect();
         [
             labels.get(&result.job).cloned().unwrap_or_default(),
             result.result.name().to_owned(),
