@@ -47,7 +47,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--shapes", type=shapes, help="0.1b,1.1b,7b (default: all)")
-    add("--dtypes", type=_words(pairs.DTYPES), help="float16,bfloat16 (default: both)")
+    add("--dtypes", type=_words(pairs.DTYPES), help="float16,bfloat16 (default: both; 7b: float16)")
     add("--vocabularies", type=_words(pairs.VOCABULARIES), help="different,equal (default: both; 7b: different)")
     add("--rounds", type=_at_least_one, help="of every case but the peers (default 7)")
     add("--peers", action=argparse.BooleanOptionalAction, default=True, help="mergekit and the original-style merge")
@@ -67,7 +67,7 @@ def arguments():
 
 def _with_defaults(given):
     quick = given.quick
-    given.all_vocabularies = given.vocabularies is not None
+    given.all_vocabularies, given.all_dtypes = given.vocabularies is not None, given.dtypes is not None
     defaults = {
         "shapes": ["0.1b"] if quick else list(pairs.PARENT_BYTES),
         "dtypes": ["float16"] if quick else list(pairs.DTYPES),
@@ -206,9 +206,11 @@ class Bench:
 
 
 def chosen_pairs(given):
-    """The pairs to measure; at 7B equal vocabularies only where they were asked for."""
+    """The pairs to measure; at 7B equal vocabularies and bfloat16 only where they were asked for."""
+    different = pairs.VOCABULARIES["different"]
     return [pair for pair in pairs.all_pairs(given.shapes, given.dtypes, given.vocabularies)
-            if given.all_vocabularies or pair.shape != "7b" or pair.vocabularies == pairs.VOCABULARIES["different"]]
+            if pair.shape != "7b" or ((given.all_vocabularies or pair.vocabularies == different)
+                                      and (given.all_dtypes or pair.dtype == pairs.DTYPES[0]))]
 
 
 def prime(given):
