@@ -1,5 +1,6 @@
 //! The tensors of a whole checkpoint, over all its shards, in the model's order.
 
+use crate::checkpoint::model_order::restored;
 use crate::format::{ByteOrder, Encoding, StateDict};
 use crate::tensor::{DType, Layout};
 
@@ -88,10 +89,8 @@ impl Inventory {
     /// overtake the shard being filled (transformers 4.57.3, huggingface_hub 0.36,
     /// `serialization/_base.py`).
     ///
-    /// The files don't say where such a tensor stood, so it goes where models have it: beside the
-    /// tensors of its module if there are any (embeddings before them, all else after), else an
-    /// embedding to the front and anything else (an lm_head) to the end. What no rule moved keeps
-    /// its place.
+    /// The files don't say where such a tensor stood, so it goes where models have it; what no rule
+    /// moved keeps its place.
     pub fn restore_model_order(&mut self) {
         let files = self.storages.iter().map(|storage| storage.file + 1).max().unwrap_or(0);
         if files < 2 {
@@ -110,11 +109,17 @@ impl Inventory {
                 kept.push(tensor);
             }
         }
-        for tensor in moved {
-            let position = home(&kept, &tensor.name);
-            kept.insert(position, tensor);
+        if moved.is_empty() {
+            self.tensors = kept;
+            return;
         }
-        self.tensors = kept;
+        let stay = kept.len();
+        kept.append(&mut moved);
+        let names: Vec<&str> = kept.iter().map(|tensor| tensor.name.as_str()).collect();
+        let order = restored(&names, stay);
+        let mut tensors: Vec<Option<TensorEntry>> = kept.into_iter().map(Some).collect();
+        self.tensors =
+            order.into_iter().filter_map(|at| tensors.get_mut(at).and_then(Option::take)).collect();
     }
 
     /// Storages that stand alone in a shard which is followed by another one and is no shard's
@@ -142,28 +147,6 @@ impl Inventory {
             })
             .collect()
     }
-}
-
-/// Where a displaced tensor goes among `tensors`.
-fn home(tensors: &[TensorEntry], name: &str) -> usize {
-    let is_embedding = name.contains("embed") || name.contains("wte");
-    let mut prefix = name;
-    while let Some(dot) = prefix.rfind('.') {
-        prefix = &prefix[..dot];
-        let inside = |tensor: &TensorEntry| {
-            tensor.name.len() > prefix.len()
-                && tensor.name.starts_with(prefix)
-                && tensor.name.as_bytes()[prefix.len()] == b'.'
-        };
-        let first = tensors.iter().position(inside);
-        let last = tensors.iter().rposition(inside);
-        match (first, last) {
-            (Some(first), _) if is_embedding => return first,
-            (_, Some(last)) => return last + 1,
-            _ => {}
-        }
-    }
-    if is_embedding { 0 } else { tensors.len() }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod inside;
 mod inventory;
 mod journal;
 mod model;
+mod model_order;
 mod output;
 mod place;
 mod read_ahead;
