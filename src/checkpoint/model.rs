@@ -132,8 +132,8 @@ impl Checkpoint {
         let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
         shards.sort_unstable();
         shards.dedup();
-        let names = index.weight_map.iter().map(|entry| (entry.0.as_str(), false));
-        let mut met: HashMap<&str, bool> = names.collect();
+        let names = index.weight_map.iter().map(|entry| (entry.0.as_str(), None));
+        let mut found: Found<'_> = names.collect();
         for shard in &shards {
             let path = dir.join(shard);
             if !path.exists() {
@@ -141,9 +141,10 @@ impl Checkpoint {
             }
             let before = self.inventory.tensors.len();
             self.add_file(&path)?;
-            check_shard(index_path, shard, &self.inventory.tensors[before..], &mut met)?;
+            let tensors = &self.inventory.tensors[before..];
+            check_shard(&path, tensors, self.files.len() - 1, &mut found)?;
         }
-        check_index(index_path, &index, self)?;
+        check_index(index_path, &index, &found, self)?;
         self.total_parameters = index.total_parameters;
         self.inventory.restore_model_order();
         Ok(())
@@ -222,19 +223,22 @@ pub(super) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> E
         .with_hint("download that shard again")
 }
 
-/// Each tensor of the shard just read must be one that the index maps, once; `met` is of the index's
-/// names, whether an earlier shard holds them.
+/// Of each name that the index maps, the position of the file that holds it, once one was met.
+type Found<'i> = HashMap<&'i str, Option<usize>>;
+
+/// Each tensor of the shard just read, the file at that position, must be one that the index maps,
+/// once.
 fn check_shard(
-    index_path: &Path,
-    shard: &str,
+    shard: &Path,
     tensors: &[TensorEntry],
-    met: &mut HashMap<&str, bool>,
+    position: usize,
+    found: &mut Found<'_>,
 ) -> Result<()> {
     for tensor in tensors {
-        let earlier = met.get_mut(tensor.name.as_str()).map(|met| std::mem::replace(met, true));
-        if earlier == Some(true) {
+        let earlier = found.get_mut(tensor.name.as_str()).map(|file| file.replace(position));
+        if matches!(earlier, Some(Some(_))) {
             return Err(Error::new(Kind::Data, "a tensor is in two shards")
-                .file(&index_path.with_file_name(shard))
+                .file(shard)
                 .tensor(&tensor.name)
                 .expected("each tensor once", "another copy in an earlier shard"));
         }
@@ -243,7 +247,7 @@ fn check_shard(
                 Kind::Data,
                 "a shard holds a tensor that the index does not map",
             )
-            .file(&index_path.with_file_name(shard))
+            .file(shard)
             .tensor(&tensor.name)
             .expected(format!("an entry in {}", INDEX_FILE_NAME), "none")
             .with_hint("index and shards are from different saves; download both again"));
@@ -253,17 +257,16 @@ fn check_shard(
 }
 
 /// Each name of the index must be in a shard; one in another shard than the index says is noted.
-fn check_index(index_path: &Path, index: &Index, checkpoint: &mut Checkpoint) -> Result<()> {
-    let found: HashMap<&str, usize> = checkpoint
-        .inventory
-        .tensors
-        .iter()
-        .map(|tensor| (tensor.name.as_str(), checkpoint.inventory.file_of(tensor)))
-        .collect();
+fn check_index(
+    index_path: &Path,
+    index: &Index,
+    found: &Found<'_>,
+    checkpoint: &mut Checkpoint,
+) -> Result<()> {
     let mut elsewhere = 0usize;
     for (name, shard) in &index.weight_map {
         let expected = index_path.with_file_name(shard);
-        match found.get(name.as_str()) {
+        match found.get(name.as_str()).copied().flatten() {
             None => {
                 return Err(Error::new(Kind::Data, "a shard lacks a tensor that the index names")
                     .file(&expected)
@@ -272,7 +275,7 @@ fn check_index(index_path: &Path, index: &Index, checkpoint: &mut Checkpoint) ->
                     .with_hint("index and shards are from different saves; download both again"));
             }
             Some(file) => {
-                if checkpoint.files.get(*file).is_some_and(|source| source.path() != expected) {
+                if checkpoint.files.get(file).is_some_and(|source| source.path() != expected) {
                     elsewhere += 1;
                 }
             }

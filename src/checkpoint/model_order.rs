@@ -100,6 +100,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::chance;
 
     /// The same, place by place.
     fn one_by_one<'n>(names: &[&'n str], kept: usize) -> Vec<&'n str> {
@@ -123,11 +124,7 @@ mod tests {
 
     #[test]
     fn names_go_where_a_search_through_all_of_them_puts_them() {
-        let mut state = 5u64;
-        let mut chance = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) % below
-        };
+        let mut chance = chance(5);
         for _ in 0..500 {
             let names: Vec<String> = (0..chance(40))
                 .map(|number| {

@@ -41,8 +41,8 @@ fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>
         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR | Errno::INVAL | Errno::NOSYS) => 0,
         Err(error) => return Err(error.into()),
     };
-    let missing = (length.saturating_sub(cached) as u64).saturating_add(AHEAD_BYTES);
     if cached < length {
+        let missing = (length - cached) as u64 + AHEAD_BYTES;
         // Advice: where it isn't taken, the read that follows waits longer.
         let start = offset.saturating_add(cached as u64);
         let _ = rustix::fs::fadvise(file, start, NonZeroU64::new(missing), Advice::WillNeed);

@@ -207,12 +207,7 @@ mod tests {
 
     #[test]
     fn no_file_exceeds_the_limit_unless_it_is_one_group_and_no_tensor_is_lost() {
-        // A small linear congruential generator: the same cases every time.
-        let mut state = 1u64;
-        let mut next = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) % below
-        };
+        let mut next = crate::tensor::chance(1);
         for _ in 0..500 {
             let sizes: Vec<u64> = (0..next(30) + 1).map(|_| next(50)).collect();
             let tensors: Vec<SplitTensor> = (0..next(60))

@@ -242,9 +242,7 @@ fn foreign_cache(survey: &Survey) -> Option<&Path> {
 
 fn as_json(survey: &Survey) -> Value {
     let models = survey.found.iter().enumerate().map(|(place, found)| model(survey, place, found));
-    let path = |member: &usize| {
-        survey.found.get(*member).map(|found| JsonPath::from(found.path.as_path()))
-    };
+    let path = |member: &usize| survey.found.get(*member).map(|found| JsonPath::from(&found.path));
     let groups = survey.groups.iter().enumerate().map(|(group, members)| {
         json!({ "group": letters(group), "models": members.iter().filter_map(path).collect::<Vec<_>>() })
     });
@@ -260,11 +258,11 @@ fn model(survey: &Survey, place: usize, found: &Found) -> Value {
         json!({
             "repo": hub.repo,
             "revision": hub.revision,
-            "cache": JsonPath::from(hub.cache.as_path()),
-            "inside": JsonPath::from(hub.inside.as_path()),
+            "cache": JsonPath::from(&hub.cache),
+            "inside": JsonPath::from(&hub.inside),
         })
     });
-    let mut object = json!({ "path": JsonPath::from(found.path.as_path()), "hub": hub });
+    let mut object = json!({ "path": JsonPath::from(&found.path), "hub": hub });
     let own = match &found.facts {
         Ok(facts) => serde_json::to_value(facts),
         Err(error) => Ok(json!({ "error": error.to_string(), "hint": error.hint() })),

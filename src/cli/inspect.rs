@@ -59,7 +59,7 @@ fn model(checkpoint: &Checkpoint) -> Model<'_> {
             file: file_name(checkpoint, checkpoint.inventory.file_of(tensor)),
         })
         .collect();
-    Model { path: JsonPath::from(checkpoint.path.as_path()), tensors }
+    Model { path: JsonPath::from(&checkpoint.path), tensors }
 }
 
 fn file_name(checkpoint: &Checkpoint, file: usize) -> String {

@@ -73,7 +73,7 @@ fn model(verified: &Verified) -> Value {
         _ => None,
     };
     json!({
-        "path": JsonPath::from(verified.path.as_path()),
+        "path": JsonPath::from(&verified.path),
         "whole": verified.is_whole(),
         "errors": count(Severity::Error),
         "warnings": count(Severity::Warning),

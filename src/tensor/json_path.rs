@@ -14,13 +14,13 @@ pub struct JsonPath(pub PathBuf);
 impl JsonPath {
     /// All paths of a list.
     pub fn list(paths: &[PathBuf]) -> Vec<JsonPath> {
-        paths.iter().map(|path| JsonPath(path.clone())).collect()
+        paths.iter().map(JsonPath::from).collect()
     }
 }
 
-impl From<&Path> for JsonPath {
-    fn from(path: &Path) -> JsonPath {
-        JsonPath(path.to_path_buf())
+impl<P: AsRef<Path> + ?Sized> From<&P> for JsonPath {
+    fn from(path: &P) -> JsonPath {
+        JsonPath(path.as_ref().to_path_buf())
     }
 }
 

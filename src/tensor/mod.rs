@@ -1,10 +1,14 @@
 //! Floor 0: the words that every floor shares. No I/O, no torch.
 
+#[cfg(test)]
+mod chance;
 mod dtype;
 mod json_path;
 mod layout;
 mod units;
 
+#[cfg(test)]
+pub(crate) use chance::chance;
 pub use dtype::DType;
 pub use json_path::JsonPath;
 pub use layout::{Layout, numel};
