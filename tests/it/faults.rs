@@ -4,13 +4,12 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::build::{Dict, sharded};
 use crate::midway::{Midway, parents, tool_in};
-use crate::support::{Run, command, listing, snapshot};
+use crate::support::{Run, command, listing, run, run_as_plain_user, snapshot};
 
 const WORK: &str = ".child.partial";
 
@@ -26,19 +25,11 @@ fn small() -> tempfile::TempDir {
 
 /// Runs the tool after `first` in a shell, in `dir`.
 fn shell(dir: &Path, first: &str, options: &[&str]) -> Run {
-    let output = Command::new("sh")
-        .current_dir(dir)
-        .env_remove("RUST_LOG")
-        .args(["-c", &format!("{first} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_llm-slerp-merge")])
-        .args(options)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    let script = format!("{first} exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.current_dir(dir).env_remove("RUST_LOG").args(["-c", &script]);
+    shell.arg(env!("CARGO_BIN_EXE_llm-slerp-merge")).args(options).stdin(Stdio::null());
+    run(&mut shell)
 }
 
 #[test]
@@ -120,18 +111,10 @@ fn what_a_plain_user_may_not_read_or_write_is_named() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let mut command = command();
         command.current_dir(dir.path()).args(["merge", "a", "b", "-o", output]);
-        if rustix::process::geteuid().is_root() {
-            // Modes bind no root: ask as nobody.
-            command.uid(65534).gid(65534);
-        }
-        let output = command.output();
+        let run = run_as_plain_user(&mut command);
         fs::set_permissions(&path, usual).unwrap();
-        let Ok(output) = output else {
-            // The tool itself lies where nobody may go, so nobody can be asked.
-            return;
-        };
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{place}: {said}");
+        let Some(Run { code: found, stderr: said, .. }) = run else { return };
+        assert_eq!(found, Some(code), "{place}: {said}");
         assert!(said.contains("Permission denied") && said.starts_with("error: "), "{said}");
         assert_eq!(snapshot(dir.path()), before, "{place}");
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use llm_slerp_merge::checkpoint::{Checkpoint, Strictness};
@@ -23,6 +24,14 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    fn of(output: Output) -> Run {
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// This run, which must have succeeded.
     #[track_caller]
     pub(crate) fn success(self) -> Run {
@@ -51,6 +60,21 @@ pub(crate) fn command() -> Command {
     command
 }
 
+/// Runs the tool as a user whom modes bind; `None` where that user can't get at the tool itself.
+pub(crate) fn run_as_plain_user(command: &mut Command) -> Option<Run> {
+    if rustix::process::geteuid().is_root() {
+        // Root reads and writes everything: ask as nobody.
+        command.uid(65534).gid(65534);
+    }
+    match command.output() {
+        Ok(output) => Some(Run::of(output)),
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
+            None
+        }
+    }
+}
+
 /// Runs the tool to its end.
 pub(crate) fn tool<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
     run(command().args(arguments))
@@ -58,12 +82,7 @@ pub(crate) fn tool<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> R
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Run {
-    let output = command.output().unwrap();
-    Run {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Run::of(command.output().unwrap())
 }
 
 /// Runs `merge A B -o OUT` with more options, without flushing.
