@@ -71,7 +71,15 @@ impl Config {
     /// or not a JSON object.
     pub fn read(path: &Path) -> Result<Config> {
         let text = read_text_bounded(path, MAX_CONFIG_BYTES)?;
-        let facts = ConfigFacts::of(&text).map_err(|error| error.file(path))?;
+        Config::parse(text).map_err(|error| error.file(path))
+    }
+
+    /// A config of this text.
+    ///
+    /// # Errors
+    /// [`Kind::Data`] where it is not a JSON object.
+    pub fn parse(text: String) -> Result<Config> {
+        let facts = ConfigFacts::of(&text)?;
         Ok(Config { text, facts })
     }
 

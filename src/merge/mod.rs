@@ -3,6 +3,8 @@
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+#[cfg(test)]
+mod headers;
 mod options;
 mod pairing;
 mod parent;

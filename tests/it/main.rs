@@ -54,3 +54,5 @@ mod ulp;
 mod verify;
 /// Vocabularies of different length.
 mod vocab;
+/// Parents as people report them in public.
+mod wild;

@@ -1,0 +1,1 @@
+//! Masks and other buffers that differ between the parents.

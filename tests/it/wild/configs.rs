@@ -1,0 +1,1 @@
+//! Configs that give the same shapes another meaning.

@@ -1,0 +1,1 @@
+//! Index variants, shards that disagree, file names of other programs.

@@ -1,0 +1,1 @@
+//! Parents without checksums, told apart.

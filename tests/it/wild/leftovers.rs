@@ -1,0 +1,1 @@
+//! What training programs save beside the weights.

@@ -1,0 +1,1 @@
+//! Names behind wrappers and prefixes, old spellings, too much unpaired.

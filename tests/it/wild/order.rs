@@ -1,0 +1,1 @@
+//! The order of tensors in shards that were closed out of turn.

@@ -1,0 +1,1 @@
+//! Quantised weights in disguise, adapters, parts of models.

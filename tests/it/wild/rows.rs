@@ -1,0 +1,1 @@
+//! Vocabularies in other dimensions, and edge rows that are special tokens.

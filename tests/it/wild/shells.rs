@@ -1,0 +1,1 @@
+//! Empty tensors in place of weights.

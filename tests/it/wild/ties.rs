@@ -1,0 +1,1 @@
+//! Output heads that are the embedding, however they are stored.
