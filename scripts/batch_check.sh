@@ -123,10 +123,10 @@ import jsonschema
 schema = json.load(open("schema.json"))
 checker = jsonschema.Draft202012Validator
 checker.check_schema(schema)
-readme = Path(sys.argv[1], "README.md").read_text()
-block = readme[readme.index('    {\n      "defaults"'):]
+page = Path(sys.argv[1], "docs/batch.md").read_text()
+block = page[page.index('    {\n      "defaults"'):]
 example = json.loads("".join(line for line in block[:block.index("\n\n")].splitlines()))
-for name, manifest in {"README": example, "50 merges": json.load(open("sound.json"))}.items():
+for name, manifest in {"docs/batch.md": example, "50 merges": json.load(open("sound.json"))}.items():
     checker(schema).validate(manifest)
     print(f"{name}: valid", file=sys.stderr)
 wrong = [{}, {"merges": [{"dtpye": "keep"}]}, {"merges": [{"t": 2}]}, {"merges": [{"t": []}]},

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the real binary on the fixtures and on variants of them, and check what it promises (DESIGN.md).
+"""Run the real binary on the fixtures and on variants of them, and check what it promises (docs/usage.md).
 
 One PASS or FAIL line per check, a count at the end, exit status 1 if one failed. Run by conformance.sh,
 which makes the environment.

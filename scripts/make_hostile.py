@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the corpus of hostile files of RELIABILITY 3.1 to 3.4. Needs no packages; the same on every run.
+"""Makes the corpus of hostile files of docs/reliability.md. Needs no packages; the same on every run.
 
     scripts/make_hostile.py             writes tests/data/hostile: manifest.json and files/
     scripts/make_hostile.py --all DIR   makes every case in DIR, ready to be opened, the large ones,

@@ -125,7 +125,7 @@ def payload(source, name, numel, sparse):
 
 
 def split(tensors, max_shard_bytes):
-    """HuggingFace's rule (FORMAT.md C.2) for tensors that share nothing."""
+    """HuggingFace's rule (docs/formats.md, C.2) for tensors that share nothing."""
     shards, current, current_bytes = [], [], 0
     for tensor in tensors:
         if tensor.size_bytes > max_shard_bytes:

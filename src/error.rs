@@ -10,7 +10,7 @@ use crate::tensor::{cut, escape, escape_up_to};
 /// Result with the crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Whose fault an error is. Each kind has one exit code (DESIGN's table).
+/// Whose fault an error is. Each kind has one exit code (docs/usage.md has the table).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The command line or manifest is wrong: 2.

@@ -45,7 +45,7 @@ def speak(context, label, model, tokenizer):
 
 @check()
 def saved_again_by_transformers_compares_equal(context):
-    """The promise of DESIGN section 5, for one file and for many."""
+    """What docs/usage.md promises, for one file and for many."""
     for label, parents in PAIRS.items():
         for size in SHARD_SIZES:
             child = context.merge(DATA / parents[0], DATA / parents[1], "--max-shard-size", size)

@@ -1,4 +1,4 @@
-"""Rows P1 to P5 and P9 of RELIABILITY 3.1: names that run code, in every carrier. All inert: what
+"""Rows P1 to P5 and P9 of docs/reliability.md: names that run code, in every carrier. All inert: what
 they would do is touch a canary."""
 
 from . import carriers

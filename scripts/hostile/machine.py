@@ -1,4 +1,4 @@
-"""Rows P6, P7, P8 and P12 of RELIABILITY 3.1: opcodes, confusion, broken streams, resources."""
+"""Rows P6, P7, P8 and P12 of docs/reliability.md: opcodes, confusion, broken streams, resources."""
 
 from . import carriers
 from .carriers import packed, stored

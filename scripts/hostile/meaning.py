@@ -1,4 +1,4 @@
-"""Rows P11 and P13 of RELIABILITY 3.1: lies within the allowed names, and kinds we don't merge."""
+"""Rows P11 and P13 of docs/reliability.md: lies within the allowed names, and kinds we don't merge."""
 
 from . import carriers
 from .carriers import Entry, archive, stored

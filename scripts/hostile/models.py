@@ -1,4 +1,4 @@
-"""Section 3.4 of RELIABILITY: model directories. What lies in them is told in recipes, which the
+"""Indexes, names and links in docs/reliability.md: model directories. What lies in them is told in recipes, which the
 tests and `make_hostile.py` carry out: a file may be made only when it is needed, as pipes and links
 can't be kept in a repository and sparse files need not be.
 

@@ -1,4 +1,4 @@
-"""Row P10 of RELIABILITY 3.1 and row L1 of 3.3: other kinds of file, broken downloads, and the older
+"""Row P10 of docs/reliability.md and row L1: other kinds of file, broken downloads, and the older
 format."""
 
 import gzip

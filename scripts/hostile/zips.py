@@ -1,4 +1,4 @@
-"""Section 3.2 of RELIABILITY: archives whose headers, directory and end records lie."""
+"""Rows Z of docs/reliability.md: archives whose headers, directory and end records lie."""
 
 import struct
 import zlib

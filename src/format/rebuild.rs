@@ -1,4 +1,4 @@
-//! Pickle values -> tensors: torch's rebuild functions read as data (`torch/_utils.py`, FORMAT D.3).
+//! Pickle values -> tensors: torch's rebuild functions read as data (`torch/_utils.py`, formats D.3).
 
 use std::collections::HashMap;
 

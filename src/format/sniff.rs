@@ -1,4 +1,4 @@
-//! What kind of file is this? By its bytes, never by its name (FORMAT D.1).
+//! What kind of file is this? By its bytes, never by its name (formats D.1).
 
 use super::error::{FormatError, Rule};
 use super::read_at::ReadAt;

@@ -31,7 +31,7 @@ pub(crate) enum Global {
     Opaque(Name),
 }
 
-/// The classes of storages (FORMAT B.6).
+/// The classes of storages (formats B.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StorageClass {
     /// `torch.<X>Storage` of this dtype.

@@ -104,10 +104,10 @@ fn the_schema_has_the_options_that_the_help_of_merge_lists() {
 }
 
 #[test]
-fn the_manifest_of_the_readme_is_one() {
-    let readme = include_str!("../../../README.md");
-    let start = readme.find("    {\n      \"defaults\"").expect("an example");
-    let block = readme[start..].lines().take_while(|line| line.starts_with("    "));
+fn the_manifest_of_the_documentation_is_one() {
+    let page = include_str!("../../../docs/batch.md");
+    let start = page.find("    {\n      \"defaults\"").expect("an example");
+    let block = page[start..].lines().take_while(|line| line.starts_with("    "));
     let example: Value = serde_json::from_str(&block.collect::<String>()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(fixture("../../tests"), dir.path().join("tests")).unwrap();

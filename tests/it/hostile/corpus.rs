@@ -33,7 +33,7 @@ pub(crate) enum Expect {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Case {
     pub(crate) name: String,
-    /// Row of RELIABILITY 3.1 to 3.4.
+    /// Row of docs/reliability.md.
     pub(crate) row: String,
     pub(crate) what: String,
     /// Recipes by file name.
