@@ -46,12 +46,15 @@ fn find_libtorch() -> Result<PathBuf, String> {
     }
 }
 
-/// A program finds libtorch beside itself wherever it is taken, and else where it was built.
+/// A program finds libtorch beside itself wherever it is taken, in `target/` also in a repository that
+/// was moved, and else where it was built.
 /// On Linux this is DT_RPATH, for an LD_LIBRARY_PATH to another PyTorch must not come first.
 fn write_run_path(lib: &Path) {
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags");
-        println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/libtorch/lib:$ORIGIN/../libtorch/lib");
+        for place in ["libtorch", "../libtorch", "../../libtorch", "../../../libtorch"] {
+            println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/{place}/lib");
+        }
     }
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
 }

@@ -1,49 +1,95 @@
 //! Signals: the merge stops between two pieces, leaves what it has, and the shell sees a signal.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::error::{Error, Kind};
 
-/// The signal that came, 0 for none.
+/// The signals that stop a merge.
+const STOPPING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Receives the signals that stop the process.
 #[derive(Clone, Debug)]
-pub(crate) struct Interrupt(Arc<AtomicUsize>);
+pub(crate) struct Interrupt(Arc<Received>);
+
+/// What has been received.
+#[derive(Debug)]
+struct Received {
+    /// The signal that came first, 0 for none.
+    first: AtomicI32,
+    /// The signals that have come and were not taken yet; `None` where the system has no signalfd.
+    queue: Mutex<Option<SignalFd>>,
+}
 
 impl Interrupt {
-    /// Begins to listen. A second signal ends the process at once. Signals that were ignored when
-    /// the process began stay so (`nohup`, jobs in the background).
+    /// Begins to listen; must run before any other thread is started, since it blocks the signals in
+    /// the calling thread and those inherit that. A second signal ends the process at once. Signals
+    /// that were ignored when the process began stay so (`nohup`, jobs in the background).
     pub(crate) fn listen() -> Interrupt {
-        let signal = Arc::new(AtomicUsize::new(0));
-        let again = Arc::new(AtomicBool::new(false));
         let ignored = ignored_signals();
-        for number in [SIGINT, SIGTERM, SIGHUP] {
-            if ignored & (1 << (number - 1)) != 0 {
-                continue;
-            }
-            // Order matters: the default action is armed by the first signal and taken by the second.
-            let armed = signal_hook::flag::register_conditional_default(number, Arc::clone(&again));
-            let stored = usize::try_from(number)
-                .map(|value| signal_hook::flag::register_usize(number, Arc::clone(&signal), value));
-            let second = signal_hook::flag::register(number, Arc::clone(&again));
-            if armed.is_err() || second.is_err() || !matches!(stored, Ok(Ok(_))) {
-                log::warn!("cannot listen for signal {number}");
-            }
+        let signals = STOPPING.into_iter().filter(|signal| ignored & bit(*signal) == 0);
+        let signals: SigSet = signals.collect();
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let queue = signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, flags));
+        let wakeup = queue.as_ref().ok().and_then(|queue| queue.as_fd().try_clone_to_owned().ok());
+        if let Err(error) = &queue {
+            log::warn!("cannot listen for signals: {error}");
         }
-        Interrupt(signal)
+        let queue = Mutex::new(queue.ok());
+        let interrupt = Interrupt(Arc::new(Received { first: AtomicI32::new(0), queue }));
+        let received = interrupt.clone();
+        let watch = move || {
+            let Some(queue) = wakeup else { return };
+            loop {
+                // Interrupted or not, what has come is taken.
+                let _ = poll(&mut [PollFd::new(&queue, PollFlags::IN)], None);
+                received.take();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(watch) {
+            log::warn!("cannot watch for a second signal: {error}");
+        }
+        interrupt
+    }
+
+    /// Takes what has come, in order. The lock makes this the one place where a signal is found to be
+    /// the first or a later one, whichever thread asks.
+    fn take(&self) {
+        let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = queue.as_ref() else { return };
+        while let Ok(Some(received)) = queue.read_signal() {
+            let number = i32::try_from(received.ssi_signo).unwrap_or(SIGTERM);
+            if self.0.first.load(Ordering::Relaxed) != 0 {
+                let _ = signal_hook::low_level::emulate_default_handler(number);
+            }
+            self.0.first.store(number, Ordering::Relaxed);
+        }
     }
 
     /// The error to stop with, once a signal has come.
     pub(crate) fn error(&self) -> Option<Error> {
-        let signal = i32::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0);
-        match signal {
-            0 => None,
+        if self.0.first.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        // A second signal that has come already ends the process here, before there is a message.
+        self.take();
+        match self.0.first.load(Ordering::Relaxed) {
             SIGINT => Some(Error::new(Kind::Interrupted, "interrupted")),
             SIGHUP => Some(Error::new(Kind::Terminated, "terminated: the terminal went away")),
             _ => Some(Error::new(Kind::Terminated, "terminated by a signal")),
         }
     }
+}
+
+/// A signal's bit in the kernel's masks: bit 0 is signal 1.
+fn bit(signal: Signal) -> u64 {
+    1 << (signal as i32 - 1)
 }
 
 /// Makes a file that grows beyond `ulimit -f` an error and not the end of the process.
@@ -53,7 +99,7 @@ pub(crate) fn survive_large_files() {
     }
 }
 
-/// Signals that are ignored, as the kernel's mask: bit 0 is signal 1.
+/// Signals that are ignored, as the kernel's mask.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
