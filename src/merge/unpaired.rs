@@ -109,3 +109,64 @@ impl<'a> Alone<'a> {
         shown.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::checkpoint::Checkpoint;
+    use crate::merge::headers::Headers;
+    use crate::merge::options::{MergeOptions, Missing};
+    use crate::merge::plan::plan;
+
+    fn takes(a: &Checkpoint, b: &Checkpoint) -> bool {
+        plan(a, b, &MergeOptions::default()).is_ok()
+    }
+
+    fn body() -> Headers {
+        Headers::new().f16("a.w", &[10, 10])
+    }
+
+    #[test]
+    fn a_tenth_of_the_smaller_parent_may_be_alone_on_both_sides_together() {
+        // What is alone in the smaller one counts to it: 4 + 6 of 100 + 4, 5 + 6 of 100 + 5.
+        for (ours, theirs, fits) in [(0, 10, true), (0, 11, false), (4, 6, true), (5, 6, false)] {
+            let a = if ours == 0 { body() } else { body().f16("b.w", &[ours]) };
+            let (a, b) = (a.open(), body().f16("c.w", &[theirs]).open());
+            assert_eq!((takes(&a, &b), takes(&b, &a)), (fits, fits), "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn heads_buffers_and_names_of_one_tensor_are_aside() {
+        let full = body()
+            .f16("lm_head.weight", &[90])
+            .f16("cls.predictions.decoder.weight", &[90])
+            .f16("h.0.attn.bias", &[1, 1, 9, 9])
+            .f16("bn.running_var", &[90])
+            .tied("again.w", "a.w")
+            .open();
+        assert!(takes(&full, &body().open()) && takes(&body().open(), &full));
+        let other = body().f16("h.0.attn.bias", &[90]).open();
+        assert!(!takes(&other, &body().open()) && !takes(&body().open(), &other));
+    }
+
+    #[test]
+    fn the_user_may_decide_otherwise() {
+        let (a, b) = (body().f16("b.w", &[90]).open(), body().f16("c.w", &[90]).open());
+        for (missing, tensors) in [(Missing::Primary, 2), (Missing::Union, 3)] {
+            let options = MergeOptions { missing: Some(missing), ..MergeOptions::default() };
+            assert_eq!(plan(&a, &b, &options).unwrap().tensors.len(), tensors);
+        }
+        let options = MergeOptions { missing: Some(Missing::Error), ..MergeOptions::default() };
+        assert!(plan(&a, &b, &options).is_err());
+    }
+
+    #[test]
+    fn the_refusal_names_the_first_tensors_of_either_side() {
+        let more = ["b", "c", "d", "e", "f"].iter().fold(body(), |h, name| h.f16(name, &[9]));
+        let error = plan(&body().open(), &more.open(), &MergeOptions::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.ends_with("45 % of them alone: only in the primary none; only in the secondary `b`, `c`, `d`, 2 more"), "{text}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("--missing primary") && hint.contains("--missing union"), "{hint}");
+    }
+}
