@@ -152,6 +152,7 @@ fn check(plan: &MergePlan, primary: &Checkpoint, secondary: &Checkpoint) {
     let mut shown = HashSet::new();
     for tensor in &plan.tensors {
         assert!(names.insert(tensor.name.as_str()), "a name twice");
+        assert!(!tensor.name.contains("_orig_mod."), "a wrapper's word");
         shown.insert(tensor.storage);
     }
     assert_eq!(shown, (0..plan.storages.len()).collect::<HashSet<_>>(), "a storage without a name");

@@ -118,15 +118,16 @@ impl Size {
         let mut size = Size { least: 0, most: 0 };
         for tensor in &model.inventory.tensors {
             let shape = &tensor.layout.shape;
-            if is_buffer(&tensor.name, tensor.dtype, shape)
-                || !seen.insert((tensor.storage, tensor.dtype, &tensor.layout))
-            {
+            if is_buffer(&tensor.name, tensor.dtype, shape) {
                 continue;
             }
             let numel = tensor.layout.numel().unwrap_or(0);
             size.most = size.most.saturating_add(numel);
+            // Names of one tensor may be of several in the other.
+            let first = seen.insert((tensor.storage, tensor.dtype, &tensor.layout));
             let extended = shape.iter().any(|size| Some(*size) == rows);
-            if !extended && !is_vocab_name(&tensor.name) && !tensor.name.split('.').any(is_head) {
+            let aside = || is_vocab_name(&tensor.name) || tensor.name.split('.').any(is_head);
+            if first && !extended && !aside() {
                 size.least = size.least.saturating_add(numel);
             }
         }
@@ -227,6 +228,15 @@ mod tests {
             Headers::new().f16("embed_tokens.weight", &[rows, 4]).f16("a.w", &[4, 4]).open()
         };
         assert_eq!(of(&[model(10_000), model(6)]), [[0, 1]]);
+    }
+
+    #[test]
+    fn layers_that_are_one_tensor_do_not_hide_that_bodies_fit() {
+        let names = ["b.w", "c.w", "d.w"];
+        let shared =
+            names.iter().fold(Headers::new().f16("a.w", &[9]), |h, name| h.tied(name, "a.w"));
+        let own = names.iter().fold(Headers::new().f16("a.w", &[9]), |h, name| h.f16(name, &[9]));
+        assert_eq!(of(&[shared.open(), own.open()]), [[0, 1]]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod heads;
 mod names;
 mod options;
 mod pairing;
+#[cfg(test)]
+mod pairing_tests;
 mod parent;
 mod plan;
 mod prefix;

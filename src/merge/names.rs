@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::checkpoint::{Checkpoint, Side};
+use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::Result;
 use crate::merge::heads::is_head;
 use crate::merge::prefix::{Prefix, find};
 use crate::merge::spellings::today;
-use crate::merge::wrappers::{Plain, refuse_twins};
+use crate::merge::wrappers::{Plain, has_wrapper, refuse_twins};
 use crate::tensor::escape;
 
 /// The only architecture of transformers 4.57.3 with a `module` of its own.
@@ -43,6 +43,9 @@ impl Names {
     /// [`Kind::Data`](crate::error::Kind::Data) where two tensors of one parent would get one name.
     pub(crate) fn of(primary: &Checkpoint, secondary: &Checkpoint, union: bool) -> Result<Names> {
         let parents = [primary, secondary];
+        if let Some(names) = Names::equal(parents) {
+            return Ok(names);
+        }
         let Reading { plain, prefix, .. } = Reading::best(parents)?;
         let keys = [Side::Primary, Side::Secondary].map(|side| {
             let names = &plain[usize::from(side == Side::Secondary)].names;
@@ -60,6 +63,28 @@ impl Names {
         let (child, theirs) = child_names(&plain, prefix.as_ref(), &partner, union);
         let matched = matched(&plain, prefix.as_ref(), &partner, &child);
         Ok(Names { child, partner, theirs, matched })
+    }
+
+    /// The names as they are, where no parent has wrapper words and each name has its like: the
+    /// common case, decided at the price of one look-up a name.
+    fn equal([primary, secondary]: [&Checkpoint; 2]) -> Option<Names> {
+        let [ours, theirs] = [primary, secondary].map(|parent| &parent.inventory.tensors);
+        if ours.len() != theirs.len() || theirs.iter().any(|tensor| has_wrapper(&tensor.name)) {
+            return None;
+        }
+        let places = theirs.iter().enumerate();
+        let place: HashMap<&str, usize> =
+            places.map(|(position, tensor)| (tensor.name.as_str(), position)).collect();
+        let partner: Vec<Option<usize>> =
+            ours.iter().map(|tensor| place.get(tensor.name.as_str()).copied()).collect();
+        let own =
+            |tensors: &[TensorEntry]| tensors.iter().map(|tensor| tensor.name.clone()).collect();
+        partner.iter().all(Option::is_some).then(|| Names {
+            child: own(ours),
+            partner,
+            theirs: own(theirs),
+            matched: None,
+        })
     }
 }
 

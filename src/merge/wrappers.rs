@@ -24,6 +24,11 @@ pub(crate) fn is_wrapper(component: &str) -> bool {
     component == MODULE || WRAPPERS.contains(&component)
 }
 
+/// Whether a name may have such a component.
+pub(crate) fn has_wrapper(name: &str) -> bool {
+    name.contains(MODULE) || name.contains(WRAPPERS[0])
+}
+
 /// Names of one parent without wrapper words.
 #[derive(Clone, Debug)]
 pub(crate) struct Plain<'n> {
@@ -42,6 +47,9 @@ impl<'n> Plain<'n> {
     pub(crate) fn of(parent: &'n Checkpoint) -> Result<Plain<'n>> {
         let raw = parent.inventory.tensors.iter().map(|tensor| tensor.name.as_str());
         let mut plain = Plain { names: raw.map(Cow::Borrowed).collect(), taken: BTreeSet::new() };
+        if !plain.names.iter().any(|name| has_wrapper(name)) {
+            return Ok(plain);
+        }
         for word in WRAPPERS {
             plain = plain.without(word);
         }

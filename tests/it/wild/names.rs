@@ -1,6 +1,11 @@
 //! Names behind wrappers and prefixes, old spellings, too much unpaired.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+
+use llm_slerp_merge::checkpoint::Checkpoint;
+use llm_slerp_merge::merge::{MergeOptions, plan};
+use serde_json::Value;
 
 use crate::build::Dict;
 use crate::support::{child_bytes, fixture, merge, own_reader, tool, torch_file};
@@ -251,4 +256,36 @@ fn half_of_a_model_is_not_taken_for_a_whole() {
     }
     let found = tool(["find".as_ref(), dir.path().as_os_str()]).success();
     assert!(found.stdout.contains("no two fit each other"), "{}", found.stdout);
+}
+
+/// Over all inputs of these tests: two models have one letter exactly where merge takes them, in
+/// either order.
+#[test]
+fn find_and_merge_agree() {
+    let all = tool(["find".as_ref(), fixture("wild").as_os_str(), "--json".as_ref()]).success();
+    let all = all.json();
+    let path = |value: &Value| PathBuf::from(value.as_str().unwrap());
+    let places: Vec<PathBuf> =
+        all["models"].as_array().unwrap().iter().map(|model| path(&model["path"])).collect();
+    let groups: Vec<HashSet<PathBuf>> = all["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group["models"].as_array().unwrap().iter().map(path).collect())
+        .collect();
+    let models: Vec<Option<Checkpoint>> =
+        places.iter().map(|place| Checkpoint::open(place).ok()).collect();
+    let takes = |a: usize, b: usize| match (&models[a], &models[b]) {
+        (Some(a), Some(b)) => plan(a, b, &MergeOptions::default()).is_ok(),
+        _ => false,
+    };
+    let mut fitting = 0;
+    for (a, b) in (0..places.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
+        let [ours, theirs] = [&places[a], &places[b]];
+        let letter = groups.iter().any(|group| group.contains(ours) && group.contains(theirs));
+        let there_and_back = (takes(a, b), takes(b, a));
+        assert_eq!(there_and_back, (letter, letter), "{} {}", ours.display(), theirs.display());
+        fitting += usize::from(letter);
+    }
+    assert!(fitting > 20, "{fitting} pairs");
 }
