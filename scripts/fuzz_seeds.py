@@ -88,7 +88,7 @@ def fill(target):
                 save(target / "pickle", pickle)
     noise = random.Random(4)
     for length in range(8, 200, 8):
-        save(target / "plan", bytes(noise.randrange(16) for _ in range(length)))
+        save(target / "plan", bytes(noise.randrange(24) for _ in range(length)))
 
 
 if __name__ == "__main__":

@@ -117,9 +117,10 @@ pub(crate) struct MergeArgs {
     /// How the shorter vocabulary is extended
     #[arg(long, value_enum, default_value_t = ExtendArg::Gradient)]
     pub(crate) extend: ExtendArg,
-    /// What becomes of a tensor that one parent lacks
-    #[arg(long, value_enum, default_value_t = MissingArg::Primary)]
-    pub(crate) missing: MissingArg,
+    /// What becomes of a tensor that one parent lacks [default: primary, but refused where more than a
+    /// tenth of the model has no partner]
+    #[arg(long, value_enum)]
+    pub(crate) missing: Option<MissingArg>,
     /// Whose tokenizer files the child gets; auto takes the longer vocabulary's
     #[arg(long, value_enum, default_value_t = TokenizerArg::Auto)]
     pub(crate) tokenizer: TokenizerArg,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Candidate, HubEntry, cache_dir, discover};
+use crate::checkpoint::{Candidate, Checkpoint, HubEntry, cache_dir, discover};
 use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
@@ -50,25 +50,31 @@ pub(crate) struct Survey {
 /// Looks below `dirs`, at headers only.
 pub(crate) fn survey(dirs: &[PathBuf]) -> Result<Survey> {
     let discovery = discover(dirs)?;
-    let found: Vec<Found> = discovery.candidates.into_iter().filter_map(look_at).collect();
-    let whole =
-        || found.iter().enumerate().filter_map(|(at, f)| Some((at, f.facts.as_ref().ok()?)));
-    let (places, facts): (Vec<usize>, Vec<&ModelFacts>) = whole().unzip();
+    let seen = discovery.candidates.into_iter().filter_map(look_at);
+    let (found, headers): (Vec<Found>, Vec<Option<Checkpoint>>) = seen.unzip();
+    let whole = || headers.iter().enumerate().filter_map(|(at, model)| Some((at, model.as_ref()?)));
+    let (places, models): (Vec<usize>, Vec<&Checkpoint>) = whole().unzip();
     let group =
         |members: Vec<usize>| members.iter().filter_map(|m| places.get(*m).copied()).collect();
-    let groups = groups(&facts).into_iter().map(group).collect();
+    let groups = groups(&models).into_iter().map(group).collect();
     Ok(Survey { found, groups, unreadable: discovery.unreadable })
 }
 
-fn look_at(candidate: Candidate) -> Option<Found> {
+/// What a candidate is, and the headers of one that can be merged.
+fn look_at(candidate: Candidate) -> Option<(Found, Option<Checkpoint>)> {
+    let mut headers = None;
     let facts = match candidate.open() {
         Ok(checkpoint) => {
-            let checkpoint = checkpoint?;
-            check_parent(&checkpoint).map(|()| ModelFacts::of(&checkpoint))
+            let mut checkpoint = checkpoint?;
+            let facts = check_parent(&checkpoint).map(|()| ModelFacts::of(&checkpoint));
+            // Thousands of models are more files than a process may hold open.
+            checkpoint.files.clear();
+            headers = facts.is_ok().then_some(checkpoint);
+            facts
         }
         Err(error) => Err(error),
     };
-    Some(Found { path: candidate.path, hub: candidate.hub, facts })
+    Some((Found { path: candidate.path, hub: candidate.hub, facts }, headers))
 }
 
 /// Lists the models.
@@ -116,8 +122,11 @@ fn letters(mut group: usize) -> String {
     }
 }
 
+/// The letters of the groups that a model is in, as in `A` or `A,C`.
 fn group_of(survey: &Survey, place: usize) -> Option<String> {
-    survey.groups.iter().position(|members| members.contains(&place)).map(letters)
+    let groups = survey.groups.iter().enumerate().filter(|(_, members)| members.contains(&place));
+    let letters: Vec<String> = groups.map(|(group, _)| letters(group)).collect();
+    (!letters.is_empty()).then(|| letters.join(","))
 }
 
 /// The columns of one model, in words.

@@ -113,7 +113,7 @@ pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
             dtype: args.dtype.into(),
             max_shard_bytes: args.max_shard_size,
             extend: args.extend.into(),
-            missing: args.missing.into(),
+            missing: args.missing.map(Into::into),
             tokenizer: args.tokenizer.into(),
             allow_nonfinite: args.allow_nonfinite,
             copy_code: args.copy_code,

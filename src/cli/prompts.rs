@@ -1,6 +1,7 @@
 //! The tool alone on a terminal: finds models, asks for what a merge needs, shows the plan, and
 //! merges. Everything that is shown goes to stderr.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::IsTerminal;
@@ -73,8 +74,15 @@ fn check(survey: &Survey) -> Result<()> {
     Err(Error::new(Kind::NoInput, what).with_hint(hint))
 }
 
+/// The models of the groups that are `wanted`, each once, in their order.
+fn members(survey: &Survey, wanted: impl Fn(&[usize]) -> bool) -> Vec<usize> {
+    let groups = survey.groups.iter().filter(|group| wanted(group));
+    let members: BTreeSet<usize> = groups.flatten().copied().collect();
+    members.into_iter().collect()
+}
+
 fn greeting(survey: &Survey) -> String {
-    let fitting: usize = survey.groups.iter().map(Vec::len).sum();
+    let fitting = members(survey, |_| true).len();
     match survey.found.len().saturating_sub(fitting) {
         0 => format!("{fitting} models found."),
         others => format!(
@@ -105,14 +113,12 @@ impl fmt::Display for Choice<'_> {
 
 /// All questions; `None` where the user left.
 fn ask(survey: &Survey, program: &OsStr) -> Result<Option<Answers>> {
-    let mut places: Vec<usize> = survey.groups.iter().flatten().copied().collect();
-    places.sort_unstable();
+    let places = members(survey, |_| true);
     let Some(primary) = choose("Primary (t = 0):", choices(survey, &places))? else {
         return Ok(None);
     };
-    let group = survey.groups.iter().find(|members| members.contains(&primary.place));
-    let fitting = group.into_iter().flatten().copied();
-    let places: Vec<usize> = fitting.filter(|place| *place != primary.place).collect();
+    let mut places = members(survey, |group| group.contains(&primary.place));
+    places.retain(|place| *place != primary.place);
     let Some(secondary) = choose("Secondary (t = 1):", choices(survey, &places))? else {
         return Ok(None);
     };

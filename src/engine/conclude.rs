@@ -20,6 +20,7 @@ pub(crate) fn report(
     let mut warnings = Vec::new();
     // Tensors that a device had no memory for, by the device's position.
     let mut left_out: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut buffers = Vec::new();
     let mut tensors = Vec::with_capacity(tasks.len());
     for (task, finished) in tasks.iter().zip(finished) {
         let Some(finished) = finished else {
@@ -51,7 +52,9 @@ pub(crate) fn report(
         {
             warnings.push(Warning::Opposite { name: report.name.clone(), cos_theta });
         }
-        if finished.differs && task.plan.action == Action::CopyPrimary {
+        if finished.differs && task.plan.buffer.is_some() {
+            buffers.push(report.name.clone());
+        } else if finished.differs && task.plan.action == Action::CopyPrimary {
             warnings.push(Warning::IntegersDiffer { name: report.name.clone() });
         }
         if finished.nonfinite > 0 {
@@ -62,6 +65,9 @@ pub(crate) fn report(
             });
         }
         tensors.push(report);
+    }
+    if !buffers.is_empty() {
+        warnings.push(Warning::BuffersDiffer { names: buffers });
     }
     warnings.extend(left_out.into_iter().map(|(position, names)| {
         let device = devices.get(position).map_or_else(String::new, |device| device.name.clone());

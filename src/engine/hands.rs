@@ -155,7 +155,7 @@ impl Hands<'_> {
         let converted =
             task.sides().into_iter().flatten().any(|s| s.tensor.dtype != task.plan.dtype);
         let check = how.is_some_and(|how| how.check) || (how.is_none() && converted);
-        if check && task.plan.dtype.is_floating() {
+        if check && task.must_be_finite() {
             let view = out.view(computed_kind(task.plan.dtype)?, numel)?;
             let (count, first) = count_nonfinite(&view)?;
             if count > 0 && !self.options.allow_nonfinite {

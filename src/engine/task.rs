@@ -12,7 +12,7 @@ use crate::engine::source::Source;
 use crate::error::Result;
 use crate::format::StorageSum;
 use crate::merge::{
-    Action, Coefficients, MergeOptions, Method, PlannedStorage, Sums, coefficients,
+    Action, Coefficients, KnownBuffer, MergeOptions, Method, PlannedStorage, Sums, coefficients,
 };
 
 /// Pieces per span: the unit of work that is handed to a worker (4 M elements).
@@ -191,6 +191,12 @@ impl<'a> Task<'a> {
     /// Whether both parents are interpolated.
     pub(crate) fn merges(&self) -> bool {
         matches!(self.plan.action, Action::Slerp | Action::Linear)
+    }
+
+    /// Whether NaN and Inf in it are a fault.
+    pub(crate) fn must_be_finite(&self) -> bool {
+        let mask = self.plan.buffer.is_some_and(KnownBuffer::may_be_nonfinite);
+        self.plan.dtype.is_floating() && !mask
     }
 
     /// Whether the angle must be known before the first element can be made.

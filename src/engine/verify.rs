@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crc_fast::{CrcAlgorithm::Crc32IsoHdlc, Digest};
 
-use crate::checkpoint::{Checkpoint, Finding, Rows, Strictness, Survey};
+use crate::checkpoint::{Checkpoint, Finding, Rows, Strictness, Survey, TensorEntry};
 use crate::engine::buffer::Buffer;
 use crate::engine::finite::all_finite;
 use crate::engine::kernel::{Kernel, PIECE, count_nonfinite};
@@ -19,7 +19,7 @@ use crate::engine::task::SpanCrc;
 use crate::engine::torch::{torch_error, use_one_thread};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Encoding, FormatError, ReadAt, Rule, inflate_pieces};
-use crate::merge::vocab_rows;
+use crate::merge::{KnownBuffer, vocab_rows};
 use crate::tensor::DType;
 
 /// Bytes of the widest element that is computed with.
@@ -246,6 +246,9 @@ impl Job<'_> {
         }
         for position in region.tensors.iter().copied() {
             let source = Source::new(self.checkpoint, position)?;
+            if may_be_nonfinite(source.tensor) {
+                continue;
+            }
             // What must be loaded whole is refused by its CRC, which has been told.
             if !region.is_suspicious(source.tensor.dtype) || (damaged && source.needs_whole()) {
                 continue;
@@ -265,6 +268,12 @@ impl Job<'_> {
         }
         Ok(findings)
     }
+}
+
+/// Whether NaN and Inf are no fault of this tensor.
+fn may_be_nonfinite(tensor: &TensorEntry) -> bool {
+    let buffer = KnownBuffer::of(&tensor.name, tensor.dtype, &tensor.layout.shape);
+    buffer.is_some_and(KnownBuffer::may_be_nonfinite)
 }
 
 /// Whether an error is the tool's or the machine's, so that going on makes no sense.

@@ -92,7 +92,7 @@ impl<'j> Worker<'j> {
         let mut outs = (0..options.t.len())
             .map(|child| SpanOut::new(self.hands.sink, child, storage, offset))
             .collect::<Result<Vec<_>>>()?;
-        let check_parents = decision.is_none() && task.plan.dtype.is_floating();
+        let check_parents = decision.is_none() && task.must_be_finite();
         let mut kept = kept.into_iter();
         for (start, numel) in pieces(&span) {
             let mut slot = kept.next();

@@ -1,14 +1,13 @@
-//! What a checkpoint is in a few figures, and which checkpoints fit each other.
+//! What a checkpoint is in a few figures.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::format::Container;
-use crate::merge::plan::is_buffer;
-use crate::merge::vocab::{embedding, is_head_name, is_vocab_name, rows};
+use crate::merge::buffers::is_buffer;
+use crate::merge::vocab::{embedding, is_head_name, rows};
 use crate::tensor::DType;
 
 /// A model as a list of models shows it.
@@ -30,9 +29,6 @@ pub struct ModelFacts {
     pub vocab: Option<u64>,
     /// Whether the output head is the input embedding; `None` where that is not known.
     pub tied: Option<bool>,
-    /// Equal for models that fit each other.
-    #[serde(skip)]
-    shape: u64,
 }
 
 impl ModelFacts {
@@ -41,8 +37,8 @@ impl ModelFacts {
         let mut seen = HashSet::new();
         let mut elements: BTreeMap<DType, u64> = BTreeMap::new();
         for tensor in &checkpoint.inventory.tensors {
-            let counts =
-                tensor.dtype.is_floating() && !is_buffer(&tensor.name, &tensor.layout.shape);
+            let (dtype, shape) = (tensor.dtype, &tensor.layout.shape);
+            let counts = dtype.is_floating() && !is_buffer(&tensor.name, dtype, shape);
             if counts && seen.insert((tensor.storage, &tensor.layout)) {
                 let sum = elements.entry(tensor.dtype).or_default();
                 *sum = sum.saturating_add(tensor.layout.numel().unwrap_or(0));
@@ -53,7 +49,6 @@ impl ModelFacts {
         let containers: HashSet<bool> =
             checkpoint.containers.iter().map(|container| *container == Container::Zip).collect();
         let config = checkpoint.config.as_ref().map(|config| config.facts());
-        let tied = tied(checkpoint);
         ModelFacts {
             container: match (containers.contains(&true), containers.contains(&false)) {
                 (true, true) => "zip and legacy",
@@ -68,32 +63,9 @@ impl ModelFacts {
             parameters: dtypes.iter().map(|dtype| dtype.1).fold(0, u64::saturating_add),
             dtypes: dtypes.into_iter().map(|dtype| dtype.0).collect(),
             vocab: rows(checkpoint),
-            tied,
-            shape: shape(checkpoint, tied),
+            tied: tied(checkpoint),
         }
     }
-
-    /// Whether two models have the same tensors in the same shapes, but for the rows of the
-    /// vocabulary, for buffers, and for the name of a tied output head.
-    pub fn fits(&self, other: &ModelFacts) -> bool {
-        self.shape == other.shape
-    }
-}
-
-/// The groups of models that fit each other, by their places in `models`: each of two or more, in the
-/// order of their first members.
-pub fn groups(models: &[&ModelFacts]) -> Vec<Vec<usize>> {
-    let mut places: HashMap<u64, usize> = HashMap::new();
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (position, model) in models.iter().enumerate() {
-        let group = *places.entry(model.shape).or_insert(groups.len());
-        match groups.get_mut(group) {
-            Some(members) => members.push(position),
-            None => groups.push(vec![position]),
-        }
-    }
-    groups.retain(|members| members.len() > 1);
-    groups
 }
 
 /// Whether the output head is the input embedding: by the storages where the files have both; a model
@@ -117,30 +89,6 @@ fn is_head(tensor: &TensorEntry) -> bool {
     is_head_name(&tensor.name) && tensor.layout.shape.len() == 2
 }
 
-/// A number that stands for all names and shapes: 64 bits, enough to tell some thousand models apart.
-fn shape(checkpoint: &Checkpoint, tied: Option<bool>) -> u64 {
-    let vocab = rows(checkpoint);
-    let by_name = embedding(&checkpoint.inventory).is_some();
-    let mut tensors: Vec<(&str, Option<DType>, &[u64], bool)> = Vec::new();
-    for tensor in &checkpoint.inventory.tensors {
-        let shape = tensor.layout.shape.as_slice();
-        if is_buffer(&tensor.name, shape) || (tied == Some(true) && is_head(tensor)) {
-            continue;
-        }
-        let has_rows = vocab.is_some()
-            && shape.first().copied() == vocab
-            && tensor.dtype.is_floating()
-            && (!by_name || is_vocab_name(&tensor.name));
-        let dtype = Some(tensor.dtype).filter(|dtype| !dtype.is_floating());
-        let rest = if has_rows { shape.get(1..).unwrap_or_default() } else { shape };
-        tensors.push((&tensor.name, dtype, rest, has_rows));
-    }
-    tensors.sort_unstable();
-    let mut hasher = DefaultHasher::new();
-    tensors.hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,23 +97,6 @@ mod tests {
     fn open(name: &str) -> Checkpoint {
         let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"));
         Checkpoint::open(&data.join(name)).unwrap()
-    }
-
-    #[test]
-    fn models_fit_exactly_where_a_plan_can_be_made_and_misses_no_weight() {
-        let names = ["llama", "gpt2", "neox"];
-        let names =
-            names.iter().flat_map(|name| ["primary", "secondary"].map(|p| format!("{name}/{p}")));
-        let models: Vec<Checkpoint> = names.map(|name| open(&name)).collect();
-        let facts: Vec<ModelFacts> = models.iter().map(ModelFacts::of).collect();
-        for (a, ours) in models.iter().zip(&facts) {
-            for (b, theirs) in models.iter().zip(&facts) {
-                let plan = crate::merge::plan(a, b, &crate::merge::MergeOptions::default());
-                assert_eq!(plan.is_ok(), ours.fits(theirs), "{:?} {:?}", a.path, b.path);
-            }
-        }
-        let all: Vec<&ModelFacts> = facts.iter().collect();
-        assert_eq!(groups(&all), [[0, 1], [2, 3], [4, 5]]);
     }
 
     #[test]

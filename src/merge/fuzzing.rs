@@ -10,7 +10,7 @@ use crate::merge::plan::{Action, MergePlan, plan as make};
 use crate::tensor::{DType, Layout};
 
 /// Names that pairing and vocabulary treat differently, and two that they don't know.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 24] = [
     "model.embed_tokens.weight",
     "lm_head.weight",
     "lm_head.bias",
@@ -27,6 +27,14 @@ const NAMES: [&str; 16] = [
     "output.weight",
     "x",
     "",
+    "_orig_mod.model.norm.weight",
+    "module.model.norm.weight",
+    "model.model.norm.weight",
+    "layers.1._checkpoint_wrapped_module.mlp.weight",
+    "model.layers.1.module.mlp.weight",
+    "transformer.h.0.attn.bias",
+    "a.LayerNorm.gamma",
+    "a.LayerNorm.weight",
 ];
 
 /// dtypes of every kind: floating, narrow, integer, boolean, complex, packed.
@@ -78,13 +86,13 @@ pub fn plan(bytes: &[u8]) -> bool {
 
 fn options(bytes: &mut Bytes<'_>) -> MergeOptions {
     let extends = [Extend::Gradient, Extend::Bridge, Extend::Inherit, Extend::Error];
-    let missing = [Missing::Primary, Missing::Union, Missing::Error];
+    let missing = [None, Some(Missing::Primary), Some(Missing::Union), Some(Missing::Error)];
     MergeOptions {
         method: bytes.pick(&[Method::Slerp, Method::Linear], Method::Slerp),
         dtype: bytes.pick(&[None, Some(DType::Float32), Some(DType::Float16)], None),
         max_shard_bytes: bytes.pick(&[5_000_000_000, 0, -1, 64, 1 << 21], 0),
         extend: bytes.pick(&extends, Extend::Zero),
-        missing: bytes.pick(&missing, Missing::Primary),
+        missing: bytes.pick(&missing, None),
         ..MergeOptions::default()
     }
 }
@@ -144,6 +152,7 @@ fn check(plan: &MergePlan, primary: &Checkpoint, secondary: &Checkpoint) {
     let mut shown = HashSet::new();
     for tensor in &plan.tensors {
         assert!(names.insert(tensor.name.as_str()), "a name twice");
+        assert!(!tensor.name.contains("_orig_mod."), "a wrapper's word");
         shown.insert(tensor.storage);
     }
     assert_eq!(shown, (0..plan.storages.len()).collect::<HashSet<_>>(), "a storage without a name");
@@ -159,7 +168,10 @@ fn check(plan: &MergePlan, primary: &Checkpoint, secondary: &Checkpoint) {
             (Action::Slerp | Action::Linear, [Some(a), Some(b)]) => {
                 assert!(a.dtype.is_floating() && b.dtype.is_floating());
             }
-            (Action::CopyPrimary, [Some(_), _]) | (Action::CopySecondary, [None, Some(_)]) => {}
+            (Action::CopyPrimary, [Some(a), Some(b)]) => {
+                assert!(a.dtype == b.dtype && (storage.buffer.is_some() || !a.dtype.is_floating()));
+            }
+            (Action::CopyPrimary, [Some(_), None]) | (Action::CopySecondary, [None, Some(_)]) => {}
             other => panic!("an action without its parents: {other:?}"),
         }
         for (side, tensor) in ["primary", "secondary"].into_iter().zip(tensors) {

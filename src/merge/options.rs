@@ -73,8 +73,9 @@ pub struct MergeOptions {
     pub max_shard_bytes: i64,
     /// Extension of the shorter vocabulary.
     pub extend: Extend,
-    /// Tensors that one parent lacks.
-    pub missing: Missing,
+    /// Tensors that one parent lacks. `None`: as [`Missing::Primary`], but refused where they are
+    /// more than a tenth of the model.
+    pub missing: Option<Missing>,
     /// Where the tokenizer files come from.
     pub tokenizer: TokenizerMode,
     /// Merge though a parent holds NaN or Inf, or the child overflows.
@@ -92,7 +93,7 @@ impl Default for MergeOptions {
             dtype: None,
             max_shard_bytes: 5_000_000_000,
             extend: Extend::Gradient,
-            missing: Missing::Primary,
+            missing: None,
             tokenizer: TokenizerMode::Auto,
             allow_nonfinite: false,
             copy_code: false,

@@ -1,10 +1,13 @@
 //! Which tensors of the two parents belong together, and every reason why they may not.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::buffers::KnownBuffer;
+use crate::merge::names::Names;
 use crate::merge::options::{Extend, MergeOptions, Missing};
+use crate::merge::unpaired;
 use crate::merge::vocab::{Vocab, is_vocab_name};
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
@@ -36,6 +39,8 @@ pub(crate) struct Pair {
     pub shape: Vec<u64>,
     /// Set where one side has fewer rows than the child.
     pub extension: Option<Extension>,
+    /// The known buffer that it is, if any.
+    pub buffer: Option<KnownBuffer>,
 }
 
 /// Pairs the tensors of both parents by name, in the child's order.
@@ -50,25 +55,45 @@ pub(crate) fn pair(
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Pair>> {
-    check_depth(primary, secondary)?;
-    let theirs: HashMap<&str, usize> = names(secondary);
+    let names = Names::of(primary, secondary, options.missing == Some(Missing::Union))?;
+    check_depth(primary, secondary, &names)?;
     let mut pairs = Vec::with_capacity(primary.inventory.tensors.len());
     let mut mismatches = Vec::new();
     let mut only_primary = Vec::new();
+    let mut buffers = Vec::new();
+    let mut paired = vec![false; secondary.inventory.tensors.len()];
     for (position, a) in primary.inventory.tensors.iter().enumerate() {
-        let Some(other) = theirs.get(a.name.as_str()).copied() else {
+        let name = &names.child[position];
+        let Some(other) = names.partner[position] else {
             only_primary.push(a.name.clone());
-            pairs.push(alone(a, Side::Primary, position, vocab, options, warnings));
+            pairs.push(alone(a, name, Side::Primary, position, vocab, options, warnings));
             continue;
         };
+        paired[other] = true;
         let b = &secondary.inventory.tensors[other];
+        if let Some(buffer) = both_buffers(name, a, b) {
+            let comparable = a.dtype == b.dtype && a.layout.shape == b.layout.shape;
+            if !comparable {
+                buffers.push((name.clone(), a, b));
+            }
+            pairs.push(Pair {
+                name: name.clone(),
+                primary: Some(position),
+                secondary: Some(other).filter(|_| comparable && !converted(a, options)),
+                shape: a.layout.shape.clone(),
+                extension: None,
+                buffer: Some(buffer),
+            });
+            continue;
+        }
         match fit(a, b, vocab) {
             Ok((shape, extension)) => pairs.push(Pair {
-                name: a.name.clone(),
+                name: name.clone(),
                 primary: Some(position),
                 secondary: Some(other),
                 shape,
                 extension,
+                buffer: KnownBuffer::of(name, a.dtype, &a.layout.shape),
             }),
             Err(mismatch) => mismatches.push(mismatch),
         }
@@ -77,27 +102,39 @@ pub(crate) fn pair(
         return Err(shape_error(primary, secondary, &mismatches));
     }
     // The child would be a copy of the primary.
-    let shared = pairs.is_empty() || pairs.iter().any(|pair| pair.secondary.is_some());
-    if !shared && options.missing == Missing::Primary {
+    let copied = |pair: &Pair| pair.buffer.is_some_and(KnownBuffer::is_copied);
+    let mut weights = pairs.iter().filter(|pair| !copied(pair)).peekable();
+    let shared = weights.peek().is_none() || weights.any(|pair| pair.secondary.is_some());
+    if !shared && matches!(options.missing, None | Some(Missing::Primary)) {
         return Err(nothing_shared(primary, secondary));
     }
-    let ours: HashSet<&str> =
-        primary.inventory.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    let only_secondary: Vec<(usize, &TensorEntry)> = secondary
-        .inventory
-        .tensors
-        .iter()
-        .enumerate()
-        .filter(|(_, tensor)| !ours.contains(tensor.name.as_str()))
-        .collect();
-    if options.missing == Missing::Error && !(only_primary.is_empty() && only_secondary.is_empty())
-    {
-        return Err(missing_error(primary, secondary, &only_primary, &only_secondary));
-    }
-    if options.missing == Missing::Union {
-        for (position, tensor) in &only_secondary {
-            pairs.push(alone(tensor, Side::Secondary, *position, vocab, options, warnings));
+    let only_secondary: Vec<(usize, &TensorEntry)> =
+        secondary.inventory.tensors.iter().enumerate().filter(|(at, _)| !paired[*at]).collect();
+    match options.missing {
+        Some(Missing::Error) if !(only_primary.is_empty() && only_secondary.is_empty()) => {
+            return Err(missing_error(primary, secondary, &only_primary, &only_secondary));
         }
+        Some(Missing::Union) => {
+            let mut taken: HashSet<&str> = names.child.iter().map(String::as_str).collect();
+            for (position, tensor) in &only_secondary {
+                let (name, side) = (&names.theirs[*position], Side::Secondary);
+                if !taken.insert(name) {
+                    return Err(taken_twice(secondary, tensor, name));
+                }
+                pairs.push(alone(tensor, name, side, *position, vocab, options, warnings));
+            }
+        }
+        Some(Missing::Primary | Missing::Error) => {}
+        None => unpaired::check(primary, secondary, &names)?,
+    }
+    warnings.extend(names.matched.map(Warning::Matched));
+    if let Some((name, a, b)) = buffers.first() {
+        warnings.push(Warning::Buffers {
+            count: buffers.len(),
+            name: name.clone(),
+            primary: (a.dtype, a.layout.shape.clone()),
+            secondary: (b.dtype, b.layout.shape.clone()),
+        });
     }
     if !only_primary.is_empty() {
         warnings.push(Warning::OnlyPrimary { names: only_primary });
@@ -105,7 +142,7 @@ pub(crate) fn pair(
     if !only_secondary.is_empty() {
         warnings.push(Warning::OnlySecondary {
             names: only_secondary.iter().map(|(_, tensor)| tensor.name.clone()).collect(),
-            taken: options.missing == Missing::Union,
+            taken: options.missing == Some(Missing::Union),
         });
     }
     if options.extend == Extend::Error {
@@ -114,9 +151,15 @@ pub(crate) fn pair(
     Ok(pairs)
 }
 
-fn names(checkpoint: &Checkpoint) -> HashMap<&str, usize> {
-    let tensors = checkpoint.inventory.tensors.iter();
-    tensors.enumerate().map(|(position, tensor)| (tensor.name.as_str(), position)).collect()
+/// The buffer that both tensors of a name are, where the child has the primary's.
+fn both_buffers(name: &str, a: &TensorEntry, b: &TensorEntry) -> Option<KnownBuffer> {
+    let [a, b] = [a, b].map(|tensor| KnownBuffer::of(name, tensor.dtype, &tensor.layout.shape));
+    a.filter(|buffer| buffer.is_copied() && a == b)
+}
+
+/// Whether the child has a tensor in another dtype than the primary.
+fn converted(a: &TensorEntry, options: &MergeOptions) -> bool {
+    a.dtype.is_floating() && options.dtype.is_some_and(|dtype| dtype != a.dtype)
 }
 
 /// The child's shape of a pair, with the extension that it needs; else the mismatch in words.
@@ -152,6 +195,7 @@ fn fit(
 /// rows: the child would not load otherwise.
 fn alone(
     tensor: &TensorEntry,
+    name: &str,
     side: Side,
     position: usize,
     vocab: Option<Vocab>,
@@ -167,13 +211,13 @@ fn alone(
         };
         if own_rows < vocab.child()
             && shape.first() == Some(&own_rows)
-            && is_vocab_name(&tensor.name)
+            && is_vocab_name(name)
             && tensor.dtype.is_floating()
         {
             shape[0] = vocab.child();
             extension = Some(Extension { side, from_rows: own_rows, to_rows: vocab.child() });
             if matches!(options.extend, Extend::Bridge | Extend::Inherit) {
-                warnings.push(Warning::ExtendAlone { name: tensor.name.clone() });
+                warnings.push(Warning::ExtendAlone { name: name.to_owned() });
             }
         }
     }
@@ -181,7 +225,8 @@ fn alone(
         Side::Primary => (Some(position), None),
         Side::Secondary => (None, Some(position)),
     };
-    Pair { name: tensor.name.clone(), primary, secondary, shape, extension }
+    let buffer = KnownBuffer::of(name, tensor.dtype, &tensor.layout.shape);
+    Pair { name: name.to_owned(), primary, secondary, shape, extension, buffer }
 }
 
 fn capped(lines: &[String]) -> String {
@@ -246,6 +291,14 @@ fn missing_error(
         .with_hint("--missing primary keeps the primary's tensors, --missing union those of both")
 }
 
+fn taken_twice(secondary: &Checkpoint, tensor: &TensorEntry, name: &str) -> Error {
+    Error::new(Kind::Data, "two tensors would get one name")
+        .file(&secondary.path)
+        .tensor(&tensor.name)
+        .expected("a name that the child has not yet", format!("`{}`", escape(name)))
+        .with_hint("--missing primary leaves the secondary's others out")
+}
+
 fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
     let lines: Vec<String> = pairs
         .iter()
@@ -273,8 +326,8 @@ fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
 
 /// Refuses parents with different numbers of layers (or experts): for every place where names
 /// count, both must count alike.
-fn check_depth(primary: &Checkpoint, secondary: &Checkpoint) -> Result<()> {
-    let (ours, theirs) = (counts(primary), counts(secondary));
+fn check_depth(primary: &Checkpoint, secondary: &Checkpoint, names: &Names) -> Result<()> {
+    let (ours, theirs) = (counts(&names.child), counts(&names.theirs));
     let lines: Vec<String> = ours
         .iter()
         .filter_map(|(prefix, a)| {
@@ -299,10 +352,9 @@ fn check_depth(primary: &Checkpoint, secondary: &Checkpoint) -> Result<()> {
 }
 
 /// Prefix before each number in a name → the numbers found there: `model.layers` → {0, 1, …}.
-fn counts(checkpoint: &Checkpoint) -> BTreeMap<&str, BTreeSet<&str>> {
+fn counts(names: &[String]) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut counts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for tensor in &checkpoint.inventory.tensors {
-        let name = tensor.name.as_str();
+    for name in names {
         let mut start = 0;
         for part in name.split('.') {
             if start > 0 && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {

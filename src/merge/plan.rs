@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::buffers::{KnownBuffer, is_buffer};
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
 use crate::merge::parent::check_parent;
@@ -61,6 +62,8 @@ pub struct PlannedStorage {
     pub secondary: Option<usize>,
     /// Rows that one side lacks.
     pub extension: Option<Extension>,
+    /// The known buffer that it is, if any.
+    pub buffer: Option<KnownBuffer>,
     /// Elements.
     pub numel: u64,
 }
@@ -80,7 +83,7 @@ pub enum Action {
     Slerp,
     /// Both parents, along a line.
     Linear,
-    /// Copied from the primary: not floating, or only there.
+    /// Copied from the primary: not floating, only there, or a known buffer.
     CopyPrimary,
     /// Copied from the secondary: only there.
     CopySecondary,
@@ -239,7 +242,9 @@ fn planned(
         }
     }
     let floating = entry.dtype.is_floating();
+    let copied = pair.buffer.is_some_and(KnownBuffer::is_copied);
     let action = match (pair.primary, pair.secondary) {
+        (Some(_), _) if copied => Action::CopyPrimary,
         (Some(_), Some(_)) if floating && options.method == Method::Slerp => Action::Slerp,
         (Some(_), Some(_)) if floating => Action::Linear,
         (Some(_), _) => Action::CopyPrimary,
@@ -262,6 +267,7 @@ fn planned(
         primary: pair.primary,
         secondary: pair.secondary,
         extension: pair.extension,
+        buffer: pair.buffer,
         numel,
     })
 }
@@ -313,11 +319,14 @@ fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
     let width = |storage: &PlannedStorage| {
         storage.shape.iter().skip(1).fold(1, |width: u64, size| width.saturating_mul(*size))
     };
+    let counts = |storage: &PlannedStorage| {
+        storage.dtype.is_floating() && !is_buffer(&storage.name, storage.dtype, &storage.shape)
+    };
     if let Some(figure) = primary.total_parameters {
         let added: u64 = storages
             .iter()
             .map(|storage| match (storage.action, storage.extension) {
-                (Action::CopySecondary, _) if storage.dtype.is_floating() => storage.numel,
+                (Action::CopySecondary, _) if counts(storage) => storage.numel,
                 (_, Some(rows)) if rows.side == Side::Primary => {
                     (rows.to_rows - rows.from_rows).saturating_mul(width(storage))
                 }
@@ -328,25 +337,7 @@ fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
     }
     storages
         .iter()
-        .filter(|storage| storage.dtype.is_floating() && !is_buffer(&storage.name, &storage.shape))
+        .filter(|storage| counts(storage))
         .map(|storage| storage.numel)
         .fold(0, u64::saturating_add)
-}
-
-/// Buffers that models keep in their state dict: no parameters, so they don't count.
-pub(crate) fn is_buffer(name: &str, shape: &[u64]) -> bool {
-    const BUFFERS: [&str; 9] = [
-        "inv_freq",
-        "masked_bias",
-        "position_ids",
-        "token_type_ids",
-        "running_mean",
-        "running_var",
-        "num_batches_tracked",
-        "cos_cached",
-        "sin_cached",
-    ];
-    let last = name.rsplit('.').next().unwrap_or(name);
-    // The causal masks of GPT-2 and GPT-NeoX are called `attn.bias`; a real bias has rank 1.
-    BUFFERS.contains(&last) || (last == "bias" && shape.len() == 4)
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
+use crate::merge::wrappers::is_wrapper;
 
 /// Ends of the names of input embeddings, most common first.
 const EMBEDDINGS: [&str; 10] = [
@@ -109,8 +110,10 @@ pub(crate) fn is_head_name(name: &str) -> bool {
     PLAIN_HEADS.iter().any(|end| ends_with_module(name, end))
 }
 
+/// Whether the last components of a name are those of `end`, wrapper words aside.
 fn ends_with_module(name: &str, end: &str) -> bool {
-    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    let mut parts = name.rsplit('.').filter(|part| !is_wrapper(part));
+    end.rsplit('.').all(|part| parts.next() == Some(part))
 }
 
 #[cfg(test)]
@@ -122,6 +125,10 @@ mod tests {
         assert!(is_vocab_name("model.embed_tokens.weight"));
         assert!(is_vocab_name("lm_head.weight"));
         assert!(is_vocab_name("transformer.wte.weight"));
+        assert!(is_vocab_name("model.embed_tokens._fsdp_wrapped_module.weight"));
+        assert!(is_vocab_name("lm_head.module.weight"));
+        assert!(!is_vocab_name("embed_tokens.weight.x"));
+        assert!(!is_vocab_name("weight"));
         assert!(!is_vocab_name("model.layers.0.my_lm_head.weight"));
         assert!(!is_vocab_name("model.layers.0.mlp.up_proj.weight"));
     }

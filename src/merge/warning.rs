@@ -21,6 +21,24 @@ pub enum Warning {
         /// The secondary's.
         secondary: String,
     },
+    /// What names were matched by beside their being equal.
+    Matched(String),
+    /// Known buffers whose dtypes or shapes differ; the child has the primary's.
+    Buffers {
+        /// How many.
+        count: usize,
+        /// The first one's name.
+        name: String,
+        /// Its dtype and shape in the primary.
+        primary: (DType, Vec<u64>),
+        /// The same in the secondary.
+        secondary: (DType, Vec<u64>),
+    },
+    /// Known buffers whose values differ; the child has the primary's.
+    BuffersDiffer {
+        /// Their names.
+        names: Vec<String>,
+    },
     /// Tensors that only the primary has; the child has the primary's.
     OnlyPrimary {
         /// Their names.
@@ -125,6 +143,21 @@ impl fmt::Display for Warning {
                 "the configs name different model types: `{}` and `{}`; make sure that the parents belong together",
                 escape(primary),
                 escape(secondary)
+            ),
+            Warning::Matched(text) => f.write_str(text),
+            Warning::Buffers { count, name, primary: (dtype, shape), secondary } => write!(
+                f,
+                "{count} {} of another dtype or shape in the secondary, `{}` for one: {dtype} {shape:?} in the primary, {} {:?} in the secondary; the child has the primary's",
+                if *count == 1 { "buffer is" } else { "buffers are" },
+                escape(name),
+                secondary.0,
+                secondary.1
+            ),
+            Warning::BuffersDiffer { names } => write!(
+                f,
+                "{} between the parents, and the child has the primary's: {}",
+                if names.len() == 1 { "1 buffer differs".to_owned() } else { format!("{} buffers differ", names.len()) },
+                list(names)
             ),
             Warning::OnlyPrimary { names } => write!(
                 f,

@@ -1,0 +1,254 @@
+//! Which checkpoints fit each other: those that merge makes a plan of, whichever comes first.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::checkpoint::Checkpoint;
+use crate::merge::buffers::is_buffer;
+use crate::merge::heads::is_head;
+use crate::merge::options::MergeOptions;
+use crate::merge::plan::plan;
+use crate::merge::vocab::{is_vocab_name, rows};
+
+/// Keys of config.json that no decision is made by, and that differ from save to save.
+const IDLE_KEYS: [&str; 5] =
+    ["_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype"];
+
+/// Whether two checkpoints merge with the default options, each as the primary of the other.
+pub fn fits(a: &Checkpoint, b: &Checkpoint) -> bool {
+    let options = MergeOptions::default();
+    plan(a, b, &options).is_ok() && plan(b, a, &options).is_ok()
+}
+
+/// The groups of checkpoints any two of which fit each other, by their places in `models`: each of two
+/// or more and none part of another, in the order of their first members. Two that fit are together
+/// in one group at least; a checkpoint that fits two which don't fit each other is in several.
+///
+/// Only headers are asked for: `files` may be empty.
+pub fn groups(models: &[&Checkpoint]) -> Vec<Vec<usize>> {
+    let kinds = kinds(models);
+    let fitting = fitting(models, &kinds);
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut covered: HashSet<(usize, usize)> = HashSet::new();
+    for kind in 0..kinds.len() {
+        let mut partners: Vec<usize> = fitting[kind].iter().copied().collect();
+        partners.sort_unstable();
+        for partner in partners.into_iter().filter(|partner| *partner >= kind) {
+            if covered.contains(&(kind, partner)) {
+                continue;
+            }
+            let mut members = vec![kind, partner];
+            members.dedup();
+            for other in 0..kinds.len() {
+                let fits_all = members.iter().all(|member| fitting[*member].contains(&other));
+                if fits_all && !members.contains(&other) {
+                    members.push(other);
+                }
+            }
+            for member in &members {
+                covered.extend(members.iter().map(|other| (*member, *other)));
+            }
+            let mut places: Vec<usize> =
+                members.iter().flat_map(|member| kinds[*member].iter().copied()).collect();
+            places.sort_unstable();
+            groups.push(places);
+        }
+    }
+    groups.retain(|places| places.len() > 1);
+    groups.sort();
+    groups
+}
+
+/// The models by what a plan is made from: those of one kind are the same to it.
+fn kinds(models: &[&Checkpoint]) -> Vec<Vec<usize>> {
+    let mut known: HashMap<u64, usize> = HashMap::new();
+    let mut kinds: Vec<Vec<usize>> = Vec::new();
+    for (place, model) in models.iter().enumerate() {
+        let kind = *known.entry(signature(model)).or_insert(kinds.len());
+        match kinds.get_mut(kind) {
+            Some(places) => places.push(place),
+            None => kinds.push(vec![place]),
+        }
+    }
+    kinds
+}
+
+/// Of each kind, those that it fits, itself among them where two of it do.
+fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> Vec<HashSet<usize>> {
+    let mut fitting = vec![HashSet::new(); kinds.len()];
+    let first: Vec<&Checkpoint> =
+        kinds.iter().filter_map(|places| models.get(*places.first()?).copied()).collect();
+    let mut sizes: Vec<(Size, usize)> = Vec::new();
+    for (kind, model) in first.iter().enumerate() {
+        if kinds[kind].len() > 1 {
+            // Where two of a kind don't fit, they are in no group together with a third.
+            if !fits(model, model) {
+                continue;
+            }
+            fitting[kind].insert(kind);
+        }
+        sizes.push((Size::of(model), kind));
+    }
+    sizes.sort_unstable();
+    for (at, (size, a)) in sizes.iter().enumerate() {
+        // What is behind is larger still.
+        for (_, b) in sizes[at + 1..].iter().take_while(|(other, _)| size.may_fit(*other)) {
+            if fits(first[*a], first[*b]) {
+                fitting[*a].insert(*b);
+                fitting[*b].insert(*a);
+            }
+        }
+    }
+    fitting
+}
+
+/// How large a model is, so that no plan is made of two that can't fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Size {
+    /// Elements that a partner must have as well, but for a tenth of [`Size::most`].
+    least: u64,
+    /// Those, and all that may be of another size or of no partner: embeddings and heads.
+    most: u64,
+}
+
+impl Size {
+    fn of(model: &Checkpoint) -> Size {
+        let rows = rows(model);
+        let mut seen = HashSet::new();
+        let mut size = Size { least: 0, most: 0 };
+        for tensor in &model.inventory.tensors {
+            let shape = &tensor.layout.shape;
+            if is_buffer(&tensor.name, tensor.dtype, shape) {
+                continue;
+            }
+            let numel = tensor.layout.numel().unwrap_or(0);
+            size.most = size.most.saturating_add(numel);
+            // Names of one tensor may be of several in the other.
+            let first = seen.insert((tensor.storage, tensor.dtype, &tensor.layout));
+            let extended = shape.iter().any(|size| Some(*size) == rows);
+            let aside = || is_vocab_name(&tensor.name) || tensor.name.split('.').any(is_head);
+            if first && !extended && !aside() {
+                size.least = size.least.saturating_add(numel);
+            }
+        }
+        size
+    }
+
+    /// Whether a model that is larger by [`Size::least`] may have a partner for all but a tenth.
+    fn may_fit(self, larger: Size) -> bool {
+        larger.least <= self.most.saturating_add(self.most / 10)
+    }
+}
+
+/// Equal for models of which every plan is the same: 64 bits, enough to tell some thousand apart.
+fn signature(model: &Checkpoint) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for tensor in &model.inventory.tensors {
+        (&tensor.name, tensor.dtype, &tensor.layout, tensor.storage).hash(&mut hasher);
+    }
+    for storage in &model.inventory.storages {
+        storage.size_bytes.hash(&mut hasher);
+    }
+    if let Some(config) = &model.config {
+        match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(config.text()) {
+            Ok(mut values) => {
+                IDLE_KEYS.iter().for_each(|key| drop(values.remove(*key)));
+                serde_json::Value::Object(values).to_string().hash(&mut hasher);
+            }
+            Err(_) => config.text().hash(&mut hasher),
+        }
+    }
+    model.config.is_some().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::merge::headers::{Headers, llama};
+
+    fn of(models: &[Checkpoint]) -> Vec<Vec<usize>> {
+        groups(&models.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_fixtures_are_grouped_as_plans_can_be_made() {
+        let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data"));
+        let names = ["llama", "gpt2", "neox"];
+        let names =
+            names.iter().flat_map(|name| ["primary", "secondary"].map(|p| format!("{name}/{p}")));
+        let models: Vec<Checkpoint> =
+            names.map(|name| Checkpoint::open(&data.join(name)).unwrap()).collect();
+        assert_eq!(of(&models), [[0, 1], [2, 3], [4, 5]]);
+    }
+
+    #[test]
+    fn models_of_other_names_fit_where_the_names_are_matched() {
+        let wrapped = |word: &str| {
+            let plain = llama(64).open();
+            let shape = |tensor: &crate::checkpoint::TensorEntry| tensor.layout.shape.clone();
+            let tensors = plain.inventory.tensors.iter();
+            let headers = tensors.fold(Headers::new(), |headers, tensor| {
+                headers.f16(&format!("{word}{}", tensor.name), &shape(tensor))
+            });
+            headers.open()
+        };
+        let models = [llama(64).open(), wrapped("_orig_mod."), llama(72).open(), wrapped("model.")];
+        assert_eq!(of(&models), [[0, 1, 2, 3]]);
+    }
+
+    #[test]
+    fn groups_overlap_where_one_fits_two_that_do_not_fit() {
+        // A twelfth of the body more on either side.
+        let body = || Headers::new().f16("a.w", &[10, 12]);
+        let more = |name: &str| body().f16(name, &[8]).open();
+        let models = [more("b.w"), body().open(), more("c.w"), more("b.w")];
+        assert_eq!(of(&models), [vec![0, 1, 3], vec![1, 2]]);
+        for group in of(&models) {
+            for a in &group {
+                assert!(group.iter().all(|b| a == b || fits(&models[*a], &models[*b])));
+            }
+        }
+    }
+
+    #[test]
+    fn alone_or_with_what_it_does_not_fit_a_model_is_in_no_group() {
+        assert_eq!(of(&[llama(64).open()]), [[0; 0]; 0]);
+        let other = Headers::new().f16("model.norm.weight", &[33]).open();
+        assert_eq!(of(&[llama(64).open(), other]), [[0; 0]; 0]);
+        let complex = || Headers::new().tensor("w", crate::tensor::DType::Complex64, &[2]).open();
+        assert_eq!(of(&[complex(), complex()]), [[0; 0]; 0]);
+    }
+
+    #[test]
+    fn embeddings_of_any_size_do_not_hide_that_bodies_fit() {
+        let model = |rows: u64| {
+            Headers::new().f16("embed_tokens.weight", &[rows, 4]).f16("a.w", &[4, 4]).open()
+        };
+        assert_eq!(of(&[model(10_000), model(6)]), [[0, 1]]);
+    }
+
+    #[test]
+    fn layers_that_are_one_tensor_do_not_hide_that_bodies_fit() {
+        let names = ["b.w", "c.w", "d.w"];
+        let shared =
+            names.iter().fold(Headers::new().f16("a.w", &[9]), |h, name| h.tied(name, "a.w"));
+        let own = names.iter().fold(Headers::new().f16("a.w", &[9]), |h, name| h.f16(name, &[9]));
+        assert_eq!(of(&[shared.open(), own.open()]), [[0, 1]]);
+    }
+
+    #[test]
+    fn what_differs_from_save_to_save_makes_no_other_kind() {
+        let model = |text: &str| llama(64).config(text).open();
+        let models = [
+            model(r#"{"model_type": "llama", "_name_or_path": "a", "use_cache": true}"#),
+            model(r#"{"model_type": "llama", "transformers_version": "4.57.3"}"#),
+            model(r#"{"model_type": "llama", "rope_theta": 1}"#),
+            llama(64).open(),
+        ];
+        let models: Vec<&Checkpoint> = models.iter().collect();
+        assert_eq!(kinds(&models), [vec![0, 1], vec![2], vec![3]]);
+    }
+}
