@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::configs::check_configs;
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
 use crate::merge::parent::check_parent;
@@ -108,6 +109,7 @@ pub fn plan(
     check_parent(secondary)?;
     let mut warnings = Vec::new();
     notes(primary, secondary, &mut warnings);
+    check_configs(primary, secondary, options.force_config, &mut warnings)?;
     let vocab = Vocab::of(primary, secondary);
     let pairs = pair(primary, secondary, vocab, options, &mut warnings)?;
     if pairs.is_empty() {
@@ -130,7 +132,7 @@ pub fn plan(
         .map(|(file_name, tensors)| PlannedShard { file_name, tensors })
         .collect();
     if let (Some(vocab), Some(config)) = (vocab, &primary.config)
-        && config.facts().vocab_size.is_none()
+        && config.rewrite(Some(vocab.rows()), None)?.lacks_vocab_size
     {
         warnings.push(Warning::NoVocabSize { rows: vocab.child() });
     }
@@ -159,13 +161,6 @@ fn notes(primary: &Checkpoint, secondary: &Checkpoint, warnings: &mut Vec<Warnin
         for note in &checkpoint.notes {
             warnings.push(Warning::Note(format!("{parent}: {note}")));
         }
-    }
-    let model_type =
-        |checkpoint: &Checkpoint| checkpoint.config.as_ref()?.facts().model_type.clone();
-    if let (Some(a), Some(b)) = (model_type(primary), model_type(secondary))
-        && a != b
-    {
-        warnings.push(Warning::ModelTypes { primary: a, secondary: b });
     }
 }
 

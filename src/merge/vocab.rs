@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::checkpoint::config::NewRows;
 use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
 
 /// Ends of the names of input embeddings, most common first.
@@ -51,6 +52,11 @@ impl Vocab {
     /// Rows of the child: the longer of the two.
     pub fn child(&self) -> u64 {
         self.primary.max(self.secondary)
+    }
+
+    /// Rows before and after the merge, for the child's config.
+    pub(crate) fn rows(&self) -> NewRows {
+        NewRows { old: self.primary, new: self.child() }
     }
 
     /// Whether one parent must be extended.

@@ -14,12 +14,16 @@ pub enum Warning {
         /// `primary` or `secondary`.
         parent: &'static str,
     },
-    /// The configs name different architectures.
-    ModelTypes {
-        /// The primary's model_type.
+    /// The configs say different things of the same shapes; the child has the primary's config.
+    Configs {
+        /// The key.
+        key: String,
+        /// The primary's value in words.
         primary: String,
         /// The secondary's.
         secondary: String,
+        /// Whether only `--force-config` let it pass.
+        forced: bool,
     },
     /// Tensors that only the primary has; the child has the primary's.
     OnlyPrimary {
@@ -120,11 +124,16 @@ impl fmt::Display for Warning {
             Warning::NoConfig { parent } => {
                 write!(f, "the {parent} has no config.json; its architecture was not compared")
             }
-            Warning::ModelTypes { primary, secondary } => write!(
+            Warning::Configs { key, primary, secondary, forced } => write!(
                 f,
-                "the configs name different model types: `{}` and `{}`; make sure that the parents belong together",
+                "{} is {} in the primary's config and {} in the secondary's; {}",
+                escape(key),
                 escape(primary),
-                escape(secondary)
+                escape(secondary),
+                match forced {
+                    true => "merged all the same (--force-config)",
+                    false => "the child has the primary's",
+                }
             ),
             Warning::OnlyPrimary { names } => write!(
                 f,

@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn the_innermost_word_on_tied_heads_counts() {
         let tied = |text: &str| ConfigFacts::of(text).expect("a config").tie_word_embeddings;
-        let inner = r#"{"tie_word_embeddings": false, "llm_config": {"tie_word_embeddings": true}}"#;
+        let inner =
+            r#"{"tie_word_embeddings": false, "llm_config": {"tie_word_embeddings": true}}"#;
         assert_eq!(tied(inner), Some(true));
         let outer = r#"{"tie_word_embeddings": true, "thinker_config": {"text_config": {}}}"#;
         assert_eq!(tied(outer), Some(true));

@@ -10,7 +10,8 @@ use crate::checkpoint::config::unusable;
 use crate::error::Result;
 
 /// Keys of the part that describes the language model of a multimodal model.
-const LANGUAGE_MODELS: [&str; 4] = ["text_config", "llm_config", "language_config", "thinker_config"];
+const LANGUAGE_MODELS: [&str; 4] =
+    ["text_config", "llm_config", "language_config", "thinker_config"];
 
 /// Objects in objects that are looked into for the language model.
 const DEEPEST: usize = 4;
