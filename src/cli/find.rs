@@ -8,7 +8,7 @@ use crate::checkpoint::{Candidate, HubEntry, cache_dir, discover};
 use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::merge::{ModelFacts, check_parent, groups};
+use crate::merge::{ModelFacts, check_parent, groups, unsure};
 use crate::tensor::{JsonPath, escape, human_count};
 
 /// Unreadable directories that are named in the warning.
@@ -63,8 +63,10 @@ pub(crate) fn survey(dirs: &[PathBuf]) -> Result<Survey> {
 fn look_at(candidate: Candidate) -> Option<Found> {
     let facts = match candidate.open() {
         Ok(checkpoint) => {
-            let checkpoint = checkpoint?;
-            check_parent(&checkpoint).map(|()| ModelFacts::of(&checkpoint))
+            let mut checkpoint = checkpoint?;
+            let compared = checkpoint.compare(&unsure(&checkpoint));
+            let usable = compared.and_then(|()| check_parent(&checkpoint));
+            usable.map(|()| ModelFacts::of(&checkpoint))
         }
         Err(error) => Err(error),
     };

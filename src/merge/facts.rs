@@ -5,10 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, TensorEntry};
+use crate::checkpoint::Checkpoint;
 use crate::format::Container;
 use crate::merge::plan::is_buffer;
-use crate::merge::vocab::{embedding, is_head_name, is_vocab_name, rows};
+use crate::merge::ties::{is_head, is_tied};
+use crate::merge::vocab::{embedding, is_vocab_name, rows};
 use crate::tensor::DType;
 
 /// A model as a list of models shows it.
@@ -38,11 +39,14 @@ pub struct ModelFacts {
 impl ModelFacts {
     /// The figures of an opened checkpoint.
     pub fn of(checkpoint: &Checkpoint) -> ModelFacts {
+        let tied = is_tied(checkpoint);
         let mut seen = HashSet::new();
         let mut elements: BTreeMap<DType, u64> = BTreeMap::new();
         for tensor in &checkpoint.inventory.tensors {
-            let counts =
-                tensor.dtype.is_floating() && !is_buffer(&tensor.name, &tensor.layout.shape);
+            let is_embedding = tied == Some(true) && is_head(tensor);
+            let counts = tensor.dtype.is_floating()
+                && !is_embedding
+                && !is_buffer(&tensor.name, &tensor.layout.shape);
             if counts && seen.insert((tensor.storage, &tensor.layout)) {
                 let sum = elements.entry(tensor.dtype).or_default();
                 *sum = sum.saturating_add(tensor.layout.numel().unwrap_or(0));
@@ -53,7 +57,6 @@ impl ModelFacts {
         let containers: HashSet<bool> =
             checkpoint.containers.iter().map(|container| *container == Container::Zip).collect();
         let config = checkpoint.config.as_ref().map(|config| config.facts());
-        let tied = tied(checkpoint);
         ModelFacts {
             container: match (containers.contains(&true), containers.contains(&false)) {
                 (true, true) => "zip and legacy",
@@ -94,27 +97,6 @@ pub fn groups(models: &[&ModelFacts]) -> Vec<Vec<usize>> {
     }
     groups.retain(|members| members.len() > 1);
     groups
-}
-
-/// Whether the output head is the input embedding: by the storages where the files have both; a model
-/// with a head that its files lack has it tied.
-fn tied(checkpoint: &Checkpoint) -> Option<bool> {
-    let inventory = &checkpoint.inventory;
-    let embedding = embedding(inventory)?;
-    let config = checkpoint.config.as_ref().map(|config| config.facts());
-    match inventory.tensors.iter().find(|tensor| is_head(tensor)) {
-        Some(head) => Some(inventory.tied(head, embedding)),
-        None => config.and_then(|facts| {
-            let generates =
-                |name: &String| name.ends_with("ForCausalLM") || name.contains("LMHead");
-            let headed = facts.architectures.iter().any(generates).then_some(true);
-            facts.tie_word_embeddings.or(headed)
-        }),
-    }
-}
-
-fn is_head(tensor: &TensorEntry) -> bool {
-    is_head_name(&tensor.name) && tensor.layout.shape.len() == 2
 }
 
 /// A number that stands for all names and shapes: 64 bits, enough to tell some thousand models apart.

@@ -11,6 +11,7 @@ mod pairing;
 mod parent;
 mod plan;
 mod slerp;
+mod ties;
 mod vocab;
 mod warning;
 
@@ -20,5 +21,6 @@ pub use pairing::Extension;
 pub use parent::check_parent;
 pub use plan::{Action, MergePlan, PlannedShard, PlannedStorage, PlannedTensor, plan};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
+pub use ties::{differing_heads, unsure};
 pub use vocab::{Vocab, embedding, vocab_rows};
 pub use warning::Warning;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::options::{Extend, MergeOptions, Missing};
+use crate::merge::ties::{Ties, lost_head_error};
 use crate::merge::vocab::{Vocab, is_vocab_name};
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
@@ -38,6 +39,18 @@ pub(crate) struct Pair {
     pub extension: Option<Extension>,
 }
 
+impl Pair {
+    /// Another name of a tensor that is paired under its first: [`Ties::share`] finds it.
+    fn another_name(tensor: &TensorEntry, side: Side, position: usize) -> Pair {
+        let (primary, secondary) = match side {
+            Side::Primary => (Some(position), None),
+            Side::Secondary => (None, Some(position)),
+        };
+        let shape = tensor.layout.shape.clone();
+        Pair { name: tensor.name.clone(), primary, secondary, shape, extension: None }
+    }
+}
+
 /// Pairs the tensors of both parents by name, in the child's order.
 ///
 /// # Errors
@@ -47,6 +60,7 @@ pub(crate) fn pair(
     primary: &Checkpoint,
     secondary: &Checkpoint,
     vocab: Option<Vocab>,
+    ties: &Ties,
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Pair>> {
@@ -56,7 +70,19 @@ pub(crate) fn pair(
     let mut mismatches = Vec::new();
     let mut only_primary = Vec::new();
     for (position, a) in primary.inventory.tensors.iter().enumerate() {
-        let Some(other) = theirs.get(a.name.as_str()).copied() else {
+        let partner = |position: usize| {
+            let tensor = primary.inventory.tensors.get(position)?;
+            theirs.get(tensor.name.as_str()).copied()
+        };
+        let is_elsewhere = || ties.is_ours_elsewhere(position, |other| partner(other).is_some());
+        let Some(other) = partner(position).or_else(|| match is_elsewhere() {
+            true => None,
+            false => ties.stand_in(a, secondary),
+        }) else {
+            if is_elsewhere() {
+                pairs.push(Pair::another_name(a, Side::Primary, position));
+                continue;
+            }
             only_primary.push(a.name.clone());
             pairs.push(alone(a, Side::Primary, position, vocab, options, warnings));
             continue;
@@ -90,11 +116,27 @@ pub(crate) fn pair(
         .enumerate()
         .filter(|(_, tensor)| !ours.contains(tensor.name.as_str()))
         .collect();
+    let has_partner = |position: usize| {
+        secondary.inventory.tensors.get(position).is_some_and(|b| ours.contains(b.name.as_str()))
+    };
+    // Other names of what is paired.
+    let (others, only_secondary): (Vec<_>, Vec<_>) = only_secondary
+        .into_iter()
+        .partition(|(position, _)| ties.is_theirs_elsewhere(*position, has_partner));
+    if let Some((_, head)) = only_secondary
+        .iter()
+        .find(|(position, _)| !options.force_config && ties.is_lost(*position, secondary))
+    {
+        return Err(lost_head_error(primary, secondary, head));
+    }
     if options.missing == Missing::Error && !(only_primary.is_empty() && only_secondary.is_empty())
     {
         return Err(missing_error(primary, secondary, &only_primary, &only_secondary));
     }
     if options.missing == Missing::Union {
+        for (position, tensor) in others {
+            pairs.push(Pair::another_name(tensor, Side::Secondary, position));
+        }
         for (position, tensor) in &only_secondary {
             pairs.push(alone(tensor, Side::Secondary, *position, vocab, options, warnings));
         }

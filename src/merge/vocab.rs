@@ -115,6 +115,16 @@ pub(crate) fn is_head_name(name: &str) -> bool {
     PLAIN_HEADS.iter().any(|end| ends_with_module(name, end))
 }
 
+/// Whether a name leaves no doubt that it is an output head's matrix.
+pub(crate) fn is_head_matrix_name(name: &str) -> bool {
+    is_head_name(name) && name.ends_with(".weight")
+}
+
+/// Whether a name is that of an input embedding.
+pub(crate) fn is_embedding_name(name: &str) -> bool {
+    EMBEDDINGS.iter().any(|end| ends_with_module(name, end))
+}
+
 fn ends_with_module(name: &str, end: &str) -> bool {
     name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
