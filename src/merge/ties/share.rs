@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::checkpoint::{Checkpoint, TensorEntry};
+use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::pairing::Pair;
+use crate::merge::plan::is_buffer;
 use crate::merge::ties::{Ties, differing_heads};
 use crate::merge::vocab::is_embedding_name;
 use crate::merge::warning::Warning;
@@ -56,7 +57,11 @@ impl Ties {
             };
             let Some(made) = pairs.get(*maker) else { continue };
             match made.secondary {
-                Some(earlier) if pair.primary.is_none() || self.are_one(earlier, b) => {}
+                Some(earlier)
+                    if pair.primary.is_none()
+                        || self.are_one(earlier, b)
+                        || secondary.inventory.equal(earlier, b)
+                        || !has_values(&secondary.inventory, b) => {}
                 Some(earlier) => {
                     let [first, other] = [earlier, b].map(|at| secondary.inventory.tensors.get(at));
                     let (Some(first), Some(other)) = (first, other) else { continue };
@@ -156,12 +161,19 @@ impl Ties {
         }
         for (theirs, names) in names.into_iter().filter(|(_, names)| names.len() > 1) {
             let Some(tensor) = secondary.inventory.tensors.get(theirs) else { continue };
-            if tensor.layout.shape.len() < 2 {
+            if tensor.layout.shape.len() < 2 || !has_values(&secondary.inventory, theirs) {
                 continue;
             }
             warnings.push(Warning::TiedInSecondary { one: tensor.name.clone(), names });
         }
     }
+}
+
+/// Whether a tensor's values go into the child: buffers and integers are the primary's.
+fn has_values(inventory: &Inventory, position: usize) -> bool {
+    inventory.tensors.get(position).is_some_and(|tensor| {
+        tensor.dtype.is_floating() && !is_buffer(&tensor.name, &tensor.layout.shape)
+    })
 }
 
 fn untied_error(

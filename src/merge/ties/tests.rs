@@ -211,6 +211,29 @@ fn untrained_biases_are_not_one_tensor() {
 }
 
 #[test]
+fn masks_that_only_one_parent_shares_are_no_tie() {
+    use crate::tensor::DType::{Float16, Int64};
+    let (first, second) = ("h.0.attn.bias", "h.1.attn.bias");
+    for (dtype, shape) in [(Float16, &[1, 1, 4, 4][..]), (Int64, &[4, 4])] {
+        let w = || Headers::new().f16("w", &[4, 4]);
+        let shared = w().tensor(first, dtype, shape).tied(second, first).open();
+        let apart = w().tensor(first, dtype, shape).tensor(second, dtype, shape).open();
+        let one = plan(&shared, &apart, &MergeOptions::default()).unwrap();
+        assert_eq!(one.storages.len(), 2);
+        let two = plan(&apart, &shared, &MergeOptions::default()).unwrap();
+        assert_eq!(two.storages.len(), 3);
+        assert!(!two.warnings.iter().any(|w| matches!(w, Warning::TiedInSecondary { .. })));
+    }
+    // Weights that are shared and were saved one by one are known by their CRCs.
+    let shared = Headers::new().f16("a", &[4, 4]).tied("b", "a").open();
+    let apart = |crc: u32| {
+        Headers::new().f16("a", &[4, 4]).f16("b", &[4, 4]).crc("a", 1).crc("b", crc).open()
+    };
+    assert_eq!(plan(&shared, &apart(1), &MergeOptions::default()).unwrap().storages.len(), 1);
+    assert!(plan(&shared, &apart(2), &MergeOptions::default()).is_err());
+}
+
+#[test]
 fn only_what_no_header_tells_is_read() {
     let pairs = |headers: Headers| unsure(&headers.open());
     let last = llama(64).open().inventory.tensors.len() - 1;
