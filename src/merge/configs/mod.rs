@@ -189,7 +189,9 @@ impl<'a> Scope<'a> {
 
     fn part(self, name: &str) -> Option<Scope<'a>> {
         let part = Scope::top(self.values.get(name)?.as_object()?);
-        Some(Scope { model_type: part.model_type.filter(|name| !name.is_empty()), ..part })
+        // Versions before a part had a name of its own wrote the whole's, or none.
+        let own = part.model_type.filter(|own| !own.is_empty() && self.model_type != Some(*own));
+        Some(Scope { model_type: own, ..part })
     }
 
     /// This object as the part `name` of the other config, where it has a language model's figures;

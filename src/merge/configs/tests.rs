@@ -231,6 +231,18 @@ fn a_language_model_is_compared_wherever_a_version_wrote_it() {
 }
 
 #[test]
+fn a_part_that_has_the_name_of_the_whole_says_nothing() {
+    let part = |name: &str| {
+        format!(r#"{{"model_type": "idefics2", "perceiver_config": {{"model_type": "{name}"}}}}"#)
+    };
+    for name in ["idefics2", ""] {
+        assert_eq!(refused(&part(name), &part("idefics2_perceiver")), [""; 0]);
+    }
+    let other = refused(&part("idefics2_perceiver"), &part("other"));
+    assert_eq!(other, ["perceiver_config.model_type: \"idefics2_perceiver\" and \"other\""]);
+}
+
+#[test]
 fn refused_configs_go_on_with_a_warning_where_they_are_forced() {
     let config = |heads: u8| format!(r#"{{"num_attention_heads": {heads}, "rope_theta": 1e4}}"#);
     let a = llama(64).config(&config(4)).open();

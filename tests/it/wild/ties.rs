@@ -156,10 +156,7 @@ fn a_short_vocabulary_is_extended_as_one_with_its_head() {
     assert!(are_one(&out, &[EMBEDDING, HEAD]));
     let config = fs::read_to_string(out.join("config.json")).unwrap();
     assert!(config.contains("\"vocab_size\": 20"), "{config}");
-    // The added rows are the longer parent's own, in the head as in the embedding.
-    let theirs = torch_model(&parent("b-long-clone"));
-    let row = |dir: &Loaded, from: usize| dir.bytes[from * 32..].to_vec();
-    assert_eq!(row(&torch_model(&out)[HEAD], 16), row(&theirs[HEAD], 16));
+    assert!(distance(&torch_model(&out)[HEAD], &expected("extended")).0 <= 1);
 }
 
 #[test]
@@ -190,11 +187,11 @@ fn the_embeddings_of_t5_are_one_whichever_of_them_a_file_has() {
     let names =
         ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", HEAD];
     let out = dir.path().join("child");
-    assert!(!merged("t5", "t5-shared", &out, &[]).contains("copied"));
+    assert!(!merged("t5", "t5-shared", &out, &[]).contains("warning"));
     assert!(are_one(&out, &names));
     // The other way round, the child has the primary's names.
     let turned = dir.path().join("turned");
-    assert!(!merged("t5-shared", "t5", &turned, &["-t", "0.5"]).contains("left out"));
+    assert!(!merged("t5-shared", "t5", &turned, &[]).contains("warning"));
     let (child, turned) = (torch_model(&out), torch_model(&turned));
     assert!(names[1..].iter().all(|name| !turned.contains_key(*name)));
     assert!(distance(&child[names[0]], &turned[names[0]]).0 <= 1);
