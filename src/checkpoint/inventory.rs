@@ -11,6 +11,9 @@ pub struct Inventory {
     pub tensors: Vec<TensorEntry>,
     /// Storages over all files.
     pub storages: Vec<StorageEntry>,
+    /// Positions of tensors of which no header tells that their bytes are equal, and that were read
+    /// and are; the earlier one first.
+    pub twins: Vec<(usize, usize)>,
 }
 
 /// One named tensor of a checkpoint.

@@ -27,6 +27,7 @@ mod strict;
 mod survey;
 mod token_ids;
 mod tokenizer;
+mod twins;
 mod weight_files;
 mod weights;
 

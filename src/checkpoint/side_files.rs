@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::config::NewRows;
 use crate::checkpoint::model::Checkpoint;
 use crate::checkpoint::side::Side;
 use crate::checkpoint::side_file::{is_present, read_bounded};
@@ -63,9 +64,9 @@ impl SideFiles {
 
     fn add_config(&mut self, primary: &Checkpoint, options: SideFileOptions) -> Result<()> {
         let Some(config) = &primary.config else { return Ok(()) };
-        let child_rows = options.rows.map(|(a, b)| a.max(b));
         // A config that says less than the rows (padded vocabularies) is set right as well.
-        let rewritten = config.rewrite(child_rows, options.dtype)?;
+        let rows = options.rows.map(|(a, b)| NewRows { old: a, new: a.max(b) });
+        let rewritten = config.rewrite(rows, options.dtype)?;
         self.made.push(("config.json".to_owned(), rewritten.text.into_bytes()));
         Ok(())
     }

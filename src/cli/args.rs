@@ -139,6 +139,10 @@ pub(crate) struct MergeArgs {
     /// Merge though a parent holds NaN or Inf, or the child overflows its dtype
     #[arg(long)]
     pub(crate) allow_nonfinite: bool,
+    /// Merge though the configs say that equal shapes mean different things, or only the secondary's
+    /// output head is a tensor of its own, which is then left out
+    #[arg(long)]
+    pub(crate) force_config: bool,
     #[command(flatten)]
     pub(crate) strict: StrictArgs,
 }

@@ -8,7 +8,7 @@ use crate::checkpoint::{Candidate, Checkpoint, HubEntry, cache_dir, discover};
 use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::merge::{ModelFacts, check_parent, groups};
+use crate::merge::{ModelFacts, check_parent, groups, unsure};
 use crate::tensor::{JsonPath, escape, human_count};
 
 /// Unreadable directories that are named in the warning.
@@ -66,7 +66,9 @@ fn look_at(candidate: Candidate) -> Option<(Found, Option<Checkpoint>)> {
     let facts = match candidate.open() {
         Ok(checkpoint) => {
             let mut checkpoint = checkpoint?;
-            let facts = check_parent(&checkpoint).map(|()| ModelFacts::of(&checkpoint));
+            let compared = checkpoint.compare(&unsure(&checkpoint));
+            let usable = compared.and_then(|()| check_parent(&checkpoint));
+            let facts = usable.map(|()| ModelFacts::of(&checkpoint));
             // Thousands of models are more files than a process may hold open.
             checkpoint.files.clear();
             headers = facts.is_ok().then_some(checkpoint);

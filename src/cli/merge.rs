@@ -116,6 +116,7 @@ pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
             missing: args.missing.map(Into::into),
             tokenizer: args.tokenizer.into(),
             allow_nonfinite: args.allow_nonfinite,
+            force_config: args.force_config,
             copy_code: args.copy_code,
         },
         overwrite: args.overwrite,

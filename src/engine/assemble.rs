@@ -18,7 +18,7 @@ use crate::engine::schedule::execute;
 use crate::engine::settings::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::format::EmitTensor;
-use crate::merge::{MergeOptions, MergePlan, plan};
+use crate::merge::{MergeOptions, MergePlan, plan, unsure};
 
 /// What is to be merged into what.
 #[derive(Clone, Debug)]
@@ -127,7 +127,8 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// Opens both parents and decides everything; reads no data and writes nothing.
+/// Opens both parents and decides everything; writes nothing, and reads no data but where only the
+/// bytes tell whether an output head is the embedding.
 ///
 /// # Errors
 /// Everything that would make the merge fail, as far as headers and the disk tell it.
@@ -147,8 +148,12 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
             check_output(output, &parents, job.overwrite)?;
         }
     }
-    let primary = Checkpoint::open_strictly(&job.primary, job.strictness)?;
-    let secondary = Checkpoint::open_strictly(&job.secondary, job.strictness)?;
+    let open = |path: &Path| -> Result<Checkpoint> {
+        let mut parent = Checkpoint::open_strictly(path, job.strictness)?;
+        parent.compare(&unsure(&parent))?;
+        Ok(parent)
+    };
+    let (primary, secondary) = (open(&job.primary)?, open(&job.secondary)?);
     let plan = plan(&primary, &secondary, &job.options)?;
     let side_files = SideFiles::gather(
         &primary,

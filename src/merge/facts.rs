@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, TensorEntry};
+use crate::checkpoint::Checkpoint;
 use crate::format::Container;
 use crate::merge::buffers::is_buffer;
-use crate::merge::vocab::{embedding, is_head_name, rows};
+use crate::merge::ties::{is_head, is_tied};
+use crate::merge::vocab::rows;
 use crate::tensor::DType;
 
 /// A model as a list of models shows it.
@@ -34,11 +35,14 @@ pub struct ModelFacts {
 impl ModelFacts {
     /// The figures of an opened checkpoint.
     pub fn of(checkpoint: &Checkpoint) -> ModelFacts {
+        let tied = is_tied(checkpoint);
         let mut seen = HashSet::new();
         let mut elements: BTreeMap<DType, u64> = BTreeMap::new();
         for tensor in &checkpoint.inventory.tensors {
             let (dtype, shape) = (tensor.dtype, &tensor.layout.shape);
-            let counts = dtype.is_floating() && !is_buffer(&tensor.name, dtype, shape);
+            let is_embedding = tied == Some(true) && is_head(tensor);
+            let counts =
+                dtype.is_floating() && !is_embedding && !is_buffer(&tensor.name, dtype, shape);
             if counts && seen.insert((tensor.storage, &tensor.layout)) {
                 let sum = elements.entry(tensor.dtype).or_default();
                 *sum = sum.saturating_add(tensor.layout.numel().unwrap_or(0));
@@ -63,30 +67,9 @@ impl ModelFacts {
             parameters: dtypes.iter().map(|dtype| dtype.1).fold(0, u64::saturating_add),
             dtypes: dtypes.into_iter().map(|dtype| dtype.0).collect(),
             vocab: rows(checkpoint),
-            tied: tied(checkpoint),
+            tied,
         }
     }
-}
-
-/// Whether the output head is the input embedding: by the storages where the files have both; a model
-/// with a head that its files lack has it tied.
-fn tied(checkpoint: &Checkpoint) -> Option<bool> {
-    let inventory = &checkpoint.inventory;
-    let embedding = embedding(inventory)?;
-    let config = checkpoint.config.as_ref().map(|config| config.facts());
-    match inventory.tensors.iter().find(|tensor| is_head(tensor)) {
-        Some(head) => Some(inventory.tied(head, embedding)),
-        None => config.and_then(|facts| {
-            let generates =
-                |name: &String| name.ends_with("ForCausalLM") || name.contains("LMHead");
-            let headed = facts.architectures.iter().any(generates).then_some(true);
-            facts.tie_word_embeddings.or(headed)
-        }),
-    }
-}
-
-fn is_head(tensor: &TensorEntry) -> bool {
-    is_head_name(&tensor.name) && tensor.layout.shape.len() == 2
 }
 
 #[cfg(test)]

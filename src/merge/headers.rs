@@ -49,6 +49,19 @@ impl Headers {
         self
     }
 
+    /// The same with this CRC-32 kept for the bytes of a tensor that is there.
+    pub(crate) fn crc(mut self, name: &str, crc32: u32) -> Headers {
+        let storage = self.inventory.find(name).expect("a tensor of that name").storage;
+        self.inventory.storages[storage].crc32 = Some(crc32);
+        self
+    }
+
+    /// The same without a tensor.
+    pub(crate) fn without(mut self, name: &str) -> Headers {
+        self.inventory.tensors.retain(|tensor| tensor.name != name);
+        self
+    }
+
     /// The same with this config.json.
     pub(crate) fn config(mut self, text: &str) -> Headers {
         self.config = Some(text.to_owned());

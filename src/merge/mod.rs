@@ -1,6 +1,7 @@
 //! Floor 3: the mathematics and the decisions. No I/O, no torch.
 
 mod buffers;
+mod configs;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -18,6 +19,7 @@ mod plan;
 mod prefix;
 mod slerp;
 mod spellings;
+mod ties;
 mod unpaired;
 mod vocab;
 mod warning;
@@ -31,5 +33,6 @@ pub use pairing::Extension;
 pub use parent::check_parent;
 pub use plan::{Action, MergePlan, PlannedShard, PlannedStorage, PlannedTensor, plan};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
+pub use ties::{differing_heads, unsure};
 pub use vocab::{Vocab, embedding, vocab_rows};
 pub use warning::Warning;

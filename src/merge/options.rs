@@ -80,6 +80,9 @@ pub struct MergeOptions {
     pub tokenizer: TokenizerMode,
     /// Merge though a parent holds NaN or Inf, or the child overflows.
     pub allow_nonfinite: bool,
+    /// Merge though the configs give the same shapes another meaning, or one parent's output head is
+    /// the embedding and the other's is not.
+    pub force_config: bool,
     /// Copy the primary's custom `*.py` code into the child.
     pub copy_code: bool,
 }
@@ -96,6 +99,7 @@ impl Default for MergeOptions {
             missing: None,
             tokenizer: TokenizerMode::Auto,
             allow_nonfinite: false,
+            force_config: false,
             copy_code: false,
         }
     }

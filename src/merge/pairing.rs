@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::KnownBuffer;
 use crate::merge::names::Names;
 use crate::merge::options::{Extend, MergeOptions, Missing};
+use crate::merge::ties::{Ties, lost_head_error};
 use crate::merge::unpaired;
 use crate::merge::vocab::{Vocab, is_vocab_name};
 use crate::merge::warning::Warning;
@@ -43,6 +44,19 @@ pub(crate) struct Pair {
     pub buffer: Option<KnownBuffer>,
 }
 
+impl Pair {
+    /// Another name of a tensor that is paired under its first: [`Ties::share`] finds it.
+    fn another_name(tensor: &TensorEntry, name: &str, side: Side, position: usize) -> Pair {
+        let (primary, secondary) = match side {
+            Side::Primary => (Some(position), None),
+            Side::Secondary => (None, Some(position)),
+        };
+        let shape = tensor.layout.shape.clone();
+        let name = name.to_owned();
+        Pair { name, primary, secondary, shape, extension: None, buffer: None }
+    }
+}
+
 /// Pairs the tensors of both parents by name, in the child's order.
 ///
 /// # Errors
@@ -52,6 +66,7 @@ pub(crate) fn pair(
     primary: &Checkpoint,
     secondary: &Checkpoint,
     vocab: Option<Vocab>,
+    ties: &Ties,
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Pair>> {
@@ -61,10 +76,21 @@ pub(crate) fn pair(
     let mut mismatches = Vec::new();
     let mut only_primary = Vec::new();
     let mut buffers = Vec::new();
+    let mut ours_paired = vec![true; primary.inventory.tensors.len()];
     let mut paired = vec![false; secondary.inventory.tensors.len()];
     for (position, a) in primary.inventory.tensors.iter().enumerate() {
         let name = &names.child[position];
-        let Some(other) = names.partner[position] else {
+        let partner = |position: usize| names.partner.get(position).copied().flatten();
+        let is_elsewhere = || ties.is_ours_elsewhere(position, |other| partner(other).is_some());
+        let Some(other) = partner(position).or_else(|| match is_elsewhere() {
+            true => None,
+            false => ties.stand_in(a, secondary),
+        }) else {
+            if is_elsewhere() {
+                pairs.push(Pair::another_name(a, name, Side::Primary, position));
+                continue;
+            }
+            ours_paired[position] = false;
             only_primary.push(a.name.clone());
             pairs.push(alone(a, name, Side::Primary, position, vocab, options, warnings));
             continue;
@@ -108,24 +134,45 @@ pub(crate) fn pair(
     if !shared && matches!(options.missing, None | Some(Missing::Primary)) {
         return Err(nothing_shared(primary, secondary));
     }
-    let only_secondary: Vec<(usize, &TensorEntry)> =
+    let unpaired: Vec<(usize, &TensorEntry)> =
         secondary.inventory.tensors.iter().enumerate().filter(|(at, _)| !paired[*at]).collect();
+    // Other names of what is paired.
+    let has_partner = |position: usize| paired.get(position).copied().unwrap_or(false);
+    let (others, only_secondary): (Vec<_>, Vec<_>) = unpaired
+        .into_iter()
+        .partition(|(position, _)| ties.is_theirs_elsewhere(*position, has_partner));
+    if let Some((_, head)) = only_secondary
+        .iter()
+        .find(|(position, _)| !options.force_config && ties.is_lost(*position, secondary))
+    {
+        return Err(lost_head_error(primary, secondary, head));
+    }
     match options.missing {
         Some(Missing::Error) if !(only_primary.is_empty() && only_secondary.is_empty()) => {
             return Err(missing_error(primary, secondary, &only_primary, &only_secondary));
         }
         Some(Missing::Union) => {
             let mut taken: HashSet<&str> = names.child.iter().map(String::as_str).collect();
-            for (position, tensor) in &only_secondary {
-                let (name, side) = (&names.theirs[*position], Side::Secondary);
-                if !taken.insert(name) {
-                    return Err(taken_twice(secondary, tensor, name));
+            for (position, tensor) in others.iter().chain(&only_secondary) {
+                if !taken.insert(&names.theirs[*position]) {
+                    return Err(taken_twice(secondary, tensor, &names.theirs[*position]));
                 }
+            }
+            let side = Side::Secondary;
+            for (position, tensor) in others {
+                pairs.push(Pair::another_name(tensor, &names.theirs[position], side, position));
+            }
+            for (position, tensor) in &only_secondary {
+                let name = &names.theirs[*position];
                 pairs.push(alone(tensor, name, side, *position, vocab, options, warnings));
             }
         }
         Some(Missing::Primary | Missing::Error) => {}
-        None => unpaired::check(primary, secondary, &names)?,
+        None => {
+            let alone: HashSet<usize> = only_secondary.iter().map(|(at, _)| *at).collect();
+            let theirs_paired = |position: usize| !alone.contains(&position);
+            unpaired::check(primary, secondary, &names, |at| ours_paired[at], theirs_paired)?;
+        }
     }
     warnings.extend(names.matched.map(Warning::Matched));
     if let Some((name, a, b)) = buffers.first() {

@@ -1,19 +1,19 @@
 //! The plan: what the child will be, decided from headers, before a byte is written.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::{KnownBuffer, is_buffer};
+use crate::merge::configs::check_configs;
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
 use crate::merge::parent::check_parent;
+use crate::merge::ties::{Share, Ties};
 use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;
-use crate::tensor::{DType, Layout};
+use crate::tensor::DType;
 
 /// A whole merge as a plain value: it can be printed, tested and serialised.
 #[derive(Clone, Debug, Serialize)]
@@ -111,14 +111,17 @@ pub fn plan(
     check_parent(secondary)?;
     let mut warnings = Vec::new();
     notes(primary, secondary, &mut warnings);
+    check_configs(primary, secondary, options.force_config, &mut warnings)?;
     let vocab = Vocab::of(primary, secondary);
-    let pairs = pair(primary, secondary, vocab, options, &mut warnings)?;
+    let ties = Ties::of(primary, secondary);
+    let pairs = pair(primary, secondary, vocab, &ties, options, &mut warnings)?;
     if pairs.is_empty() {
         return Err(Error::new(Kind::Data, "there is nothing to merge")
             .file(&primary.path)
             .expected("at least one tensor", "none"));
     }
-    let (tensors, storages) = storages(primary, secondary, &pairs, options, &mut warnings)?;
+    let share = ties.share(primary, secondary, &pairs, options.force_config, &mut warnings)?;
+    let (tensors, storages) = storages(primary, secondary, &pairs, &share, options, &mut warnings)?;
     let members: Vec<SplitTensor> = tensors
         .iter()
         .map(|tensor| SplitTensor {
@@ -133,7 +136,7 @@ pub fn plan(
         .map(|(file_name, tensors)| PlannedShard { file_name, tensors })
         .collect();
     if let (Some(vocab), Some(config)) = (vocab, &primary.config)
-        && config.facts().vocab_size.is_none()
+        && config.rewrite(Some(vocab.rows()), None)?.lacks_vocab_size
     {
         warnings.push(Warning::NoVocabSize { rows: vocab.child() });
     }
@@ -163,48 +166,38 @@ fn notes(primary: &Checkpoint, secondary: &Checkpoint, warnings: &mut Vec<Warnin
             warnings.push(Warning::Note(format!("{parent}: {note}")));
         }
     }
-    let model_type =
-        |checkpoint: &Checkpoint| checkpoint.config.as_ref()?.facts().model_type.clone();
-    if let (Some(a), Some(b)) = (model_type(primary), model_type(secondary))
-        && a != b
-    {
-        warnings.push(Warning::ModelTypes { primary: a, secondary: b });
-    }
 }
 
-/// The distinct storages of the child, and for each name the one that it shows. Names that are one
-/// tensor in the primary stay one.
+/// The distinct storages of the child, and for each name the one that it shows.
 fn storages(
     primary: &Checkpoint,
     secondary: &Checkpoint,
     pairs: &[Pair],
+    share: &Share,
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Result<(Vec<PlannedTensor>, Vec<PlannedStorage>)> {
-    let mut tensors = Vec::with_capacity(pairs.len());
+    let mut tensors: Vec<PlannedTensor> = Vec::with_capacity(pairs.len());
     let mut storages: Vec<PlannedStorage> = Vec::with_capacity(pairs.len());
-    let mut first_of: HashMap<(Side, usize, &Layout, DType), usize> = HashMap::new();
     let mut dtypes: Option<(usize, String, DType, DType)> = None;
-    for pair in pairs {
-        let (side, entry) = entry_of(pair, primary, secondary)?;
-        let b = pair.secondary.map(|position| &secondary.inventory.tensors[position]);
-        let key = (side, entry.storage, &entry.layout, entry.dtype);
-        let empty = entry.layout.numel() == Some(0);
-        if let Some(first) = first_of.get(&key).copied().filter(|_| !empty) {
-            warn_of_untied(&storages[first], b, secondary, warnings);
-            tensors.push(PlannedTensor { name: pair.name.clone(), storage: first });
+    for (place, pair) in pairs.iter().enumerate() {
+        let name = pair.name.clone();
+        if share.first[place] != place {
+            tensors.push(PlannedTensor { name, storage: tensors[share.first[place]].storage });
             continue;
         }
-        if let Some(b) = b
+        let pair = &pairs[share.maker[place]];
+        let (side, entry) = entry_of(pair, primary, secondary)?;
+        if let Some(b) = pair.secondary.map(|position| &secondary.inventory.tensors[position])
             && side == Side::Primary
             && b.dtype != entry.dtype
         {
             let first = dtypes.get_or_insert((0, pair.name.clone(), entry.dtype, b.dtype));
             first.0 += 1;
         }
-        first_of.insert(key, storages.len());
-        tensors.push(PlannedTensor { name: pair.name.clone(), storage: storages.len() });
-        storages.push(planned(pair, side, entry, primary, secondary, options)?);
+        tensors.push(PlannedTensor { name: name.clone(), storage: storages.len() });
+        let planned = planned(pair, side, entry, primary, secondary, options)?;
+        storages.push(PlannedStorage { name, ..planned });
     }
     if let Some((count, name, primary, secondary)) = dtypes {
         warnings.push(Warning::DTypes { count, name, primary, secondary });
@@ -295,20 +288,6 @@ fn check_mergeable(parent: &Checkpoint, tensor: &TensorEntry) -> Result<()> {
             format!("an expanded view {:?} over {storage_bytes} bytes", tensor.layout.shape),
         )
         .with_hint("save it with .contiguous()")),
-    }
-}
-
-fn warn_of_untied(
-    first: &PlannedStorage,
-    b: Option<&TensorEntry>,
-    secondary: &Checkpoint,
-    warnings: &mut Vec<Warning>,
-) {
-    let first_b = first.secondary.and_then(|position| secondary.inventory.tensors.get(position));
-    if let (Some(first_b), Some(b)) = (first_b, b)
-        && !secondary.inventory.tied(first_b, b)
-    {
-        warnings.push(Warning::Untied { first: first.name.clone(), other: b.name.clone() });
     }
 }
 

@@ -25,17 +25,20 @@ struct Alone<'a> {
 
 /// Refuses parents whose tensors without a partner, of both sides together, have more than a tenth of
 /// the elements of the smaller one, known buffers and output heads aside. So one parent that has
-/// much that the other lacks is refused whichever comes first.
+/// much that the other lacks is refused whichever comes first. Which tensors have a partner is told
+/// by position, for either side.
 ///
 /// # Errors
 /// [`Kind::Data`] with the first names of either side.
-pub(crate) fn check(primary: &Checkpoint, secondary: &Checkpoint, names: &Names) -> Result<()> {
-    let mut paired = vec![false; secondary.inventory.tensors.len()];
-    for place in names.partner.iter().flatten() {
-        paired[*place] = true;
-    }
-    let ours = Alone::of(&primary.inventory, &names.child, |place| names.partner[place].is_some());
-    let theirs = Alone::of(&secondary.inventory, &names.theirs, |place| paired[place]);
+pub(crate) fn check(
+    primary: &Checkpoint,
+    secondary: &Checkpoint,
+    names: &Names,
+    is_ours_paired: impl Fn(usize) -> bool,
+    is_theirs_paired: impl Fn(usize) -> bool,
+) -> Result<()> {
+    let ours = Alone::of(&primary.inventory, &names.child, is_ours_paired);
+    let theirs = Alone::of(&secondary.inventory, &names.theirs, is_theirs_paired);
     let (alone, least) = (ours.elements + theirs.elements, ours.of.min(theirs.of));
     if alone * TIMES <= least {
         return Ok(());

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::checkpoint::config::NewRows;
 use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
 use crate::merge::wrappers::is_wrapper;
 
@@ -52,6 +53,11 @@ impl Vocab {
     /// Rows of the child: the longer of the two.
     pub fn child(&self) -> u64 {
         self.primary.max(self.secondary)
+    }
+
+    /// Rows before and after the merge, for the child's config.
+    pub(crate) fn rows(&self) -> NewRows {
+        NewRows { old: self.primary, new: self.child() }
     }
 
     /// Whether one parent must be extended.
@@ -108,6 +114,16 @@ pub(crate) fn is_vocab_name(name: &str) -> bool {
 /// Whether a name leaves no doubt that it is an output head's.
 pub(crate) fn is_head_name(name: &str) -> bool {
     PLAIN_HEADS.iter().any(|end| ends_with_module(name, end))
+}
+
+/// Whether a name leaves no doubt that it is an output head's matrix.
+pub(crate) fn is_head_matrix_name(name: &str) -> bool {
+    is_head_name(name) && name.ends_with(".weight")
+}
+
+/// Whether a name is that of an input embedding.
+pub(crate) fn is_embedding_name(name: &str) -> bool {
+    EMBEDDINGS.iter().any(|end| ends_with_module(name, end))
 }
 
 /// Whether the last components of a name are those of `end`, wrapper words aside.

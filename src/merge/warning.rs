@@ -14,12 +14,16 @@ pub enum Warning {
         /// `primary` or `secondary`.
         parent: &'static str,
     },
-    /// The configs name different architectures.
-    ModelTypes {
-        /// The primary's model_type.
+    /// The configs say different things of the same shapes; the child has the primary's config.
+    Configs {
+        /// The key.
+        key: String,
+        /// The primary's value in words.
         primary: String,
         /// The secondary's.
         secondary: String,
+        /// Whether only `--force-config` let it pass.
+        forced: bool,
     },
     /// What names were matched by beside their being equal.
     Matched(String),
@@ -62,12 +66,28 @@ pub enum Warning {
         /// dtype in the secondary.
         secondary: DType,
     },
-    /// Names tied in the primary and not in the secondary.
+    /// Names tied in the primary and not in the secondary, where that was forced.
     Untied {
-        /// The name that holds the data.
+        /// The secondary's tensor that is merged.
         first: String,
-        /// The name whose own values in the secondary are not used.
+        /// The one whose own values are not used.
         other: String,
+    },
+    /// Tensors of the primary that are one in the secondary.
+    TiedInSecondary {
+        /// That one.
+        one: String,
+        /// Names in the child.
+        names: Vec<String>,
+    },
+    /// A head of other values than the embedding that config.json ties it to.
+    HeadDiffers {
+        /// `primary` or `secondary`.
+        parent: &'static str,
+        /// The head.
+        head: String,
+        /// The embedding.
+        embedding: String,
     },
     /// An extension mode needs the longer parent's tensor, which it lacks.
     ExtendAlone {
@@ -138,11 +158,16 @@ impl fmt::Display for Warning {
             Warning::NoConfig { parent } => {
                 write!(f, "the {parent} has no config.json; its architecture was not compared")
             }
-            Warning::ModelTypes { primary, secondary } => write!(
+            Warning::Configs { key, primary, secondary, forced } => write!(
                 f,
-                "the configs name different model types: `{}` and `{}`; make sure that the parents belong together",
+                "{} is {} in the primary's config and {} in the secondary's; {}",
+                escape(key),
                 escape(primary),
-                escape(secondary)
+                escape(secondary),
+                match forced {
+                    true => "merged all the same (--force-config)",
+                    false => "the child has the primary's",
+                }
             ),
             Warning::Matched(text) => f.write_str(text),
             Warning::Buffers { count, name, primary: (dtype, shape), secondary } => write!(
@@ -184,10 +209,22 @@ impl fmt::Display for Warning {
             ),
             Warning::Untied { first, other } => write!(
                 f,
-                "`{}` and `{}` are one tensor in the primary and two in the secondary; the child keeps them tied and the secondary's `{}` is not used",
+                "`{}` and `{}` are two tensors in the secondary and one in the primary; the child has one (--force-config), and the secondary's `{}` is not used",
                 escape(first),
                 escape(other),
                 escape(other)
+            ),
+            Warning::TiedInSecondary { one, names } => write!(
+                f,
+                "{} are tensors of their own in the primary and one in the secondary; each is merged with the secondary's `{}`",
+                list(names),
+                escape(one)
+            ),
+            Warning::HeadDiffers { parent, head, embedding } => write!(
+                f,
+                "`{}` of the {parent} has other values than `{}`, though its config.json ties them; taken as it is, but programs that follow config.json read the embedding in its place",
+                escape(head),
+                escape(embedding)
             ),
             Warning::ExtendAlone { name } => write!(
                 f,

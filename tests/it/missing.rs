@@ -94,15 +94,17 @@ fn tied_names_stay_one_tensor() {
 }
 
 #[test]
-fn a_head_that_only_the_secondary_has_untied_is_warned_of() {
+fn a_head_that_only_the_secondary_has_untied_is_lost_only_by_force() {
     let dir = tempfile::tempdir().unwrap();
     let tied = Dict::new().noise("wte.weight", &[3, 2], 1).tied("lm_head.weight", "wte.weight");
     let untied = Dict::new().noise("wte.weight", &[3, 2], 2).noise("lm_head.weight", &[3, 2], 3);
     let (a, b) = (tied.bare(dir.path(), "a"), untied.bare(dir.path(), "b"));
     let out = dir.path().join("child");
-    let run = merge(&a, &b, &out, &["-t", "1"]).success();
+    let said = merge(&a, &b, &out, &["-t", "1"]).refused(65);
+    assert!(said.contains("two tensors of the secondary are one in the primary"), "{said}");
+    let run = merge(&a, &b, &out, &["-t", "1", "--force-config"]).success();
     assert!(
-        run.stderr.contains("`wte.weight` and `lm_head.weight` are one tensor in the primary"),
+        run.stderr.contains("`wte.weight` and `lm_head.weight` are two tensors in the secondary"),
         "{}",
         run.stderr
     );
