@@ -16,7 +16,7 @@ use crate::format::json::mask_python_literals;
 use crate::tensor::DType;
 
 /// The largest config that is read, in bytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// The part of a multimodal config that describes its language model.
 const TEXT_CONFIG: &str = "text_config";
@@ -172,10 +172,10 @@ pub fn rewrite(text: &str, vocab_size: Option<u64>, dtype: Option<DType>) -> Res
 }
 
 /// The fields of one object, in order, as text that borrows from the whole.
-struct Fields<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    fn parse(text: &'a str) -> Result<Fields<'a>> {
+    pub(super) fn parse(text: &'a str) -> Result<Fields<'a>> {
         serde_json::from_str(text).map_err(|error| {
             Error::new(Kind::Data, "config is not usable")
                 .expected("a JSON object", error.to_string())
@@ -188,7 +188,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Its value, or `None` where it has another type.
-    fn get<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
+    pub(super) fn get<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.raw(name)?).ok()
     }
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::format::Container;
-use crate::merge::plan::is_buffer;
-use crate::merge::vocab::{embedding, is_head_name, is_vocab_name, rows};
+use crate::merge::plan::{is_buffer, is_parameter};
+use crate::merge::vocab::{embedding, is_head_name, own_axis, rows};
 use crate::tensor::DType;
 
 /// A model as a list of models shows it.
@@ -42,7 +42,7 @@ impl ModelFacts {
         let mut elements: BTreeMap<DType, u64> = BTreeMap::new();
         for tensor in &checkpoint.inventory.tensors {
             let counts =
-                tensor.dtype.is_floating() && !is_buffer(&tensor.name, &tensor.layout.shape);
+                tensor.dtype.is_floating() && is_parameter(&tensor.name, &tensor.layout.shape);
             if counts && seen.insert((tensor.storage, &tensor.layout)) {
                 let sum = elements.entry(tensor.dtype).or_default();
                 *sum = sum.saturating_add(tensor.layout.numel().unwrap_or(0));
@@ -127,13 +127,18 @@ fn shape(checkpoint: &Checkpoint, tied: Option<bool>) -> u64 {
         if is_buffer(&tensor.name, shape) || (tied == Some(true) && is_head(tensor)) {
             continue;
         }
-        let has_rows = vocab.is_some()
-            && shape.first().copied() == vocab
-            && tensor.dtype.is_floating()
-            && (!by_name || is_vocab_name(&tensor.name));
+        let axis = vocab.filter(|_| tensor.dtype.is_floating()).and_then(|rows| match by_name {
+            true => own_axis(&tensor.name, shape, rows),
+            false => (shape.first() == Some(&rows)).then_some(0),
+        });
         let dtype = Some(tensor.dtype).filter(|dtype| !dtype.is_floating());
-        let rest = if has_rows { shape.get(1..).unwrap_or_default() } else { shape };
-        tensors.push((&tensor.name, dtype, rest, has_rows));
+        // The shape but for the rows.
+        let rest = match axis {
+            Some(0) => shape.get(1..).unwrap_or_default(),
+            Some(axis) => shape.get(..axis).unwrap_or_default(),
+            None => shape,
+        };
+        tensors.push((&tensor.name, dtype, rest, axis.is_some()));
     }
     tensors.sort_unstable();
     let mut hasher = DefaultHasher::new();

@@ -1,5 +1,6 @@
 //! Floor 3: the mathematics and the decisions. No I/O, no torch.
 
+mod edges;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -13,6 +14,7 @@ mod slerp;
 mod vocab;
 mod warning;
 
+pub use edges::{EdgeRows, Edges};
 pub use facts::{ModelFacts, groups};
 pub use options::{Extend, MergeOptions, Method, Missing};
 pub use pairing::Extension;

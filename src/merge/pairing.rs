@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::edges::Edges;
 use crate::merge::options::{Extend, MergeOptions, Missing};
-use crate::merge::vocab::{Vocab, is_vocab_name};
+use crate::merge::vocab::{Vocab, own_axis, shared_axis};
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
 
@@ -21,6 +22,10 @@ pub struct Extension {
     pub from_rows: u64,
     /// Rows that it gets.
     pub to_rows: u64,
+    /// The dimension that they are counted along: 0 but for a few heads and biases.
+    pub axis: usize,
+    /// Where gradient and bridge begin and end.
+    pub edges: Edges,
 }
 
 /// A child's tensor before its dtype and place are decided. Indices are into the inventories.
@@ -46,7 +51,7 @@ pub(crate) struct Pair {
 pub(crate) fn pair(
     primary: &Checkpoint,
     secondary: &Checkpoint,
-    vocab: Option<Vocab>,
+    (vocab, edges): (Option<Vocab>, Edges),
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Pair>> {
@@ -58,11 +63,11 @@ pub(crate) fn pair(
     for (position, a) in primary.inventory.tensors.iter().enumerate() {
         let Some(other) = theirs.get(a.name.as_str()).copied() else {
             only_primary.push(a.name.clone());
-            pairs.push(alone(a, Side::Primary, position, vocab, options, warnings));
+            pairs.push(alone(a, (Side::Primary, position), (vocab, edges), options, warnings));
             continue;
         };
         let b = &secondary.inventory.tensors[other];
-        match fit(a, b, vocab) {
+        match fit(a, b, vocab, edges) {
             Ok((shape, extension)) => pairs.push(Pair {
                 name: a.name.clone(),
                 primary: Some(position),
@@ -96,7 +101,8 @@ pub(crate) fn pair(
     }
     if options.missing == Missing::Union {
         for (position, tensor) in &only_secondary {
-            pairs.push(alone(tensor, Side::Secondary, *position, vocab, options, warnings));
+            let place = (Side::Secondary, *position);
+            pairs.push(alone(tensor, place, (vocab, edges), options, warnings));
         }
     }
     if !only_primary.is_empty() {
@@ -124,6 +130,7 @@ fn fit(
     a: &TensorEntry,
     b: &TensorEntry,
     vocab: Option<Vocab>,
+    edges: Edges,
 ) -> std::result::Result<(Vec<u64>, Option<Extension>), String> {
     let (shape_a, shape_b) = (&a.layout.shape, &b.layout.shape);
     if a.dtype != b.dtype && !(a.dtype.is_floating() && b.dtype.is_floating()) {
@@ -132,18 +139,16 @@ fn fit(
     if shape_a == shape_b {
         return Ok((shape_a.clone(), None));
     }
-    if let (Some(vocab), [rows_a, rest_a @ ..], [rows_b, rest_b @ ..]) =
-        (vocab, shape_a.as_slice(), shape_b.as_slice())
-        && vocab.differs()
-        && (*rows_a, *rows_b) == (vocab.primary, vocab.secondary)
-        && rest_a == rest_b
+    if let Some(vocab) = vocab
+        && let Some(axis) = shared_axis(&a.name, shape_a, shape_b, vocab)
         && a.dtype.is_floating()
     {
+        let primary_shorter = vocab.primary < vocab.secondary;
         let (side, shape) =
-            if rows_a < rows_b { (Side::Primary, shape_b) } else { (Side::Secondary, shape_a) };
-        let extension =
-            Extension { side, from_rows: (*rows_a).min(*rows_b), to_rows: (*rows_a).max(*rows_b) };
-        return Ok((shape.clone(), Some(extension)));
+            if primary_shorter { (Side::Primary, shape_b) } else { (Side::Secondary, shape_a) };
+        let from_rows = vocab.primary.min(vocab.secondary);
+        let to_rows = vocab.child();
+        return Ok((shape.clone(), Some(Extension { side, from_rows, to_rows, axis, edges })));
     }
     Err(format!("{}: {shape_a:?} and {shape_b:?}", escape(&a.name)))
 }
@@ -152,9 +157,8 @@ fn fit(
 /// rows: the child would not load otherwise.
 fn alone(
     tensor: &TensorEntry,
-    side: Side,
-    position: usize,
-    vocab: Option<Vocab>,
+    (side, position): (Side, usize),
+    (vocab, edges): (Option<Vocab>, Edges),
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Pair {
@@ -166,12 +170,12 @@ fn alone(
             Side::Secondary => vocab.secondary,
         };
         if own_rows < vocab.child()
-            && shape.first() == Some(&own_rows)
-            && is_vocab_name(&tensor.name)
+            && let Some(axis) = own_axis(&tensor.name, &shape, own_rows)
             && tensor.dtype.is_floating()
         {
-            shape[0] = vocab.child();
-            extension = Some(Extension { side, from_rows: own_rows, to_rows: vocab.child() });
+            let to_rows = vocab.child();
+            shape[axis] = to_rows;
+            extension = Some(Extension { side, from_rows: own_rows, to_rows, axis, edges });
             if matches!(options.extend, Extend::Bridge | Extend::Inherit) {
                 warnings.push(Warning::ExtendAlone { name: tensor.name.clone() });
             }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::edges::EdgeRows;
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
 use crate::merge::parent::check_parent;
@@ -21,6 +22,8 @@ pub struct MergePlan {
     pub options: MergeOptions,
     /// Rows of the vocabularies, where the models have any.
     pub vocab: Option<Vocab>,
+    /// Between which rows the shorter one is extended, where the extension is made of its rows.
+    pub edges: Option<EdgeRows>,
     /// The child's tensors, in the order of its state dict.
     pub tensors: Vec<PlannedTensor>,
     /// The work: one per distinct storage of the child, in order of first use.
@@ -109,7 +112,9 @@ pub fn plan(
     let mut warnings = Vec::new();
     notes(primary, secondary, &mut warnings);
     let vocab = Vocab::of(primary, secondary);
-    let pairs = pair(primary, secondary, vocab, options, &mut warnings)?;
+    let edges = vocab.and_then(|vocab| EdgeRows::of(vocab, primary, secondary, options.extend));
+    let rows = edges.as_ref().map(|edges| edges.rows).unwrap_or_default();
+    let pairs = pair(primary, secondary, (vocab, rows), options, &mut warnings)?;
     if pairs.is_empty() {
         return Err(Error::new(Kind::Data, "there is nothing to merge")
             .file(&primary.path)
@@ -142,6 +147,7 @@ pub fn plan(
     Ok(MergePlan {
         options: options.clone(),
         vocab,
+        edges: edges.filter(EdgeRows::are_used),
         total_size: split.total_bytes,
         total_parameters: total_parameters(primary, &storages),
         tensors,
@@ -310,16 +316,15 @@ fn warn_of_untied(
 /// of tensors from the secondary alone; where there is no figure, the elements of all floating
 /// storages but the buffers that are known by name.
 fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
-    let width = |storage: &PlannedStorage| {
-        storage.shape.iter().skip(1).fold(1, |width: u64, size| width.saturating_mul(*size))
-    };
     if let Some(figure) = primary.total_parameters {
         let added: u64 = storages
             .iter()
             .map(|storage| match (storage.action, storage.extension) {
                 (Action::CopySecondary, _) if storage.dtype.is_floating() => storage.numel,
+                _ if !is_parameter(&storage.name, &storage.shape) => 0,
                 (_, Some(rows)) if rows.side == Side::Primary => {
-                    (rows.to_rows - rows.from_rows).saturating_mul(width(storage))
+                    let width = storage.numel.checked_div(rows.to_rows).unwrap_or(0);
+                    (rows.to_rows - rows.from_rows).saturating_mul(width)
                 }
                 _ => 0,
             })
@@ -328,9 +333,17 @@ fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
     }
     storages
         .iter()
-        .filter(|storage| storage.dtype.is_floating() && !is_buffer(&storage.name, &storage.shape))
+        .filter(|storage| {
+            storage.dtype.is_floating() && is_parameter(&storage.name, &storage.shape)
+        })
         .map(|storage| storage.numel)
         .fold(0, u64::saturating_add)
+}
+
+/// Whether a floating tensor counts among a model's parameters.
+pub(crate) fn is_parameter(name: &str, shape: &[u64]) -> bool {
+    // The bias of BART and its kin is merged like a weight, and yet is a buffer.
+    !is_buffer(name, shape) && name.rsplit('.').next() != Some("final_logits_bias")
 }
 
 /// Buffers that models keep in their state dict: no parameters, so they don't count.
