@@ -19,7 +19,7 @@ const EMBEDDINGS: [&str; 10] = [
 ];
 
 /// Ends of the names of output heads, one row per token.
-const HEADS: [&str; 7] = [
+const HEADS: [&str; 8] = [
     "lm_head.weight",
     "lm_head.bias",
     "embed_out.weight",
@@ -27,6 +27,7 @@ const HEADS: [&str; 7] = [
     "output.weight",
     "decoder.weight",
     "decoder.bias",
+    "predictions.bias",
 ];
 
 /// Those of [`HEADS`] that name nothing else in any model.

@@ -153,6 +153,15 @@ fn the_plan_names_dimension_and_edge_rows() {
 }
 
 #[test]
+fn find_gives_one_letter_to_what_is_merged() {
+    for kind in KINDS {
+        let models = pair(kind).map(|path| path.to_str().unwrap().to_owned());
+        let said = tool(["find", &models[0], &models[1]]).success().stdout;
+        assert!(said.contains("A: 2 models, 1 pair"), "{said}");
+    }
+}
+
+#[test]
 fn extension_error_names_tensors_of_every_dimension() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b] = pair("bart");
@@ -227,6 +236,24 @@ fn where_every_row_is_special_the_outermost_are_taken_and_the_plan_says_so() {
         line,
         "7 and 0 of the primary; every row is a special token's, so the outermost is taken all the same"
     );
+}
+
+#[test]
+fn a_child_of_other_edge_rows_is_not_the_one_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    gpt2(dir.path(), "short", 8, "{}");
+    gpt2(dir.path(), "long", 11, "{}");
+    let job = serde_json::json!({ "primary": "long", "secondary": "short", "output": "child" });
+    let manifest = dir.path().join("merges.json");
+    fs::write(&manifest, serde_json::json!({ "merges": [job] }).to_string()).unwrap();
+    let batch =
+        |options: &[&str]| tool(["batch", manifest.to_str().unwrap()].iter().chain(options));
+    batch(&[]).success();
+    assert!(batch(&["--json"]).success().stdout.contains("\"present\""));
+    let note = r#"{"eos_token_id": 7}"#;
+    fs::write(dir.path().join("short/generation_config.json"), note).unwrap();
+    let said = batch(&[]);
+    assert!(said.stderr.contains("its added rows are made from other edge rows"), "{said:?}");
 }
 
 #[test]
