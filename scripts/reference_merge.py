@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """What a merge must give, worked out by numpy in float64 and rounded once. Shares no code with the tool.
 
-As a library: merge(primary, secondary, options) -> {name: Array}; compare(child, expected) -> Comparison.
+As a library: merge(primary, secondary, options, special) -> {name: Array}; compare(child, expected) -> Comparison.
 As a command: compares a child with the reference of its parents; exit 1 if a value is off by more than
 one unit in the last place.
 
     reference_merge.py PRIMARY SECONDARY --child CHILD [-t T] [--method slerp] [--extend gradient] ...
 """
 import argparse
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from fixtures.state_dicts import Array, load
 PARALLEL_COSINE = 0.9995
 TINY_NORM = 1e-10
 EMBEDDING_NAMES = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+TOKENS_LAST_NAMES = ("final_logits_bias", "predictions.dense.weight")
+SPECIAL_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 ALLOWED_ULPS = 1
 
 
@@ -53,6 +57,38 @@ def vocabulary(state_dict):
     return None
 
 
+def special_tokens(directory):
+    """Ids that config.json (its language model's part too) and generation_config.json give to bos, eos and pad."""
+    ids = set()
+    for file in ("config.json", "generation_config.json"):
+        path = Path(directory) / file
+        config = json.loads(path.read_text()) if path.exists() else {}
+        for part in (config, config.get("text_config"), config.get("llm_config")):
+            for key in SPECIAL_KEYS if isinstance(part, dict) else ():
+                value = part.get(key)
+                ids |= set(value if isinstance(value, list) else [value]) - {None}
+    return ids
+
+
+def edge_rows(count, special):
+    """(last, first) row of `count` that is no special token's; where all are, the outermost."""
+    plain = [row for row in range(count) if row not in special] or list(range(count))
+    return plain[-1], plain[0]
+
+
+def vocabulary_axis(name, shape_a, shape_b, vocabularies):
+    """The axis along which two shapes are the two vocabularies, or None."""
+    if len(shape_a) != len(shape_b):
+        return None
+    axes = [axis for axis, sizes in enumerate(zip(shape_a, shape_b)) if sizes[0] != sizes[1]]
+    if len(axes) != 1 or (shape_a[axes[0]], shape_b[axes[0]]) != vocabularies:
+        return None
+    axis = axes[0]
+    alone = np.prod(shape_a) == shape_a[axis]
+    last = axis == len(shape_a) - 1 and name.endswith(TOKENS_LAST_NAMES)
+    return axis if axis == 0 or alone or last else None
+
+
 def coefficients(a, b, options):
     """(s0, s1) with child = s0*a + s1*b, for two flat float64 arrays."""
     norms = np.sqrt(a @ a), np.sqrt(b @ b)
@@ -65,8 +101,9 @@ def coefficients(a, b, options):
     return np.sin((1 - options.t) * theta) / np.sin(theta), np.sin(options.t * theta) / np.sin(theta)
 
 
-def added_rows(short, long, mode):
-    """The rows that `short` lacks, float64; both have at least one row.
+def added_rows(short, long, mode, special=(set(), set())):
+    """The rows that `short` lacks, float64; both have at least one row. `special`: ids of the shorter and the
+    longer parent's special tokens, whose rows are no edge rows.
 
     (1 - w)*last + w*end with w = i/(k+1) is taken as ((k+1-i)*last + i*end)/(k+1): for 16-bit rows the
     numerator is exact, so that values half-way between two float16 stay half-way and round to even.
@@ -74,8 +111,9 @@ def added_rows(short, long, mode):
     count = len(long) - len(short)
     place = np.arange(1, count + 1).reshape((-1,) + (1,) * (short.ndim - 1))
     if mode in ("gradient", "bridge"):
-        end = short[0] if mode == "gradient" else long[-1]
-        return ((count + 1 - place) * short[-1] + place * end) / (count + 1)
+        last, first = edge_rows(len(short), special[0])
+        end = short[first] if mode == "gradient" else long[edge_rows(len(long), special[1])[0]]
+        return ((count + 1 - place) * short[last] + place * end) / (count + 1)
     if mode == "inherit":
         return long[len(short):]
     if mode == "mean":
@@ -85,14 +123,15 @@ def added_rows(short, long, mode):
     raise Unmergeable("the vocabularies differ")
 
 
-def extended(short, short_dtype, long, mode):
-    """`short` with the rows it lacks, these rounded to its dtype as if they had been stored."""
-    rows = added_rows(short, long, mode)
+def extended(short, short_dtype, long, mode, axis=0, special=(set(), set())):
+    """`short` with the rows it lacks along `axis`, these rounded to its dtype as if they had been stored."""
+    short, long = np.moveaxis(short, axis, 0), np.moveaxis(long, axis, 0)
+    rows = added_rows(short, long, mode, special)
     stored = to_float64(round_to(rows.reshape(-1), short_dtype), short_dtype).reshape(rows.shape)
-    return np.concatenate([short, stored])
+    return np.ascontiguousarray(np.moveaxis(np.concatenate([short, stored]), 0, axis))
 
 
-def merge_pair(name, primary, secondary, vocabularies, options):
+def merge_pair(name, primary, secondary, vocabularies, options, special):
     """The child of one pair of tensors."""
     if primary.dtype not in FLOATING:
         if primary.shape != secondary.shape:
@@ -101,13 +140,13 @@ def merge_pair(name, primary, secondary, vocabularies, options):
     a = to_float64(primary.raw, primary.dtype).reshape(primary.shape)
     b = to_float64(secondary.raw, secondary.dtype).reshape(secondary.shape)
     if a.shape != b.shape:
-        vocabulary_shaped = a.ndim and b.ndim and (len(a), len(b)) == vocabularies and a.shape[1:] == b.shape[1:]
-        if not vocabulary_shaped:
+        axis = vocabulary_axis(name, a.shape, b.shape, vocabularies)
+        if axis is None:
             raise Unmergeable(f"{name}: {a.shape} and {b.shape}")
-        if len(a) < len(b):
-            a = extended(a, primary.dtype, b, options.extend)
+        if a.shape[axis] < b.shape[axis]:
+            a = extended(a, primary.dtype, b, options.extend, axis, special)
         else:
-            b = extended(b, secondary.dtype, a, options.extend)
+            b = extended(b, secondary.dtype, a, options.extend, axis, special[::-1])
     s0, s1 = coefficients(a.reshape(-1), b.reshape(-1), options)
     dtype = primary.dtype if options.dtype == "keep" else options.dtype
     terms = (s0 * a).reshape(-1), (s1 * b).reshape(-1)
@@ -115,13 +154,14 @@ def merge_pair(name, primary, secondary, vocabularies, options):
     return Expected(dtype, a.shape, round_to(exact, dtype), exact, np.maximum(*map(np.abs, terms)))
 
 
-def merge(primary, secondary, options):
-    """{name: Array} of the child, in the primary's order."""
+def merge(primary, secondary, options, special=(set(), set())):
+    """{name: Array} of the child, in the primary's order. `special`: ids of both parents' special tokens."""
     vocabularies = vocabulary(primary), vocabulary(secondary)
     child = {}
     for name, array in primary.items():
         other = secondary.get(name)
-        child[name] = merge_pair(name, array, other, vocabularies, options) if other else converted(array, options)
+        child[name] = (merge_pair(name, array, other, vocabularies, options, special) if other
+                       else converted(array, options))
     others = [name for name in secondary if name not in primary]
     if options.missing == "error" and (others or len(primary) != len(set(primary) & set(secondary))):
         raise Unmergeable("the parents do not have the same tensors")
@@ -210,7 +250,9 @@ def main():
     parser.add_argument("--dtype", choices=["keep", "float16", "bfloat16", "float32"], default="keep")
     given = parser.parse_args()
     options = Options(given.t, given.method, given.extend, given.missing, given.dtype)
-    result = compare(load(given.child), merge(load(given.primary), load(given.secondary), options))
+    parents = given.primary, given.secondary
+    expected = merge(*map(load, parents), options, tuple(map(special_tokens, parents)))
+    result = compare(load(given.child), expected)
     print(result)
     raise SystemExit(0 if result.ok else 1)
 

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from fixtures.numbers import to_float64
 from fixtures.state_dicts import load
-from reference_merge import Options, compare, merge
+from reference_merge import Options, compare, merge, special_tokens
 
 from .core import DATA, check, sha256_of_weights, weight_files
 
@@ -28,7 +28,8 @@ def words(options):
 def against_reference(context, label, primary, secondary, options, *more):
     """Merge, work it out, compare; one line."""
     child = context.merge(primary, secondary, *words(options), *more)
-    result = compare(load(child), merge(load(primary), load(secondary), options))
+    special = special_tokens(primary), special_tokens(secondary)
+    result = compare(load(child), merge(load(primary), load(secondary), options, special))
     context.expect(result.ok, label, result)
     return child
 

@@ -21,6 +21,7 @@ mod side;
 mod side_file;
 mod side_files;
 mod source;
+mod special_tokens;
 pub mod split;
 mod staging;
 mod strict;
@@ -46,6 +47,7 @@ pub use output::{Room, check_apart, check_output, check_room, resolved, room_at}
 pub use side::Side;
 pub use side_files::{SideFileOptions, SideFiles};
 pub use source::{FileSource, Identity};
+pub use special_tokens::SpecialTokens;
 pub use staging::{Staging, has_journal};
 pub use strict::Strictness;
 pub use survey::{Rows, Survey};

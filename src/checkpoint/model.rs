@@ -8,6 +8,7 @@ use crate::checkpoint::hub::locate;
 use crate::checkpoint::inventory::{Inventory, TensorEntry};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
+use crate::checkpoint::special_tokens::SpecialTokens;
 use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::strict::Strictness;
 use crate::checkpoint::weights::{SINGLE_FILE, Weights, weights_of};
@@ -30,6 +31,8 @@ pub struct Checkpoint {
     pub inventory: Inventory,
     /// config.json, where the directory has one.
     pub config: Option<Config>,
+    /// Ids of special tokens, by config.json and generation_config.json.
+    pub special_tokens: SpecialTokens,
     /// `total_parameters` of the index, where it has the figure.
     pub total_parameters: Option<u64>,
     /// Things worth telling the user, in sentences.
@@ -56,8 +59,11 @@ impl Checkpoint {
         let mut checkpoint = Checkpoint::empty(path, Some(path.to_path_buf()));
         let config = path.join("config.json");
         if is_present(&config)? {
-            checkpoint.config = Some(Config::read(&config)?);
+            let read = Config::read(&config)?;
+            checkpoint.special_tokens.add(read.text()).map_err(|error| error.file(&config))?;
+            checkpoint.config = Some(read);
         }
+        checkpoint.special_tokens.add_generation_config(path)?;
         match weights_of(path)? {
             Weights::Single(file) => {
                 checkpoint.add_file(&file)?;
@@ -88,6 +94,7 @@ impl Checkpoint {
             containers: Vec::new(),
             inventory: Inventory::default(),
             config: None,
+            special_tokens: SpecialTokens::default(),
             total_parameters: None,
             notes: Vec::new(),
         }

@@ -109,6 +109,8 @@ impl Survey {
             Some(false) => self.findings.push(Finding::NoConfig),
             None => {}
         }
+        let generation = self.checkpoint.special_tokens.add_generation_config(dir);
+        self.accept(generation);
         let mut taken = HashSet::new();
         match self.accept(weights_of(dir)) {
             Some(Weights::Single(file)) => {

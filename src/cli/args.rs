@@ -241,9 +241,9 @@ impl From<DTypeArg> for Option<DType> {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ExtendArg {
-    /// Evenly spaced between the short tensor's last and first row
+    /// Evenly spaced between the short tensor's last and first row that is not bos, eos or pad
     Gradient,
-    /// Evenly spaced between the short tensor's last row and the longer one's last row
+    /// Evenly spaced between the short tensor's last such row and the longer one's
     Bridge,
     /// The longer parent's own rows
     Inherit,

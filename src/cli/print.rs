@@ -94,7 +94,9 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
         };
         if let Some(extension) = storage.extension {
             let side = extension.side.name();
-            action.push_str(&format!(", {side} +{} rows", extension.to_rows - extension.from_rows));
+            let added = extension.to_rows - extension.from_rows;
+            let lines = if extension.axis == 0 { "rows" } else { "columns" };
+            action.push_str(&format!(", {side} +{added} {lines}"));
         }
         if !std::mem::replace(&mut first[tensor.storage], false) {
             action = format!("tied to {}", escape(&storage.name));
@@ -122,6 +124,9 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
             vocab.secondary,
             vocab.child()
         ));
+    }
+    if let Some(edges) = &plan.edges {
+        text.push_str(&format!("\nedge rows: {}", edges.sentence()));
     }
     text
 }
@@ -173,6 +178,9 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
             false => rows_of(vocab.primary),
         };
         rows.push(["vocabulary".to_owned(), words]);
+    }
+    if let Some(edges) = &plan.edges {
+        rows.push(["edge rows".to_owned(), edges.sentence()]);
     }
     if let Some(reason) = &prepared.side_files.tokenizer_reason {
         rows.push(["tokenizer".to_owned(), reason.clone()]);

@@ -1,7 +1,9 @@
-//! Rows that the shorter vocabulary lacks, made piece by piece.
+//! Rows that the shorter vocabulary lacks, made piece by piece. A "row" is what belongs to one token,
+//! along whichever dimension tokens are counted.
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
+use crate::engine::interleave::Interleave;
 use crate::engine::kernel::is_narrow;
 use crate::engine::source::Source;
 use crate::engine::torch::{TorchResult, torch_error};
@@ -11,17 +13,18 @@ use crate::merge::{Extend, Extension};
 /// Elements read at once where a mean over all rows is taken.
 const MEAN_ELEMENTS: usize = 1 << 18;
 
-/// One row; float64 holds the values of every dtype, and tensors can't be shared by threads.
+/// What belongs to one token, in the order of the blocks of [`Interleave`]; float64 holds the values of every dtype, and tensors can't be shared by threads.
 type Row = Vec<f64>;
 
-/// Makes the rows `from_rows..to_rows` of a tensor `[from_rows, ...]`.
+/// Makes the rows `from_rows..to_rows` of a tensor `[..., from_rows, ...]`.
 #[derive(Debug)]
 pub(crate) struct Filler {
     from_rows: u64,
     /// Rows to make.
     added: u64,
-    /// Elements per row.
+    /// Elements per row in one block.
     width: usize,
+    places: Interleave,
     values: Values,
 }
 
@@ -49,11 +52,17 @@ impl Filler {
         short: &Source<'_>,
         long: Option<&Source<'_>>,
     ) -> Result<Filler> {
-        let rows = extension.from_rows.max(1);
-        let width =
-            usize::try_from(short.numel / rows).map_err(|_| torch_error("a row is too large"))?;
+        let shape = &short.tensor.layout.shape;
+        let behind = shape.get(extension.axis + 1..).unwrap_or_default();
+        let width = behind.iter().fold(1, |width: u64, size| width.saturating_mul(*size));
+        let too_large = |_| torch_error("a row is too large");
+        let places = Interleave::new(extension, width);
+        let width = usize::try_from(width).map_err(too_large)?;
+        let rows = Rows { n_rows: extension.from_rows, width };
+        let edges = extension.edges;
         let gradient = || -> Result<Values> {
-            Ok(Values::Between { start: row(short, rows - 1, width)?, end: row(short, 0, width)? })
+            let (start, end) = (rows.row(short, edges.last)?, rows.row(short, edges.first)?);
+            Ok(Values::Between { start, end })
         };
         let values = match (mode, long) {
             // Without a row of its own there is nothing to start from.
@@ -63,32 +72,37 @@ impl Filler {
             },
             (Extend::Gradient | Extend::Error, _) => gradient()?,
             (Extend::Bridge, Some(long)) => {
-                let last = extension.to_rows.saturating_sub(1);
-                Values::Between {
-                    start: row(short, rows - 1, width)?,
-                    end: row(long, last, width)?,
-                }
+                let of_longer = Rows { n_rows: extension.to_rows, width };
+                let end = of_longer.row(long, edges.longer_last)?;
+                Values::Between { start: rows.row(short, edges.last)?, end }
             }
             (Extend::Inherit, Some(_)) => Values::Other,
             (Extend::Bridge | Extend::Inherit, None) => gradient()?,
-            (Extend::Mean, _) => Values::Same(mean(short, rows, width)?),
+            (Extend::Mean, _) => Values::Same(rows.mean(short)?),
             (Extend::Zero, _) => Values::Zero,
         };
         Ok(Filler {
             from_rows: extension.from_rows,
             added: extension.to_rows - extension.from_rows,
             width,
+            places,
             values,
         })
     }
 
+    /// Where the elements of the file and the added ones lie.
+    pub(crate) fn places(&self) -> Interleave {
+        self.places
+    }
+
     /// Fills `out` with the elements from `start` on, counted over the whole extended tensor, all
-    /// of them in added rows. `other` is the longer parent's piece at the same place.
+    /// of them added ones of one block. `other` is the longer parent's piece at the same place.
     pub(crate) fn fill(&self, start: u64, out: &mut Tensor, other: Option<&Tensor>) -> Result<()> {
         let numel = out.numel();
         if numel == 0 {
             return Ok(());
         }
+        let (block, start) = self.places.place(start);
         let made = match (&self.values, other) {
             (Values::Other, Some(other)) => other.shallow_clone(),
             (Values::Zero | Values::Other, _) => {
@@ -96,14 +110,15 @@ impl Filler {
                 return Ok(());
             }
             (Values::Same(row), _) => self.block(start, numel, &|rows| {
-                let row = row_tensor(row)?;
+                let row = row_tensor(self.part(row, block)?)?;
                 row.f_unsqueeze(0)
                     .or_torch("take a view")?
                     .f_expand([rows, -1], false)
                     .or_torch("expand")
             })?,
             (Values::Between { start: from, end }, _) => {
-                let (from, end) = (row_tensor(from)?, row_tensor(end)?);
+                let from = row_tensor(self.part(from, block)?)?;
+                let end = row_tensor(self.part(end, block)?)?;
                 let first_row = start / self.width.max(1) as u64;
                 self.block(start, numel, &|rows| {
                     let (keep, take) = self.weights(first_row, rows)?;
@@ -115,6 +130,13 @@ impl Filler {
             }
         };
         out.f_copy_(&round_once(&made, out.kind())?).or_torch("convert")
+    }
+
+    /// The part of a row that is in a block.
+    fn part<'r>(&self, row: &'r Row, block: u64) -> Result<&'r [f64]> {
+        let start = usize::try_from(block).ok().and_then(|block| block.checked_mul(self.width));
+        let part = start.and_then(|start| row.get(start..)?.get(..self.width));
+        part.ok_or_else(|| torch_error("a row has no such part"))
     }
 
     /// The elements `start..start+numel` of rows that `make` gives from the first one needed on.
@@ -189,13 +211,43 @@ fn row_tensor(values: &[f64]) -> Result<Tensor> {
     Tensor::f_from_slice(values).or_torch("allocate")
 }
 
-fn row(source: &Source<'_>, row: u64, width: usize) -> Result<Row> {
-    let row = elements(source, row * width as u64, width, TorchKind::Double)?;
-    Vec::try_from(row).or_torch("read a row")
+/// The rows of a tensor: `n_rows` of `width` elements in each block.
+#[derive(Clone, Copy)]
+struct Rows {
+    n_rows: u64,
+    width: usize,
 }
 
-/// Mean over the rows, in float64.
-fn mean(source: &Source<'_>, rows: u64, width: usize) -> Result<Row> {
+impl Rows {
+    /// First element of each block of a source.
+    fn blocks(self, source: &Source<'_>) -> impl Iterator<Item = u64> + use<> {
+        let block = self.n_rows.saturating_mul(self.width as u64);
+        let count = source.numel.checked_div(block).unwrap_or(0);
+        (0..count).map(move |number| number * block)
+    }
+
+    fn row(self, source: &Source<'_>, row: u64) -> Result<Row> {
+        let mut values = Row::new();
+        for block in self.blocks(source) {
+            let start = block + row * self.width as u64;
+            let part = elements(source, start, self.width, TorchKind::Double)?;
+            values.extend(Vec::<f64>::try_from(part).or_torch("read a row")?);
+        }
+        Ok(values)
+    }
+
+    /// Mean over the rows, in float64.
+    fn mean(self, source: &Source<'_>) -> Result<Row> {
+        let mut values = Row::new();
+        for block in self.blocks(source) {
+            values.extend(mean(source, block, self.n_rows, self.width)?);
+        }
+        Ok(values)
+    }
+}
+
+/// Mean over `rows` rows from element `first` on, in float64.
+fn mean(source: &Source<'_>, first: u64, rows: u64, width: usize) -> Result<Row> {
     let columns = i64::try_from(width).map_err(|_| torch_error("a row is too large"))?;
     let mut sum =
         Tensor::f_zeros([columns], (TorchKind::Double, Device::Cpu)).or_torch("allocate")?;
@@ -204,7 +256,8 @@ fn mean(source: &Source<'_>, rows: u64, width: usize) -> Result<Row> {
     while done < rows {
         let count = at_once.min(rows - done);
         let numel = usize::try_from(count).unwrap_or(1) * width;
-        let block = elements(source, done * width as u64, numel, TorchKind::Double)?;
+        let start = first + done * width as u64;
+        let block = elements(source, start, numel, TorchKind::Double)?;
         let part = block
             .f_view([-1, columns])
             .or_torch("take a view")?

@@ -72,15 +72,14 @@ impl Hands<'_> {
         let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };
         for lane in order {
             let Some(source) = task.sides()[lane] else { continue };
-            let own =
-                usize::try_from(source.numel.saturating_sub(start)).unwrap_or(numel).min(numel);
+            let (first, own) = source.own(start, numel);
             let bytes = slot.bytes_mut(lane, own * source.item_bytes());
             if !bytes.is_empty() {
-                source.read(start, bytes)?;
+                source.read(first, bytes)?;
                 digests.0[lane].update(bytes);
             }
             if own < numel {
-                fill(slot, task, lane, (start, own, numel))?;
+                fill(slot, task, lane, (start, numel))?;
             }
         }
         Loaded::new(slot, task, numel)
@@ -167,23 +166,23 @@ impl Hands<'_> {
     }
 }
 
-/// Makes the rows that a side lacks: elements `own..numel` of the piece at `start`.
-fn fill(
-    slot: &mut Slot,
-    task: &Task<'_>,
-    lane: usize,
-    (start, own, numel): (u64, usize, usize),
-) -> Result<()> {
+/// Makes what a side lacks of the piece at `start`; its own elements lie at the slot's front.
+fn fill(slot: &mut Slot, task: &Task<'_>, lane: usize, (start, numel): (u64, usize)) -> Result<()> {
+    let short = || torch_error("a tensor is shorter than planned").tensor(&task.plan.name);
+    let source = task.sides()[lane].ok_or_else(short)?;
+    let filler = source.filler.as_ref().ok_or_else(short)?;
+    let item = source.item_bytes();
+    filler.places().spread(slot.bytes_mut(lane, numel * item), (start, numel), item);
     let loaded = Loaded::new(slot, task, numel)?;
-    let filler = task.sides()[lane].and_then(|source| source.filler.as_ref());
-    let (Some(filler), Some(view)) = (filler, &loaded.views[lane]) else {
-        return Err(torch_error("a tensor is shorter than planned").tensor(&task.plan.name));
-    };
-    let added = |view: &Tensor| {
-        view.f_narrow(0, to_i64(own)?, to_i64(numel - own)?).or_torch("take a view")
-    };
-    let other = loaded.views[1 - lane].as_ref().map(added).transpose()?;
-    filler.fill(start + own as u64, &mut added(view)?, other.as_ref())
+    let view = loaded.views[lane].as_ref().ok_or_else(short)?;
+    for run in filler.places().added(start, numel) {
+        let added = |view: &Tensor| {
+            view.f_narrow(0, to_i64(run.start)?, to_i64(run.len())?).or_torch("take a view")
+        };
+        let other = loaded.views[1 - lane].as_ref().map(added).transpose()?;
+        filler.fill(start + run.start as u64, &mut added(view)?, other.as_ref())?;
+    }
+    Ok(())
 }
 
 /// Copies one side's piece to a child, converted where the dtypes differ.

@@ -11,6 +11,7 @@ mod extend;
 mod finite;
 mod flusher;
 mod hands;
+mod interleave;
 mod kernel;
 mod narrow;
 mod outputs;

@@ -11,7 +11,7 @@ use crate::engine::assemble::Prepared;
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
 use crate::format::Container;
-use crate::merge::{MergeOptions, Warning};
+use crate::merge::{EdgeRows, MergeOptions, Warning};
 use crate::tensor::JsonPath;
 
 /// The file's name in the child's directory.
@@ -38,6 +38,9 @@ struct Origin<'a> {
     primary: Parent,
     secondary: Parent,
     tokenizer: Option<&'a str>,
+    /// Where the added rows begin and end: the ids of special tokens may change without the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edges: Option<&'a EdgeRows>,
 }
 
 #[derive(Serialize)]
@@ -110,6 +113,7 @@ pub(crate) fn child_state(prepared: &Prepared, output: &Path, t: f64) -> Result<
         ("t", "it was made with another t"),
         ("options", "it was made with other options"),
         ("tokenizer", "it has another tokenizer"),
+        ("edges", "its added rows are made from other edge rows"),
     ] {
         if found.get(key) != wanted.get(key) {
             return other(words);
@@ -157,6 +161,7 @@ impl Origin<'_> {
             primary: Parent::of(&prepared.primary),
             secondary: Parent::of(&prepared.secondary),
             tokenizer: prepared.side_files.tokenizer_reason.as_deref(),
+            edges: prepared.plan.edges.as_ref(),
         }
     }
 }

@@ -87,6 +87,20 @@ impl<'a> Source<'a> {
         self.direct.is_none()
     }
 
+    /// What the file holds of `numel` elements of the extended tensor from `start` on: the first of
+    /// them, counted in the file, and how many.
+    pub(crate) fn own(&self, start: u64, numel: usize) -> (u64, usize) {
+        let (first, end) = match &self.filler {
+            None => (start, start.saturating_add(numel as u64).min(self.numel)),
+            Some(filler) => {
+                let places = filler.places();
+                let end = places.own_before(start.saturating_add(numel as u64));
+                (places.own_before(start), end)
+            }
+        };
+        (first, usize::try_from(end.saturating_sub(first)).unwrap_or(numel).min(numel))
+    }
+
     /// Fills `buffer` with elements from `start` on; all of them must be in the file.
     pub(crate) fn read(&self, start: u64, buffer: &mut [u8]) -> Result<()> {
         let skip = start.saturating_mul(self.tensor.dtype.size_bytes());

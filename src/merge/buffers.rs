@@ -74,6 +74,12 @@ pub(crate) fn is_buffer(name: &str, dtype: DType, shape: &[u64]) -> bool {
     KnownBuffer::of(name, dtype, shape).is_some()
 }
 
+/// Whether a floating tensor counts among a model's parameters.
+pub(crate) fn is_parameter(name: &str, dtype: DType, shape: &[u64]) -> bool {
+    // The bias of BART and its kin is merged like a weight, and yet is a buffer.
+    !is_buffer(name, dtype, shape) && name.rsplit('.').next() != Some("final_logits_bias")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::format::Container;
-use crate::merge::buffers::is_buffer;
+use crate::merge::buffers::is_parameter;
 use crate::merge::ties::{is_head, is_tied};
 use crate::merge::vocab::rows;
 use crate::tensor::DType;
@@ -42,7 +42,7 @@ impl ModelFacts {
             let (dtype, shape) = (tensor.dtype, &tensor.layout.shape);
             let is_embedding = tied == Some(true) && is_head(tensor);
             let counts =
-                dtype.is_floating() && !is_embedding && !is_buffer(&tensor.name, dtype, shape);
+                dtype.is_floating() && !is_embedding && is_parameter(&tensor.name, dtype, shape);
             if counts && seen.insert((tensor.storage, &tensor.layout)) {
                 let sum = elements.entry(tensor.dtype).or_default();
                 *sum = sum.saturating_add(tensor.layout.numel().unwrap_or(0));

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::checkpoint::{Checkpoint, Inventory, StorageEntry, TensorEntry};
+use crate::checkpoint::{Checkpoint, Inventory, SpecialTokens, StorageEntry, TensorEntry};
 use crate::format::{ByteOrder, EmitTensor, Encoding, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
 use crate::merge::plan::{Action, MergePlan, plan as make};
@@ -141,6 +141,7 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         containers: Vec::new(),
         inventory,
         config: None,
+        special_tokens: SpecialTokens::default(),
         total_parameters: [None, Some(0), Some(u64::MAX)].get(bytes.next() % 3).copied().flatten(),
         notes: Vec::new(),
     }
@@ -176,13 +177,16 @@ fn check(plan: &MergePlan, primary: &Checkpoint, secondary: &Checkpoint) {
         }
         for (side, tensor) in ["primary", "secondary"].into_iter().zip(tensors) {
             let Some(tensor) = tensor else { continue };
-            let rows = |shape: &[u64]| shape.first().copied();
             match storage.extension.filter(|extension| extension.side.name() == side) {
                 Some(extension) => {
                     assert!(extension.from_rows < extension.to_rows);
-                    assert_eq!(rows(&tensor.layout.shape), Some(extension.from_rows));
-                    assert_eq!(rows(&storage.shape), Some(extension.to_rows));
-                    assert_eq!(tensor.layout.shape.get(1..), storage.shape.get(1..));
+                    assert!(extension.edges.last.max(extension.edges.first) <= extension.from_rows);
+                    assert!(extension.edges.longer_last < extension.to_rows);
+                    let mut extended = tensor.layout.shape.clone();
+                    let rows = extended.get_mut(extension.axis).expect("a dimension");
+                    assert_eq!(*rows, extension.from_rows);
+                    *rows = extension.to_rows;
+                    assert_eq!(extended, storage.shape);
                 }
                 None => assert_eq!(tensor.layout.shape, storage.shape),
             }

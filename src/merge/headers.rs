@@ -1,6 +1,6 @@
 //! Parents made of headers alone, for tests of the decisions.
 
-use crate::checkpoint::{Checkpoint, Config, Inventory, StorageEntry, TensorEntry};
+use crate::checkpoint::{Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry};
 use crate::format::{ByteOrder, Container, Encoding};
 use crate::tensor::{DType, Layout};
 
@@ -70,6 +70,10 @@ impl Headers {
 
     /// The parent.
     pub(crate) fn open(self) -> Checkpoint {
+        let mut special_tokens = SpecialTokens::default();
+        if let Some(text) = &self.config {
+            special_tokens.add(text).expect("a config");
+        }
         Checkpoint {
             path: "parent".into(),
             dir: None,
@@ -77,6 +81,7 @@ impl Headers {
             containers: vec![Container::Zip],
             inventory: self.inventory,
             config: self.config.map(|text| Config::parse(text).expect("a config")),
+            special_tokens,
             total_parameters: None,
             notes: Vec::new(),
         }

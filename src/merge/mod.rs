@@ -2,6 +2,8 @@
 
 mod buffers;
 mod configs;
+mod depth;
+mod edges;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -9,8 +11,10 @@ mod groups;
 #[cfg(test)]
 mod headers;
 mod heads;
+mod mismatch;
 mod names;
 mod options;
+mod pair;
 mod pairing;
 #[cfg(test)]
 mod pairing_tests;
@@ -26,10 +30,11 @@ mod warning;
 mod wrappers;
 
 pub use buffers::KnownBuffer;
+pub use edges::{EdgeRows, Edges};
 pub use facts::ModelFacts;
 pub use groups::{fits, groups};
 pub use options::{Extend, MergeOptions, Method, Missing};
-pub use pairing::Extension;
+pub use pair::Extension;
 pub use parent::check_parent;
 pub use plan::{Action, MergePlan, PlannedShard, PlannedStorage, PlannedTensor, plan};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};

@@ -16,12 +16,13 @@ pub enum Method {
 }
 
 /// How the shorter vocabulary is extended: the value of row n−1+i, i = 1..k, of an n-row tensor.
+/// Edge rows are the outermost ones that are not bos, eos or pad: see [`EdgeRows`](crate::merge::EdgeRows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Extend {
     /// (1 − i/(k+1))·last + i/(k+1)·first, between the short tensor's own edge rows.
     Gradient,
-    /// The same from the short tensor's last row to the longer tensor's last row.
+    /// The same from the short tensor's last edge row to the longer tensor's last one.
     Bridge,
     /// The longer parent's own row.
     Inherit,

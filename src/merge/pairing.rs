@@ -1,61 +1,23 @@
 //! Which tensors of the two parents belong together, and every reason why they may not.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::merge::buffers::KnownBuffer;
+use crate::merge::depth::check_depth;
+use crate::merge::edges::Edges;
+use crate::merge::mismatch::{
+    check_no_extension, missing_error, nothing_shared, shape_error, taken_twice,
+};
 use crate::merge::names::Names;
 use crate::merge::options::{Extend, MergeOptions, Missing};
+use crate::merge::pair::{Extension, Pair};
 use crate::merge::ties::{Ties, lost_head_error};
 use crate::merge::unpaired;
-use crate::merge::vocab::{Vocab, is_vocab_name};
+use crate::merge::vocab::{Vocab, own_axis, shared_axis};
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
-
-/// Mismatches shown in one error; the count of the others follows.
-const SHOWN: usize = 50;
-
-/// The rows by which one side of a tensor is extended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Extension {
-    /// The shorter side.
-    pub side: Side,
-    /// Rows that it has.
-    pub from_rows: u64,
-    /// Rows that it gets.
-    pub to_rows: u64,
-}
-
-/// A child's tensor before its dtype and place are decided. Indices are into the inventories.
-#[derive(Clone, Debug)]
-pub(crate) struct Pair {
-    /// Name in the child.
-    pub name: String,
-    /// The primary's tensor.
-    pub primary: Option<usize>,
-    /// The secondary's tensor.
-    pub secondary: Option<usize>,
-    /// Shape in the child.
-    pub shape: Vec<u64>,
-    /// Set where one side has fewer rows than the child.
-    pub extension: Option<Extension>,
-    /// The known buffer that it is, if any.
-    pub buffer: Option<KnownBuffer>,
-}
-
-impl Pair {
-    /// Another name of a tensor that is paired under its first: [`Ties::share`] finds it.
-    fn another_name(tensor: &TensorEntry, name: &str, side: Side, position: usize) -> Pair {
-        let (primary, secondary) = match side {
-            Side::Primary => (Some(position), None),
-            Side::Secondary => (None, Some(position)),
-        };
-        let shape = tensor.layout.shape.clone();
-        let name = name.to_owned();
-        Pair { name, primary, secondary, shape, extension: None, buffer: None }
-    }
-}
 
 /// Pairs the tensors of both parents by name, in the child's order.
 ///
@@ -65,7 +27,7 @@ impl Pair {
 pub(crate) fn pair(
     primary: &Checkpoint,
     secondary: &Checkpoint,
-    vocab: Option<Vocab>,
+    (vocab, edges): (Option<Vocab>, Edges),
     ties: &Ties,
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
@@ -92,7 +54,8 @@ pub(crate) fn pair(
             }
             ours_paired[position] = false;
             only_primary.push(a.name.clone());
-            pairs.push(alone(a, name, Side::Primary, position, vocab, options, warnings));
+            let place = (Side::Primary, position);
+            pairs.push(alone(a, name, place, (vocab, edges), options, warnings));
             continue;
         };
         paired[other] = true;
@@ -112,7 +75,7 @@ pub(crate) fn pair(
             });
             continue;
         }
-        match fit(a, b, vocab) {
+        match fit(a, b, vocab, edges) {
             Ok((shape, extension)) => pairs.push(Pair {
                 name: name.clone(),
                 primary: Some(position),
@@ -163,8 +126,8 @@ pub(crate) fn pair(
                 pairs.push(Pair::another_name(tensor, &names.theirs[position], side, position));
             }
             for (position, tensor) in &only_secondary {
-                let name = &names.theirs[*position];
-                pairs.push(alone(tensor, name, side, *position, vocab, options, warnings));
+                let (name, place) = (&names.theirs[*position], (side, *position));
+                pairs.push(alone(tensor, name, place, (vocab, edges), options, warnings));
             }
         }
         Some(Missing::Primary | Missing::Error) => {}
@@ -214,6 +177,7 @@ fn fit(
     a: &TensorEntry,
     b: &TensorEntry,
     vocab: Option<Vocab>,
+    edges: Edges,
 ) -> std::result::Result<(Vec<u64>, Option<Extension>), String> {
     let (shape_a, shape_b) = (&a.layout.shape, &b.layout.shape);
     if a.dtype != b.dtype && !(a.dtype.is_floating() && b.dtype.is_floating()) {
@@ -222,18 +186,16 @@ fn fit(
     if shape_a == shape_b {
         return Ok((shape_a.clone(), None));
     }
-    if let (Some(vocab), [rows_a, rest_a @ ..], [rows_b, rest_b @ ..]) =
-        (vocab, shape_a.as_slice(), shape_b.as_slice())
-        && vocab.differs()
-        && (*rows_a, *rows_b) == (vocab.primary, vocab.secondary)
-        && rest_a == rest_b
+    if let Some(vocab) = vocab
+        && let Some(axis) = shared_axis(&a.name, shape_a, shape_b, vocab)
         && a.dtype.is_floating()
     {
+        let primary_shorter = vocab.primary < vocab.secondary;
         let (side, shape) =
-            if rows_a < rows_b { (Side::Primary, shape_b) } else { (Side::Secondary, shape_a) };
-        let extension =
-            Extension { side, from_rows: (*rows_a).min(*rows_b), to_rows: (*rows_a).max(*rows_b) };
-        return Ok((shape.clone(), Some(extension)));
+            if primary_shorter { (Side::Primary, shape_b) } else { (Side::Secondary, shape_a) };
+        let from_rows = vocab.primary.min(vocab.secondary);
+        let to_rows = vocab.child();
+        return Ok((shape.clone(), Some(Extension { side, from_rows, to_rows, axis, edges })));
     }
     Err(format!("{}: {shape_a:?} and {shape_b:?}", escape(&a.name)))
 }
@@ -243,9 +205,8 @@ fn fit(
 fn alone(
     tensor: &TensorEntry,
     name: &str,
-    side: Side,
-    position: usize,
-    vocab: Option<Vocab>,
+    (side, position): (Side, usize),
+    (vocab, edges): (Option<Vocab>, Edges),
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Pair {
@@ -257,12 +218,12 @@ fn alone(
             Side::Secondary => vocab.secondary,
         };
         if own_rows < vocab.child()
-            && shape.first() == Some(&own_rows)
-            && is_vocab_name(name)
+            && let Some(axis) = own_axis(name, &shape, own_rows)
             && tensor.dtype.is_floating()
         {
-            shape[0] = vocab.child();
-            extension = Some(Extension { side, from_rows: own_rows, to_rows: vocab.child() });
+            let to_rows = vocab.child();
+            shape[axis] = to_rows;
+            extension = Some(Extension { side, from_rows: own_rows, to_rows, axis, edges });
             if matches!(options.extend, Extend::Bridge | Extend::Inherit) {
                 warnings.push(Warning::ExtendAlone { name: name.to_owned() });
             }
@@ -274,141 +235,4 @@ fn alone(
     };
     let buffer = KnownBuffer::of(name, tensor.dtype, &tensor.layout.shape);
     Pair { name: name.to_owned(), primary, secondary, shape, extension, buffer }
-}
-
-fn capped(lines: &[String]) -> String {
-    let mut text: String = lines.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
-    if lines.len() > SHOWN {
-        text.push_str(&format!("\n  and {} more", lines.len() - SHOWN));
-    }
-    text
-}
-
-fn shape_error(primary: &Checkpoint, secondary: &Checkpoint, mismatches: &[String]) -> Error {
-    Error::new(Kind::Data, "the parents are of different sizes, or not the same architecture")
-        .file(&secondary.path)
-        .expected(
-            format!("the shapes and kinds of `{}`", primary.path.display()),
-            format!(
-                "{} tensors that differ (primary and secondary):{}",
-                mismatches.len(),
-                capped(mismatches)
-            ),
-        )
-        .with_hint(
-            "merge only checkpoints of one architecture and size; nothing is ever cut to fit",
-        )
-}
-
-fn nothing_shared(primary: &Checkpoint, secondary: &Checkpoint) -> Error {
-    let first = |checkpoint: &Checkpoint| {
-        let tensor = checkpoint.inventory.tensors.first();
-        tensor.map_or("no tensor".to_owned(), |tensor| format!("`{}`", escape(&tensor.name)))
-    };
-    Error::new(Kind::Data, "the parents have no tensor in common")
-        .file(&secondary.path)
-        .expected(
-            format!("the names of `{}`: {} and others", primary.path.display(), first(primary)),
-            format!("{} and others", first(secondary)),
-        )
-        .with_hint(
-            "merge only checkpoints of one architecture; `llm-slerp-merge find DIR` shows which fit",
-        )
-}
-
-fn missing_error(
-    primary: &Checkpoint,
-    secondary: &Checkpoint,
-    only_primary: &[String],
-    only_secondary: &[(usize, &TensorEntry)],
-) -> Error {
-    let mut lines: Vec<String> =
-        only_primary.iter().map(|name| format!("{}: only in the primary", escape(name))).collect();
-    lines.extend(
-        only_secondary
-            .iter()
-            .map(|(_, tensor)| format!("{}: only in the secondary", escape(&tensor.name))),
-    );
-    Error::new(Kind::Data, "the parents do not have the same tensors")
-        .file(&secondary.path)
-        .expected(
-            format!("the names of `{}`", primary.path.display()),
-            format!("{} others:{}", lines.len(), capped(&lines)),
-        )
-        .with_hint("--missing primary keeps the primary's tensors, --missing union those of both")
-}
-
-fn taken_twice(secondary: &Checkpoint, tensor: &TensorEntry, name: &str) -> Error {
-    Error::new(Kind::Data, "two tensors would get one name")
-        .file(&secondary.path)
-        .tensor(&tensor.name)
-        .expected("a name that the child has not yet", format!("`{}`", escape(name)))
-        .with_hint("--missing primary leaves the secondary's others out")
-}
-
-fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
-    let lines: Vec<String> = pairs
-        .iter()
-        .filter_map(|pair| {
-            let extension = pair.extension?;
-            Some(format!(
-                "{}: {} rows and {} rows",
-                escape(&pair.name),
-                extension.from_rows,
-                extension.to_rows
-            ))
-        })
-        .collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Data, "the vocabularies differ")
-        .file(&primary.path)
-        .expected(
-            "equal vocabularies (--extend error)",
-            format!("{} tensors to extend:{}", lines.len(), capped(&lines)),
-        )
-        .with_hint("leave --extend at its default to extend the shorter vocabulary"))
-}
-
-/// Refuses parents with different numbers of layers (or experts): for every place where names
-/// count, both must count alike.
-fn check_depth(primary: &Checkpoint, secondary: &Checkpoint, names: &Names) -> Result<()> {
-    let (ours, theirs) = (counts(&names.child), counts(&names.theirs));
-    let lines: Vec<String> = ours
-        .iter()
-        .filter_map(|(prefix, a)| {
-            let b = theirs.get(prefix)?;
-            (a != b).then(|| format!("{}.N: {} and {}", escape(prefix), a.len(), b.len()))
-        })
-        .collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Data, "the parents are of different sizes: their depths differ")
-        .file(&secondary.path)
-        .expected(
-            format!("the layers of `{}`", primary.path.display()),
-            format!(
-                "{} places that count differently (primary and secondary):{}",
-                lines.len(),
-                capped(&lines)
-            ),
-        )
-        .with_hint("merge only checkpoints of one architecture and size"))
-}
-
-/// Prefix before each number in a name → the numbers found there: `model.layers` → {0, 1, …}.
-fn counts(names: &[String]) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut counts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for name in names {
-        let mut start = 0;
-        for part in name.split('.') {
-            if start > 0 && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
-                counts.entry(&name[..start - 1]).or_default().insert(part);
-            }
-            start += part.len() + 1;
-        }
-    }
-    counts
 }

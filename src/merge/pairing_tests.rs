@@ -2,9 +2,10 @@
 
 use crate::checkpoint::{Checkpoint, Side};
 use crate::error::Kind;
+use crate::merge::edges::Edges;
 use crate::merge::headers::{Headers, llama};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
-use crate::merge::pairing::Extension;
+use crate::merge::pair::Extension;
 use crate::merge::plan::{Action, MergePlan, PlannedStorage, plan};
 use crate::merge::{KnownBuffer, Warning};
 use crate::tensor::DType;
@@ -134,7 +135,8 @@ fn a_head_that_only_one_parent_has_is_extended_with_its_vocabulary() {
     let (short, long) = (body(6).f16("_orig_mod.lm_head.weight", &[6, 4]).open(), body(8).open());
     let plan_of = |options: &MergeOptions| plan(&short, &long, options).unwrap();
     let plan = plan_of(&MergeOptions::default());
-    let rows = Extension { side: Side::Primary, from_rows: 6, to_rows: 8 };
+    let edges = Edges { last: 5, first: 0, longer_last: 7 };
+    let rows = Extension { side: Side::Primary, from_rows: 6, to_rows: 8, axis: 0, edges };
     for name in ["embed_tokens.weight", "lm_head.weight"] {
         assert_eq!(storage(&plan, name).extension, Some(rows), "{name}");
         assert_eq!(storage(&plan, name).shape, [8, 4]);

@@ -5,10 +5,12 @@ use serde::Serialize;
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
-use crate::merge::buffers::{KnownBuffer, is_buffer};
+use crate::merge::buffers::{KnownBuffer, is_parameter};
 use crate::merge::configs::check_configs;
+use crate::merge::edges::EdgeRows;
 use crate::merge::options::{MergeOptions, Method};
-use crate::merge::pairing::{Extension, Pair, pair};
+use crate::merge::pair::{Extension, Pair};
+use crate::merge::pairing::pair;
 use crate::merge::parent::check_parent;
 use crate::merge::ties::{Share, Ties};
 use crate::merge::vocab::Vocab;
@@ -22,6 +24,8 @@ pub struct MergePlan {
     pub options: MergeOptions,
     /// Rows of the vocabularies, where the models have any.
     pub vocab: Option<Vocab>,
+    /// Between which rows the shorter one is extended, where the extension is made of its rows.
+    pub edges: Option<EdgeRows>,
     /// The child's tensors, in the order of its state dict.
     pub tensors: Vec<PlannedTensor>,
     /// The work: one per distinct storage of the child, in order of first use.
@@ -113,8 +117,10 @@ pub fn plan(
     notes(primary, secondary, &mut warnings);
     check_configs(primary, secondary, options.force_config, &mut warnings)?;
     let vocab = Vocab::of(primary, secondary);
+    let edges = vocab.and_then(|vocab| EdgeRows::of(vocab, primary, secondary, options.extend));
+    let rows = edges.as_ref().map(|edges| edges.rows).unwrap_or_default();
     let ties = Ties::of(primary, secondary);
-    let pairs = pair(primary, secondary, vocab, &ties, options, &mut warnings)?;
+    let pairs = pair(primary, secondary, (vocab, rows), &ties, options, &mut warnings)?;
     if pairs.is_empty() {
         return Err(Error::new(Kind::Data, "there is nothing to merge")
             .file(&primary.path)
@@ -148,6 +154,7 @@ pub fn plan(
     Ok(MergePlan {
         options: options.clone(),
         vocab,
+        edges: edges.filter(EdgeRows::are_used),
         total_size: split.total_bytes,
         total_parameters: total_parameters(primary, &storages),
         tensors,
@@ -295,19 +302,18 @@ fn check_mergeable(parent: &Checkpoint, tensor: &TensorEntry) -> Result<()> {
 /// of tensors from the secondary alone; where there is no figure, the elements of all floating
 /// storages but the buffers that are known by name.
 fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
-    let width = |storage: &PlannedStorage| {
-        storage.shape.iter().skip(1).fold(1, |width: u64, size| width.saturating_mul(*size))
-    };
     let counts = |storage: &PlannedStorage| {
-        storage.dtype.is_floating() && !is_buffer(&storage.name, storage.dtype, &storage.shape)
+        storage.dtype.is_floating() && is_parameter(&storage.name, storage.dtype, &storage.shape)
     };
     if let Some(figure) = primary.total_parameters {
         let added: u64 = storages
             .iter()
             .map(|storage| match (storage.action, storage.extension) {
                 (Action::CopySecondary, _) if counts(storage) => storage.numel,
+                _ if !counts(storage) => 0,
                 (_, Some(rows)) if rows.side == Side::Primary => {
-                    (rows.to_rows - rows.from_rows).saturating_mul(width(storage))
+                    let width = storage.numel.checked_div(rows.to_rows).unwrap_or(0);
+                    (rows.to_rows - rows.from_rows).saturating_mul(width)
                 }
                 _ => 0,
             })

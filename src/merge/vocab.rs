@@ -21,7 +21,7 @@ const EMBEDDINGS: [&str; 10] = [
 ];
 
 /// Ends of the names of output heads, one row per token.
-const HEADS: [&str; 7] = [
+const HEADS: [&str; 8] = [
     "lm_head.weight",
     "lm_head.bias",
     "embed_out.weight",
@@ -29,11 +29,16 @@ const HEADS: [&str; 7] = [
     "output.weight",
     "decoder.weight",
     "decoder.bias",
+    "predictions.bias",
 ];
 
 /// Those of [`HEADS`] that name nothing else in any model.
 const PLAIN_HEADS: [&str; 4] =
     ["lm_head.weight", "lm_head.bias", "embed_out.weight", "embed_out.bias"];
+
+/// Ends of the names of tensors whose last dimension has one place per token: the bias of BART,
+/// Marian and their kin (`[1, vocab]`), and MobileBERT's second half of a head (`[width, vocab]`).
+const TOKENS_LAST: [&str; 2] = ["final_logits_bias", "predictions.dense.weight"];
 
 /// Rows of both vocabularies and of the child's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -126,6 +131,42 @@ pub(crate) fn is_embedding_name(name: &str) -> bool {
     EMBEDDINGS.iter().any(|end| ends_with_module(name, end))
 }
 
+/// The dimension that has one place per token in a pair of these shapes, where it is the only one
+/// that differs.
+///
+/// By the sizes alone it is the first one, or one beside which all others are 1. Another one might be
+/// a width that has grown like the vocabulary, so it must be known by the tensor's name.
+pub(crate) fn shared_axis(name: &str, a: &[u64], b: &[u64], vocab: Vocab) -> Option<usize> {
+    if !vocab.differs() || a.len() != b.len() {
+        return None;
+    }
+    let mut differing = a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b);
+    let (axis, (rows_a, rows_b)) = differing.next()?;
+    let sizes_fit = (*rows_a, *rows_b) == (vocab.primary, vocab.secondary);
+    (sizes_fit && differing.next().is_none() && may_be_tokens(name, a, axis)).then_some(axis)
+}
+
+/// The dimension that has one place per token in a tensor that one parent alone has, known by name.
+pub(crate) fn own_axis(name: &str, shape: &[u64], rows: u64) -> Option<usize> {
+    let axis = match ends_with_any(name, &TOKENS_LAST) {
+        true => shape.len().checked_sub(1)?,
+        false if is_vocab_name(name) => 0,
+        false => return None,
+    };
+    (shape.get(axis) == Some(&rows)).then_some(axis)
+}
+
+fn may_be_tokens(name: &str, shape: &[u64], axis: usize) -> bool {
+    let mut others = shape.iter().enumerate().filter(|(place, _)| *place != axis);
+    axis == 0
+        || others.all(|(_, size)| *size == 1)
+        || (axis + 1 == shape.len() && ends_with_any(name, &TOKENS_LAST))
+}
+
+fn ends_with_any(name: &str, ends: &[&str]) -> bool {
+    ends.iter().any(|end| ends_with_module(name, end))
+}
+
 /// Whether the last components of a name are those of `end`, wrapper words aside.
 fn ends_with_module(name: &str, end: &str) -> bool {
     let mut parts = name.rsplit('.').filter(|part| !is_wrapper(part));
@@ -147,5 +188,50 @@ mod tests {
         assert!(!is_vocab_name("weight"));
         assert!(!is_vocab_name("model.layers.0.my_lm_head.weight"));
         assert!(!is_vocab_name("model.layers.0.mlp.up_proj.weight"));
+    }
+
+    const VOCAB: Vocab = Vocab { primary: 200, secondary: 208 };
+
+    #[test]
+    fn the_dimension_of_the_tokens_is_the_only_one_that_differs() {
+        let axis = |name: &str, a: &[u64], b: &[u64]| shared_axis(name, a, b, VOCAB);
+        assert_eq!(axis("w", &[200, 32], &[208, 32]), Some(0));
+        assert_eq!(axis("w", &[200], &[208]), Some(0));
+        assert_eq!(axis("final_logits_bias", &[1, 200], &[1, 208]), Some(1));
+        assert_eq!(axis("any.bias", &[1, 200], &[1, 208]), Some(1));
+        assert_eq!(axis("any.bias", &[1, 200, 1], &[1, 208, 1]), Some(1));
+        // A width equal to a vocabulary does not confuse.
+        assert_eq!(axis("w", &[200, 208], &[208, 208]), Some(0));
+        // The other way round, other sizes, other ranks, two dimensions at once.
+        assert_eq!(axis("w", &[208, 32], &[200, 32]), None);
+        assert_eq!(axis("w", &[200, 32], &[208, 33]), None);
+        assert_eq!(axis("w", &[200, 32], &[207, 32]), None);
+        assert_eq!(axis("w", &[200], &[208, 1]), None);
+        assert_eq!(axis("final_logits_bias", &[200, 200], &[208, 208]), None);
+        assert_eq!(axis("w", &[200, 32], &[200, 32]), None);
+        let equal = Vocab { primary: 200, secondary: 200 };
+        assert_eq!(shared_axis("w", &[200, 32], &[200, 32], equal), None);
+    }
+
+    #[test]
+    fn a_wide_tensor_with_its_tokens_last_is_known_by_name_alone() {
+        let axis = |name: &str| shared_axis(name, &[96, 200], &[96, 208], VOCAB);
+        assert_eq!(axis("cls.predictions.dense.weight"), Some(1));
+        assert_eq!(axis("model.layers.0.mlp.down_proj.weight"), None);
+        assert_eq!(axis("cls.mypredictions.dense.weight"), None);
+        // Tokens are last in it, nowhere else.
+        let middle = shared_axis("predictions.dense.weight", &[2, 200, 3], &[2, 208, 3], VOCAB);
+        assert_eq!(middle, None);
+    }
+
+    #[test]
+    fn a_tensor_of_one_parent_has_its_tokens_where_its_name_says() {
+        assert_eq!(own_axis("lm_head.weight", &[200, 32], 200), Some(0));
+        assert_eq!(own_axis("lm_head.weight", &[200, 200], 200), Some(0));
+        assert_eq!(own_axis("lm_head.weight", &[32, 200], 200), None);
+        assert_eq!(own_axis("final_logits_bias", &[1, 200], 200), Some(1));
+        assert_eq!(own_axis("final_logits_bias", &[200, 1], 200), None);
+        assert_eq!(own_axis("final_logits_bias", &[], 200), None);
+        assert_eq!(own_axis("model.norm.weight", &[200], 200), None);
     }
 }

@@ -17,10 +17,10 @@ const LANGUAGE_MODELS: [&str; 4] =
 const DEEPEST: usize = 4;
 
 /// The fields of one object, in order, as text that borrows from the whole.
-pub(super) struct Fields<'a>(pub(super) Vec<(String, &'a RawValue)>);
+pub(in crate::checkpoint) struct Fields<'a>(pub(super) Vec<(String, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Fields<'a>> {
+    pub(in crate::checkpoint) fn parse(text: &'a str) -> Result<Fields<'a>> {
         serde_json::from_str(text).map_err(unusable)
     }
 
@@ -30,12 +30,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Its value, or `None` where it has another type.
-    pub(super) fn get<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
+    pub(in crate::checkpoint) fn get<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.raw(name)?).ok()
     }
 
     /// These fields, then those of the language model, outermost first.
-    pub(super) fn language_models(self) -> Vec<Fields<'a>> {
+    pub(in crate::checkpoint) fn language_models(self) -> Vec<Fields<'a>> {
         let mut all = vec![self];
         while let Some(inner) = all.last().and_then(Fields::language_model)
             && all.len() < DEEPEST

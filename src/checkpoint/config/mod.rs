@@ -14,10 +14,11 @@ use crate::format::json::mask_python_literals;
 use crate::tensor::DType;
 
 pub use facts::ConfigFacts;
+pub(super) use fields::Fields;
 pub use rewrite::{NewRows, Rewritten, rewrite};
 
 /// The largest config that is read, in bytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// A config and its text.
 #[derive(Clone, Debug)]

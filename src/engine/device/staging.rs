@@ -79,13 +79,12 @@ impl Staging {
         let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };
         for lane in order {
             let source = sources[lane];
-            let own =
-                usize::try_from(source.numel.saturating_sub(start)).unwrap_or(numel).min(numel);
+            let (first, own) = source.own(start, numel);
             let piece_bytes = PIECE * source.item_bytes();
             let own_bytes = &mut self.lanes[lane].bytes_mut()[..own * source.item_bytes()];
             // Piece by piece, so that the digest finds the bytes in the core's cache.
             for (number, piece) in own_bytes.chunks_mut(piece_bytes).enumerate() {
-                source.read(start + (number * PIECE) as u64, piece)?;
+                source.read(first + (number * PIECE) as u64, piece)?;
                 digests.0[lane].update(piece);
             }
             if own == numel {
@@ -94,9 +93,14 @@ impl Staging {
             let Some(filler) = &source.filler else {
                 return Err(torch_error("a tensor is shorter than planned").tensor(&task.plan.name));
             };
-            let mut rows = part(&views[lane], own, numel - own)?;
-            let other = part(&views[1 - lane], own, numel - own)?;
-            filler.fill(start + own as u64, &mut rows, Some(&other))?;
+            let item = source.item_bytes();
+            let bytes = &mut self.lanes[lane].bytes_mut()[..numel * item];
+            filler.places().spread(bytes, (start, numel), item);
+            for run in filler.places().added(start, numel) {
+                let mut rows = part(&views[lane], run.start, run.len())?;
+                let other = part(&views[1 - lane], run.start, run.len())?;
+                filler.fill(start + run.start as u64, &mut rows, Some(&other))?;
+            }
         }
         let comparable = sources.iter().all(|source| source.tensor.dtype == task.plan.dtype);
         let length = numel * sources[0].item_bytes();

@@ -1,0 +1,108 @@
+//! Parents that don't fit each other: every refusal of a pairing, in words.
+
+use crate::checkpoint::{Checkpoint, TensorEntry};
+use crate::error::{Error, Kind, Result};
+use crate::merge::pair::Pair;
+use crate::tensor::escape;
+
+/// Mismatches shown in one error; the count of the others follows.
+const SHOWN: usize = 50;
+
+pub(crate) fn capped(lines: &[String]) -> String {
+    let mut text: String = lines.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
+    if lines.len() > SHOWN {
+        text.push_str(&format!("\n  and {} more", lines.len() - SHOWN));
+    }
+    text
+}
+
+pub(crate) fn shape_error(
+    primary: &Checkpoint,
+    secondary: &Checkpoint,
+    mismatches: &[String],
+) -> Error {
+    Error::new(Kind::Data, "the parents are of different sizes, or not the same architecture")
+        .file(&secondary.path)
+        .expected(
+            format!("the shapes and kinds of `{}`", primary.path.display()),
+            format!(
+                "{} tensors that differ (primary and secondary):{}",
+                mismatches.len(),
+                capped(mismatches)
+            ),
+        )
+        .with_hint(
+            "merge only checkpoints of one architecture and size; nothing is ever cut to fit",
+        )
+}
+
+pub(crate) fn nothing_shared(primary: &Checkpoint, secondary: &Checkpoint) -> Error {
+    let first = |checkpoint: &Checkpoint| {
+        let tensor = checkpoint.inventory.tensors.first();
+        tensor.map_or("no tensor".to_owned(), |tensor| format!("`{}`", escape(&tensor.name)))
+    };
+    Error::new(Kind::Data, "the parents have no tensor in common")
+        .file(&secondary.path)
+        .expected(
+            format!("the names of `{}`: {} and others", primary.path.display(), first(primary)),
+            format!("{} and others", first(secondary)),
+        )
+        .with_hint(
+            "merge only checkpoints of one architecture; `llm-slerp-merge find DIR` shows which fit",
+        )
+}
+
+pub(crate) fn missing_error(
+    primary: &Checkpoint,
+    secondary: &Checkpoint,
+    only_primary: &[String],
+    only_secondary: &[(usize, &TensorEntry)],
+) -> Error {
+    let mut lines: Vec<String> =
+        only_primary.iter().map(|name| format!("{}: only in the primary", escape(name))).collect();
+    lines.extend(
+        only_secondary
+            .iter()
+            .map(|(_, tensor)| format!("{}: only in the secondary", escape(&tensor.name))),
+    );
+    Error::new(Kind::Data, "the parents do not have the same tensors")
+        .file(&secondary.path)
+        .expected(
+            format!("the names of `{}`", primary.path.display()),
+            format!("{} others:{}", lines.len(), capped(&lines)),
+        )
+        .with_hint("--missing primary keeps the primary's tensors, --missing union those of both")
+}
+
+pub(crate) fn taken_twice(secondary: &Checkpoint, tensor: &TensorEntry, name: &str) -> Error {
+    Error::new(Kind::Data, "two tensors would get one name")
+        .file(&secondary.path)
+        .tensor(&tensor.name)
+        .expected("a name that the child has not yet", format!("`{}`", escape(name)))
+        .with_hint("--missing primary leaves the secondary's others out")
+}
+
+pub(crate) fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
+    let lines: Vec<String> = pairs
+        .iter()
+        .filter_map(|pair| {
+            let extension = pair.extension?;
+            Some(format!(
+                "{}: {} rows and {} rows",
+                escape(&pair.name),
+                extension.from_rows,
+                extension.to_rows
+            ))
+        })
+        .collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Data, "the vocabularies differ")
+        .file(&primary.path)
+        .expected(
+            "equal vocabularies (--extend error)",
+            format!("{} tensors to extend:{}", lines.len(), capped(&lines)),
+        )
+        .with_hint("leave --extend at its default to extend the shorter vocabulary"))
+}

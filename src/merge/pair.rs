@@ -1,0 +1,55 @@
+//! Two tensors that become one of the child's.
+
+use crate::checkpoint::{Side, TensorEntry};
+use crate::merge::buffers::KnownBuffer;
+use crate::merge::edges::Edges;
+
+/// The rows by which one side of a tensor is extended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Extension {
+    /// The shorter side.
+    pub side: Side,
+    /// Rows that it has.
+    pub from_rows: u64,
+    /// Rows that it gets.
+    pub to_rows: u64,
+    /// The dimension that they are counted along: 0 but for a few heads and biases.
+    pub axis: usize,
+    /// Where gradient and bridge begin and end.
+    pub edges: Edges,
+}
+
+/// A child's tensor before its dtype and place are decided. Indices are into the inventories.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    /// Name in the child.
+    pub name: String,
+    /// The primary's tensor.
+    pub primary: Option<usize>,
+    /// The secondary's tensor.
+    pub secondary: Option<usize>,
+    /// Shape in the child.
+    pub shape: Vec<u64>,
+    /// Set where one side has fewer rows than the child.
+    pub extension: Option<Extension>,
+    /// The known buffer that it is, if any.
+    pub buffer: Option<KnownBuffer>,
+}
+
+impl Pair {
+    /// Another name of a tensor that is paired under its first: `Ties::share` finds it.
+    pub(crate) fn another_name(
+        tensor: &TensorEntry,
+        name: &str,
+        side: Side,
+        position: usize,
+    ) -> Pair {
+        let (primary, secondary) = match side {
+            Side::Primary => (Some(position), None),
+            Side::Secondary => (None, Some(position)),
+        };
+        let shape = tensor.layout.shape.clone();
+        let name = name.to_owned();
+        Pair { name, primary, secondary, shape, extension: None, buffer: None }
+    }
+}
