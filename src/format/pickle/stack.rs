@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::blocks::Blocks;
+use super::globals::Global;
 use super::machine::MAX_PICKLE_BYTES;
+use super::opaque::OpaqueNames;
 use super::value::{Arena, Ref, Span, Value};
 use crate::format::bytes::Cursor;
 use crate::format::error::{FormatError, Rule};
@@ -68,6 +70,8 @@ pub(crate) struct Source<'a> {
     pub(crate) what: &'a str,
     /// Length of the whole file: it bounds the memory that the pickle may take.
     pub(crate) file_bytes: u64,
+    /// Further names that may stand beside the tensors.
+    pub(crate) opaque: &'a OpaqueNames,
 }
 
 /// The state of the machine.
@@ -85,6 +89,10 @@ pub(super) struct Machine<'a> {
     pub(super) marks: Vec<usize>,
     pub(super) memo: Memo,
     pub(super) arena: Arena,
+    /// Keys and items of states that were looked at.
+    pub(super) state_items: usize,
+    /// The names met that torch's list lacks, each once.
+    pub(super) foreign: Vec<Global>,
 }
 
 // Values that every pickle shares, made by `Machine::new` in this order.
@@ -127,6 +135,8 @@ impl<'a> Machine<'a> {
             marks: Vec::new(),
             memo: Memo::default(),
             arena,
+            state_items: 0,
+            foreign: Vec::new(),
         }
     }
 
