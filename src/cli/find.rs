@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Candidate, HubEntry, cache_dir, discover};
+use crate::checkpoint::{Candidate, HubEntry, Opening, cache_dir, discover};
 use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
@@ -48,9 +48,12 @@ pub(crate) struct Survey {
 }
 
 /// Looks below `dirs`, at headers only.
-pub(crate) fn survey(dirs: &[PathBuf]) -> Result<Survey> {
+pub(crate) fn survey(dirs: &[PathBuf], opening: &Opening) -> Result<Survey> {
     let discovery = discover(dirs)?;
-    let found: Vec<Found> = discovery.candidates.into_iter().filter_map(look_at).collect();
+    let found: Vec<Found> = {
+        let look = |candidate| look_at(candidate, opening);
+        discovery.candidates.into_iter().filter_map(look).collect()
+    };
     let whole =
         || found.iter().enumerate().filter_map(|(at, f)| Some((at, f.facts.as_ref().ok()?)));
     let (places, facts): (Vec<usize>, Vec<&ModelFacts>) = whole().unzip();
@@ -60,8 +63,8 @@ pub(crate) fn survey(dirs: &[PathBuf]) -> Result<Survey> {
     Ok(Survey { found, groups, unreadable: discovery.unreadable })
 }
 
-fn look_at(candidate: Candidate) -> Option<Found> {
-    let facts = match candidate.open() {
+fn look_at(candidate: Candidate, opening: &Opening) -> Option<Found> {
+    let facts = match candidate.open(opening) {
         Ok(checkpoint) => {
             let checkpoint = checkpoint?;
             check_parent(&checkpoint).map(|()| ModelFacts::of(&checkpoint))
@@ -73,7 +76,7 @@ fn look_at(candidate: Candidate) -> Option<Found> {
 
 /// Lists the models.
 pub(crate) fn find(args: &FindArgs, output: &OutputArgs) -> Result<()> {
-    let survey = survey(&args.dirs)?;
+    let survey = survey(&args.dirs, &(&args.opaque).into())?;
     if !output.quiet && !survey.unreadable.is_empty() {
         print::line(&format!("warning: {}", unreadable(&survey.unreadable)));
     }

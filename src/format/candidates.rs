@@ -304,17 +304,12 @@ fn several(nodes: &[Node<'_>], named: &[usize], in_tree: bool) -> FormatError {
     if named.len() > words.len() {
         words.push(format!("{} more", named.len() - words.len()));
     }
-    let hint = match in_tree {
-        true => {
-            "they look like parts of one model: save its state_dict() by itself with torch.save"
-                .to_owned()
-        }
-        false => {
-            let keys = named.iter().map(|at| path(nodes, *at));
-            let key = keys.into_iter().find(|key| !key.is_empty()).unwrap_or_default();
-            format!("name the one that you mean behind the file, as in FILE::{key}")
-        }
-    };
+    let mut keys = named.iter().map(|at| path(nodes, *at));
+    let key = keys.find(|key| !key.is_empty()).unwrap_or_default();
+    let mut hint = format!("name the one that you mean behind the file, as in FILE::{key}");
+    if in_tree {
+        hint.push_str("; if they are parts of one model, save its state_dict() first");
+    }
     let found = words.join(", ");
     FormatError::new(Rule::SeveralStateDicts, "pickle", "one dict of tensors", found).hint(hint)
 }

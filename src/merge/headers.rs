@@ -1,7 +1,7 @@
 //! Parents made of headers alone, for tests of the decisions.
 
 use crate::checkpoint::{Checkpoint, Config, Inventory, StorageEntry, TensorEntry};
-use crate::format::{ByteOrder, Container, Encoding};
+use crate::format::{ByteOrder, Container, Encoding, ReadOptions};
 use crate::tensor::{DType, Layout};
 
 /// A parent under construction; see [`Headers::open`].
@@ -66,6 +66,7 @@ impl Headers {
             config: self.config.map(|text| Config::parse(text).expect("a config")),
             total_parameters: None,
             notes: Vec::new(),
+            reading: ReadOptions::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Containers, memo, names and calls: the part of the machine that gives opcodes their meaning.
 
 use super::globals::Global;
+use super::opaque_values::is_builder;
 use super::opcode::Opcode;
 use super::stack::{EMPTY_TUPLE, Machine};
 use super::text;
@@ -115,7 +116,7 @@ impl Machine<'_> {
             _ => None,
         };
         let Some(global) = known else { return Err(self.forbidden(module, name)) };
-        if global.is_foreign() && !self.foreign.contains(&global) {
+        if global.is_foreign() && !is_builder(global) && !self.foreign.contains(&global) {
             self.foreign.push(global);
         }
         self.push(Value::Global(global), 0)

@@ -3,10 +3,15 @@
 
 use super::globals::{Global, lookup};
 use super::inert::{Form, Inert};
-use super::stack::Machine;
+use super::stack::{MAY_RUN_CODE, Machine};
 use super::value::{Ref, Span, Value};
 use crate::format::error::{FormatError, Rule};
 use crate::tensor::escape;
+
+/// Whether a name only builds objects of other names: a file that has it holds no value of it.
+pub(super) fn is_builder(global: Global) -> bool {
+    matches!(global, Global::Inert(name) if name.form() == Form::Reconstructor)
+}
 
 impl Machine<'_> {
     /// What `module.name` means: a name of torch's list, one that is known to be data, or one that the
@@ -55,10 +60,8 @@ impl Machine<'_> {
         let Some(function) = function else {
             let found = format!("`{name}` called in another way");
             let expected = "names in the forms in which Python writes them".to_owned();
-            return Err(self.error(Rule::ForbiddenGlobal, expected, found).hint(
-                "loading this file in Python could run code; nothing was run here. If you trust it, \
-                 load it with torch and save only its state dict",
-            ));
+            let error = self.error(Rule::ForbiddenGlobal, expected, found);
+            return Err(error.hint(MAY_RUN_CODE));
         };
         let depth = self.depth_over([arguments])?;
         self.push(Value::Call { function, arguments }, depth)

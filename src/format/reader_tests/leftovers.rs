@@ -123,7 +123,7 @@ fn a_state_dict_is_found_deeper_and_a_model_in_parts_is_refused() {
         "`model.language_model.transformer` (24.0 kB), \
          `model.language_model.embedding.word_embeddings` (8 B)"
     );
-    assert!(error.hint.is_some_and(|hint| hint.contains("parts of one model")));
+    assert!(error.hint.is_some_and(|hint| hint.contains("if they are parts of one model")));
     // One dict under two keys is one.
     let twice =
         [b"}(".to_vec(), text("a"), inner(), b"q\x01".to_vec(), text("b"), b"h\x01u".to_vec()];
