@@ -318,10 +318,14 @@ fn none(pickle: &Pickle<'_>, nodes: &[Node<'_>]) -> FormatError {
     let top = nodes.first().and_then(|top| pickle.dict(top.dict)).unwrap_or_default();
     let keys = top.iter().filter_map(|pair| pickle.text(pair.0)).take(8);
     let keys: Vec<String> = keys.map(|key| format!("`{}`", escape(key))).collect();
-    let found = match keys.is_empty() {
+    let mut found = match keys.is_empty() {
         true => "none".to_owned(),
         false => format!("none under {}", keys.join(", ")),
     };
+    if let Some(name) = pickle.foreign().first() {
+        let name = escape(&pickle.full_name(*name));
+        found.push_str(&format!("; values of other programs (`{name}`) are not read"));
+    }
     FormatError::new(Rule::NoStateDict, "pickle", "a dict of tensors", found)
 }
 

@@ -122,6 +122,14 @@ pub(super) fn collect(
             take_room(&mut room, rank.saturating_mul(2 * size_of::<u64>()), pickle)?;
             tensors.push(tensor);
         } else {
+            if let Value::Call { function, .. } = pickle.get(*value)
+                && function.makes_array()
+            {
+                let found = "a numpy array";
+                return Err(FormatError::new(Rule::Unsupported, "state dict", "a tensor", found)
+                    .tensor(name)
+                    .hint("load the file with torch and save a state dict of tensors"));
+            }
             skipped.push(name.to_owned());
         }
     }

@@ -220,6 +220,11 @@ impl Global {
         matches!(self, Global::Inert(_) | Global::Given(_))
     }
 
+    /// Whether a value made by calling this is a numpy array: it may be a weight, too.
+    pub(crate) fn makes_array(self) -> bool {
+        matches!(self, Global::Inert(name) if name.makes_array())
+    }
+
     /// Whether a value made by calling this is a tensor, of whatever kind.
     pub(crate) fn makes_tensor(self) -> bool {
         matches!(

@@ -161,6 +161,9 @@ const GROUPS: &[Group] = &[
     (&["accelerate.state"], &["PartialState"], Object),
 ];
 
+/// What makes numpy's arrays; each is alone in its group.
+const ARRAYS: [&str; 2] = ["_reconstruct", "_frombuffer"];
+
 /// A name of the table, by its group and its places in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Inert {
@@ -179,6 +182,13 @@ impl Inert {
             let (module, name) = (place(modules, module)?, place(names, name)?);
             Some(Inert { group: u8::try_from(group).ok()?, module, name })
         })
+    }
+
+    /// Whether its values are numpy arrays.
+    pub(super) fn makes_array(self) -> bool {
+        GROUPS
+            .get(usize::from(self.group))
+            .is_some_and(|group| group.1.first().is_some_and(|name| ARRAYS.contains(name)))
     }
 
     /// How values of it are made.

@@ -110,10 +110,10 @@ fn a_key_is_for_plan_inspect_verify_and_directories_too() {
     // The output may not lie in a parent, however the parent is named.
     let said = merge(&named, &case("plain-b"), &model.join("child"), &[]).refused(73);
     assert!(said.contains("apart from both parents"), "{said}");
-    let sharded = PathBuf::from(format!("{}::model", fixture("llama/sharded").display()));
-    if fixture("llama/sharded").exists() {
-        assert!(inspect(&sharded, &[]).refused(65).contains("a key chooses an entry of one file"));
-    }
+    let shards = PathBuf::from(format!("{}::model", fixture("llama/primary").display()));
+    assert!(inspect(&shards, &[]).refused(65).contains("a key chooses an entry of one file"));
+    let verified = tool(["verify".as_ref(), shards.as_os_str()]);
+    assert!(verified.code == Some(65) && verified.stdout.contains("a key chooses an entry"));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_batch_takes_keys_and_names_and_knows_the_child_by_them() {
         let results = run.json()["jobs"][0]["result"].as_str().map(str::to_owned);
         (run.code, results.unwrap())
     };
-    assert_eq!(batch("model_ema"), (Some(0), "done".to_owned()));
+    assert_eq!(batch("model_ema"), (Some(0), "merged".to_owned()));
     let text = fs::read_to_string(dir.path().join("out/slerp_merge.json")).unwrap();
     let provenance: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(provenance["primary"]["key"], "model_ema");
