@@ -30,7 +30,8 @@ def rows():
         what = slug.replace("-", " ")
         yield f"{row.lower()}-left-{slug}", row, what, stored(state_dict(("x", value), ("w", tensor()))), rule, says
         if row in ("P1", "P6"):
-            legacy = carriers.legacy(4, whole(pairs(("x", value), ("w", tensor()))))
+            weight = tensor(storage(view=b"N"))
+            legacy = carriers.legacy(4, whole(pairs(("x", value), ("w", weight))))
             yield f"{row.lower()}-left-{slug}-legacy", row, f"{what} in a legacy file", legacy, rule, says
     yield from whole_files()
 
@@ -126,7 +127,7 @@ def whole_files():
         yield f"p11-left-{slug}", "P11", slug.replace("-", " "), stored(whole(value)), rule, says
     deep = b"N"
     for _ in range(70):
-        deep = NAMESPACE + b")\x81" + pairs(("a", deep)) + b"b"
+        deep = NAMESPACE + b")\x81}" + text("a") + deep + b"sb"
     yield "p12-left-nested", "P12", "seventy namespaces in each other", stored(state_dict(("x", deep), ("w", tensor()))), "PickleLimit", "deep"
     state = b"}q\x02(" + b"K\x01N" * 2000 + b"u0"
     again = NAMESPACE + b"q\x010" + state + b"h\x01)\x81h\x02b0" * 2000 + model
