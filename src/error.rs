@@ -92,6 +92,7 @@ impl Error {
     pub fn from_format(file: &Path, error: FormatError) -> Error {
         let kind = match error.rule {
             Rule::Read => Kind::Io,
+            Rule::NoEntry => Kind::NoInput,
             _ => Kind::Data,
         };
         let mut what = error.what;

@@ -49,6 +49,11 @@ def rows():
         start = head + (b"N" if name == "tuples" else b"")
         recipe = {"repeat": [[start.hex(), 1], [unit.hex(), count], [tail.hex(), 1]]}
         yield f"p12-stream-of-{name}", "P12", f"{count:,} {name} in a legacy file", recipe, "PickleLimit", ""
+    # What training programs leave beside the weights, a million in each other and side by side.
+    named = head + glob("argparse", "Namespace") + b"\x94"
+    for name, pieces in [("nested-namespaces", [[b"h\0)\x81", 10**6], [b"b", 10**6]]), ("namespaces", [[b"0](", 1], [b"h\0)\x81}b", 10**6], [b"e", 1]])]:
+        recipe = {"repeat": [[named.hex(), 1], *([piece.hex(), count] for piece, count in pieces), [tail.hex(), 1]]}
+        yield f"p12-stream-of-{name}", "P12", f"a million {name} in a legacy file", recipe, "PickleLimit", ""
     # One list of pairs becomes an OrderedDict again and again: 800 kB for five bytes.
     pairs = [[(head + glob("collections", "OrderedDict") + b"\x940](").hex(), 1], [b"NN\x86".hex(), 10**5], [b"e\x85\x940".hex(), 1]]
     recipe = {"repeat": [*pairs, [b"h\0h\1R0".hex(), 10**4], [(b"N" + tail).hex(), 1]]}

@@ -72,7 +72,7 @@ def lies():
         ("name-bool", b"}(\x88" + tensor() + b"u", name, "bool"), ("top-list", b"](" + tensor() + b"e", "NoStateDict", "list"),
         ("top-tensor", tensor(), "NoStateDict", ""), ("top-storage", storage(), "NoStateDict", "storage"), ("top-none", b"N", "NoStateDict", "None"),
         ("top-text", text("x"), "NoStateDict", "string"), ("top-of-numbers", pairs(("a", num(1))), "NoStateDict", ""),
-        ("two-state-dicts", pairs(("model", pairs(("w", tensor()))), ("state_dict", pairs(("w", tensor())))), "NoStateDict", "state_dict"),
+        ("two-state-dicts", pairs(("model", pairs(("w", tensor()))), ("state_dict", pairs(("w", tensor())))), "SeveralStateDicts", "state_dict"),
         ("storage-as-value", pairs(("w", storage())), "Unsupported", "storage"),
     ]
     for slug, value, rule, says in dicts:
@@ -113,7 +113,7 @@ def kinds():
         ("dtype-quantised", raw_tensor(*v3, glob("torch", "qint8"), function="_rebuild_tensor_v3"), unsupported, "qint8"),
         ("dtype-text", raw_tensor(*v3, text("float32"), function="_rebuild_tensor_v3"), unsupported, "string"),
         ("dtensor", call("torch.distributed.tensor", "DTensor", num(1)), "ForbiddenGlobal", "DTensor"),
-        ("numpy-array", call("numpy.core.multiarray", "_reconstruct", glob("numpy", "ndarray"), ints([0]), b"C\x01b"), "ForbiddenGlobal", "numpy"),
+        ("numpy-array", call("numpy.core.multiarray", "_reconstruct", glob("numpy", "ndarray"), ints([0]), b"C\x01b"), "NoStateDict", "numpy"),
         ("module-of-torch", call("torch.nn.modules.linear", "Linear", num(2), num(3)), "ForbiddenGlobal", "Linear"),
         ("module-of-transformers", glob("transformers.models.llama.modeling_llama", "LlamaForCausalLM") + b")\x81", "ForbiddenGlobal", "Llama"),
         ("bits-of-complex", tensor(storage("0", 3, "ComplexFloatStorage"), 0, (3,), (1,)), "merge", "complex64"),

@@ -7,7 +7,7 @@ use crate::batch::clash::clashes;
 use crate::batch::manifest::{Entry, Manifest};
 use crate::batch::outcome::{JobResult, Status};
 use crate::batch::sweep::{Sweep, sweeps};
-use crate::checkpoint::{Checkpoint, Room, check_output, resolved, room_at};
+use crate::checkpoint::{Checkpoint, Room, check_output, file_of, resolved, room_at};
 use crate::engine::{ChildState, Job, Prepared, prepare};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::escape;
@@ -113,8 +113,9 @@ impl Draft {
         Ok(Draft { entry, job, outputs })
     }
 
-    fn parents(&self) -> [&Path; 2] {
-        [&self.entry.primary, &self.entry.secondary]
+    /// What the parents are on the disk.
+    fn parents(&self) -> [PathBuf; 2] {
+        [file_of(&self.entry.primary), file_of(&self.entry.secondary)]
     }
 }
 
@@ -194,7 +195,7 @@ fn check_outputs(drafts: &[Draft], find: &mut impl FnMut(Vec<usize>, Error)) {
     }
     let parents: Vec<(usize, PathBuf)> = drafts
         .iter()
-        .flat_map(|draft| draft.parents().map(|parent| (draft.entry.index, resolved(parent))))
+        .flat_map(|draft| draft.parents().map(|parent| (draft.entry.index, resolved(&parent))))
         .collect();
     for (output, owner) in outputs.iter().zip(&owners) {
         let place = resolved(output);
@@ -268,8 +269,8 @@ fn look_at_disk(drafts: &[Draft], findings: &mut Vec<Finding>) -> Vec<PlannedJob
 /// The error, and that of the other parent where it can't be opened either.
 fn all_errors(first: Error, draft: &Draft) -> Vec<Error> {
     let mut errors = vec![first];
-    for parent in draft.parents() {
-        if let Err(error) = Checkpoint::open_strictly(parent, draft.job.strictness)
+    for parent in [&draft.entry.primary, &draft.entry.secondary] {
+        if let Err(error) = Checkpoint::open_as(parent, &draft.job.opening)
             && errors.iter().all(|known| known.to_string() != error.to_string())
         {
             errors.push(error);
@@ -320,14 +321,16 @@ fn look_at_output(
     t: f64,
 ) -> Result<bool> {
     let overwrite = draft.job.overwrite;
+    let files = draft.parents();
+    let parents = [files[0].as_path(), files[1].as_path()];
     let Some(prepared) = prepared else {
         // Whether it is the child can't be told; what is wrong with its place can.
-        return check_output(output, &draft.parents(), true).map(|()| false);
+        return check_output(output, &parents, true).map(|()| false);
     };
     match prepared.child_state(output, t)? {
         ChildState::Done => return Ok(true),
         ChildState::Other(difference) if !overwrite && output.is_dir() => {
-            check_output(output, &draft.parents(), true)?;
+            check_output(output, &parents, true)?;
             return Err(Error::new(
                 Kind::Output,
                 "output exists and is not the child of this merge",
@@ -338,7 +341,7 @@ fn look_at_output(
         }
         ChildState::Other(_) | ChildState::Absent => {}
     }
-    check_output(output, &draft.parents(), overwrite).map(|()| false)
+    check_output(output, &parents, overwrite).map(|()| false)
 }
 
 /// File systems that have no room for everything that is to be made on them.

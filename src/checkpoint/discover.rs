@@ -12,6 +12,7 @@ use crate::checkpoint::hub::HubEntry;
 use crate::checkpoint::model::Checkpoint;
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::split::INDEX_FILE_NAME;
+use crate::checkpoint::strict::Opening;
 use crate::checkpoint::weights::{SINGLE_FILE, is_safetensors, is_shard, is_weight_file};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Rule, looks_like_torch};
@@ -56,8 +57,8 @@ impl Candidate {
     ///
     /// # Errors
     /// Those of [`Checkpoint::open`], where its name or its first bytes say that it is a checkpoint.
-    pub fn open(&self) -> Result<Option<Checkpoint>> {
-        match Checkpoint::open(&self.path) {
+    pub fn open(&self, opening: &Opening) -> Result<Option<Checkpoint>> {
+        match Checkpoint::open_as(&self.path, opening) {
             Ok(checkpoint) if !self.named && checkpoint.inventory.tensors.is_empty() => Ok(None),
             Ok(checkpoint) => Ok(Some(checkpoint)),
             Err(error) if self.named || self.is_broken(&error) => Err(error),

@@ -106,6 +106,8 @@ pub enum Finding {
     Nested { file: String, key: String },
     /// Entries that are no tensors.
     Skipped { file: String, keys: Vec<String> },
+    /// Values of other programs beside the tensors, by entry, in words.
+    Opaque { file: String, values: Vec<String> },
     /// A model directory without tokenizer files.
     NoTokenizer,
     /// No input embedding is known by name, so nothing can be compared with its rows.
@@ -148,6 +150,7 @@ impl Finding {
             | Finding::Legacy { .. }
             | Finding::Nested { .. }
             | Finding::Skipped { .. }
+            | Finding::Opaque { .. }
             | Finding::NoTokenizer
             | Finding::NoEmbedding
             | Finding::Unexamined { .. } => Severity::Note,
@@ -251,6 +254,15 @@ impl fmt::Display for Finding {
             Finding::Skipped { file, keys } => {
                 write!(f, "entries that are no tensors: {}: {}", escape(file), listed(keys))
             }
+            Finding::Opaque { file, values } => {
+                let (file, shown) = (escape(file), values.iter().take(SHOWN));
+                let shown: Vec<&str> = shown.map(String::as_str).collect();
+                write!(f, "values of other programs, not read: {file}: {}", shown.join(", "))?;
+                match values.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+                    Some(more) => write!(f, ", {more} more"),
+                    None => Ok(()),
+                }
+            }
             Finding::NoTokenizer => f.write_str("no tokenizer files"),
             Finding::NoEmbedding => {
                 f.write_str("no input embedding known by name: vocabulary not compared")
@@ -262,9 +274,11 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Names that a list shows.
+const SHOWN: usize = 4;
+
 /// The first few of some names.
 fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 4;
     let mut text: Vec<String> =
         names.iter().take(SHOWN).map(|name| format!("`{}`", escape(name))).collect();
     if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {

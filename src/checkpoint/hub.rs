@@ -11,6 +11,7 @@
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
+use crate::checkpoint::keyed::{split_key, with_key};
 use crate::checkpoint::side_file::read_bounded;
 use crate::error::{Error, Kind, Result};
 
@@ -97,12 +98,24 @@ fn cache_dir_by(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> 
 /// The path of a model as a user names it: a path that is there, else `ORG/NAME` or
 /// `ORG/NAME@REVISION` in the local Hub cache (a branch or tag that was downloaded, or a commit, which
 /// may be cut). A path that is there always wins, and what can be no model's name is returned as it
-/// is.
+/// is. The key of `FILE::KEY` stays behind it.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where it is neither.
 pub fn locate(model: &Path) -> Result<PathBuf> {
-    locate_in(model, cache_dir().as_deref())
+    let (file, key) = file_and_key(model);
+    Ok(with_key(locate_in(&file, cache_dir().as_deref())?, key.as_deref()))
+}
+
+/// The path and the key of a parent, `FILE::KEY` or a path alone. A file whose name holds `::` is a
+/// path.
+pub(super) fn file_and_key(model: &Path) -> (PathBuf, Option<String>) {
+    split_key(model, |name| parse(name).is_some())
+}
+
+/// The path of a parent without its key: what lies on the disk.
+pub fn file_of(model: &Path) -> PathBuf {
+    file_and_key(model).0
 }
 
 fn locate_in(model: &Path, cache: Option<&Path>) -> Result<PathBuf> {

@@ -1,6 +1,7 @@
 //! Floor 2: a model directory. The only floor that opens files.
 
 mod above;
+mod beside;
 mod child;
 mod child_layout;
 pub mod config;
@@ -12,6 +13,7 @@ mod hub;
 mod inside;
 mod inventory;
 mod journal;
+mod keyed;
 mod model;
 mod model_order;
 mod output;
@@ -38,7 +40,7 @@ pub use config::Config;
 pub use discover::{Candidate, Discovery, discover};
 pub use existing::{Existing, existing_child};
 pub use finding::{Finding, Severity, summary};
-pub use hub::{HubEntry, cache_dir, locate};
+pub use hub::{HubEntry, cache_dir, file_of, locate};
 pub use inside::is_marked;
 pub use inventory::{Inventory, StorageEntry, TensorEntry};
 pub use journal::JournalEntry;
@@ -49,7 +51,7 @@ pub use side_files::{SideFileOptions, SideFiles};
 pub use source::{FileSource, Identity};
 pub use special_tokens::SpecialTokens;
 pub use staging::{Staging, has_journal};
-pub use strict::Strictness;
+pub use strict::{Opening, Strictness};
 pub use survey::{Rows, Survey};
 pub use tokenizer::{TokenizerFacts, TokenizerMode};
 pub use weight_files::DIRECT_ALIGNMENT;

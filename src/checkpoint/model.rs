@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::beside::notes;
 use crate::checkpoint::config::Config;
-use crate::checkpoint::hub::locate;
+use crate::checkpoint::hub::{file_and_key, locate};
 use crate::checkpoint::inventory::{Inventory, TensorEntry};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::special_tokens::SpecialTokens;
 use crate::checkpoint::split::INDEX_FILE_NAME;
-use crate::checkpoint::strict::Strictness;
+use crate::checkpoint::strict::Opening;
 use crate::checkpoint::weights::{SINGLE_FILE, Weights, weights_of};
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, StateDict};
+use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, ReadOptions, StateDict};
 use crate::tensor::escape;
 
 /// An opened checkpoint: headers, config and the files behind them. No data is loaded.
@@ -37,6 +38,9 @@ pub struct Checkpoint {
     pub total_parameters: Option<u64>,
     /// Things worth telling the user, in sentences.
     pub notes: Vec<String>,
+    /// What the user said of the files beside their path: which entry is the state dict, and what may
+    /// stand beside it.
+    pub reading: ReadOptions,
 }
 
 impl Checkpoint {
@@ -47,16 +51,34 @@ impl Checkpoint {
     /// [`Kind::NoInput`] where nothing is there, [`Kind::Data`] where it breaks a rule of its
     /// format or index and shards contradict each other.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let path = locate(path)?;
-        let path = path.as_path();
+        Checkpoint::open_as(path, &Opening::default())
+    }
+
+    /// The same, as the user wants it opened. The path may be `FILE::KEY`, or `DIR::KEY` where the
+    /// weights are one file: the state dict is that entry.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`]; [`Kind::NoInput`] where there is no such entry, [`Kind::Data`]
+    /// for links that leave the directory and bytes without a checksum where those are refused.
+    pub fn open_as(path: &Path, opening: &Opening) -> Result<Checkpoint> {
+        let (path, key) = file_and_key(&locate(path)?);
+        let reading = ReadOptions { key, opaque: opening.opaque.clone() };
+        let checkpoint = Checkpoint::read(&path, reading)?;
+        opening.strictness.check(&checkpoint)?;
+        Ok(checkpoint)
+    }
+
+    fn read(path: &Path, reading: ReadOptions) -> Result<Checkpoint> {
         let meta = std::fs::metadata(path)
             .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
         if !meta.is_dir() {
             let mut checkpoint = Checkpoint::empty(path, None);
+            checkpoint.reading = reading;
             checkpoint.add_file(path)?;
             return Ok(checkpoint);
         }
         let mut checkpoint = Checkpoint::empty(path, Some(path.to_path_buf()));
+        checkpoint.reading = reading;
         let config = path.join("config.json");
         if is_present(&config)? {
             let read = Config::read(&config)?;
@@ -68,20 +90,12 @@ impl Checkpoint {
             Weights::Single(file) => {
                 checkpoint.add_file(&file)?;
             }
-            Weights::Index(file) => checkpoint.open_shards(path, &file)?,
+            Weights::Index(file) => {
+                no_key(&file, &checkpoint.reading)?;
+                checkpoint.open_shards(path, &file)?;
+            }
         }
         checkpoint.note_other_weights(path);
-        Ok(checkpoint)
-    }
-
-    /// The same, refused where it is not as strict as asked for.
-    ///
-    /// # Errors
-    /// Those of [`Checkpoint::open`]; [`Kind::Data`] for links that leave the directory and for bytes
-    /// without a checksum.
-    pub fn open_strictly(path: &Path, strictness: Strictness) -> Result<Checkpoint> {
-        let checkpoint = Checkpoint::open(path)?;
-        strictness.check(&checkpoint)?;
         Ok(checkpoint)
     }
 
@@ -97,31 +111,14 @@ impl Checkpoint {
             special_tokens: SpecialTokens::default(),
             total_parameters: None,
             notes: Vec::new(),
+            reading: ReadOptions::default(),
         }
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let (source, state_dict) = read_headers(path)?;
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(nest) = &state_dict.nest {
-            self.notes.push(format!(
-                "the state dict of `{}` is its entry `{}`",
-                escape(&file_name),
-                escape(nest)
-            ));
-        }
-        if !state_dict.skipped.is_empty() {
-            let mut names: Vec<String> =
-                state_dict.skipped.iter().take(8).map(|name| escape(name)).collect();
-            if state_dict.skipped.len() > names.len() {
-                names.push(format!("{} more", state_dict.skipped.len() - names.len()));
-            }
-            self.notes.push(format!(
-                "entries of `{}` that are no tensors are left out: {}",
-                escape(&file_name),
-                names.join(", ")
-            ));
-        }
+        let (source, state_dict) = read_headers(path, &self.reading)?;
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.notes.extend(notes(&file_name, &state_dict));
         self.push(source, state_dict);
         Ok(())
     }
@@ -208,9 +205,9 @@ impl Checkpoint {
 }
 
 /// Opens one weight file and reads its headers.
-pub(super) fn read_headers(path: &Path) -> Result<(FileSource, StateDict)> {
+pub(super) fn read_headers(path: &Path, reading: &ReadOptions) -> Result<(FileSource, StateDict)> {
     let source = FileSource::open(path)?;
-    match format::read_state_dict(&source) {
+    match format::read_state_dict_as(&source, reading) {
         Ok(state_dict) => Ok((source, state_dict)),
         Err(error) if error.rule == format::Rule::Read => {
             let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
@@ -218,6 +215,18 @@ pub(super) fn read_headers(path: &Path) -> Result<(FileSource, StateDict)> {
         }
         Err(error) => Err(Error::from_format(path, error)),
     }
+}
+
+/// A key chooses inside one file; a model in shards is whole only with all of them.
+///
+/// # Errors
+/// [`Kind::Data`] where there is one.
+pub(super) fn no_key(index_path: &Path, reading: &ReadOptions) -> Result<()> {
+    let Some(key) = &reading.key else { return Ok(()) };
+    Err(Error::new(Kind::Data, "a key chooses an entry of one file")
+        .file(index_path)
+        .expected("one weight file", format!("shards, and the key `{}`", escape(key)))
+        .with_hint("name the model without the key"))
 }
 
 pub(super) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> Error {

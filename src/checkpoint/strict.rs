@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::model::Checkpoint;
 use crate::checkpoint::source::FileSource;
 use crate::error::{Error, Kind, Result};
-use crate::format::{Container, archive_records};
+use crate::format::{Container, OpaqueNames, archive_records};
 use crate::tensor::escape;
 
 /// What is refused beyond what is wrong.
@@ -16,6 +16,15 @@ pub struct Strictness {
     pub no_follow: bool,
     /// Refuse weight files with bytes whose CRC-32 was not computed.
     pub require_checksums: bool,
+}
+
+/// How a parent is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// What is refused of it beyond what is wrong.
+    pub strictness: Strictness,
+    /// Names of other programs that may stand beside its weights.
+    pub opaque: OpaqueNames,
 }
 
 impl Strictness {

@@ -4,17 +4,18 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::checkpoint::beside::opaque_values;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::finding::Finding;
-use crate::checkpoint::hub::locate;
-use crate::checkpoint::model::{Checkpoint, missing_shard, read_headers};
+use crate::checkpoint::hub::{file_and_key, locate};
+use crate::checkpoint::model::{Checkpoint, missing_shard, no_key, read_headers};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::split::INDEX_FILE_NAME;
-use crate::checkpoint::strict::{Strictness, links_out};
+use crate::checkpoint::strict::{Opening, Strictness, links_out};
 use crate::checkpoint::tokenizer::TokenizerFacts;
 use crate::checkpoint::weights::{Weights, weights_of};
 use crate::error::{Error, Kind, Result};
-use crate::format::{Container, Index, MAX_INDEX_BYTES};
+use crate::format::{Container, Index, MAX_INDEX_BYTES, ReadOptions};
 use crate::tensor::DType;
 
 /// What could be opened of a checkpoint, and what was found on the way.
@@ -40,7 +41,8 @@ pub struct Rows {
 
 impl Survey {
     /// Opens all that can be opened of a model directory or a single file. Reads no tensor data.
-    pub fn of(path: &Path, strictness: Strictness) -> Survey {
+    pub fn of(path: &Path, opening: &Opening) -> Survey {
+        let strictness = opening.strictness;
         let mut survey = Survey {
             checkpoint: Checkpoint::empty(path, None),
             findings: Vec::new(),
@@ -48,6 +50,8 @@ impl Survey {
             strictness,
         };
         let Some(path) = survey.accept(locate(path)) else { return survey };
+        let (path, key) = file_and_key(&path);
+        survey.checkpoint.reading = ReadOptions { key, opaque: opening.opaque.clone() };
         match std::fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => survey.look_at_directory(&path),
             Ok(_) => survey.add(&path),
@@ -119,6 +123,10 @@ impl Survey {
             }
             Some(Weights::Index(file)) => {
                 taken.insert(file_name(&file));
+                if let Err(error) = no_key(&file, &self.checkpoint.reading) {
+                    self.refuse(&error);
+                    self.checkpoint.reading.key = None;
+                }
                 self.look_at_shards(dir, &file, &mut taken);
             }
             None => {}
@@ -134,7 +142,8 @@ impl Survey {
     }
 
     fn add(&mut self, path: &Path) {
-        let Some((source, state_dict)) = self.accept(read_headers(path)) else { return };
+        let headers = read_headers(path, &self.checkpoint.reading);
+        let Some((source, state_dict)) = self.accept(headers) else { return };
         let file = file_name(path);
         if let Some(key) = &state_dict.nest {
             self.findings.push(Finding::Nested { file: file.clone(), key: key.clone() });
@@ -142,6 +151,10 @@ impl Survey {
         if !state_dict.skipped.is_empty() {
             let keys = state_dict.skipped.clone();
             self.findings.push(Finding::Skipped { file: file.clone(), keys });
+        }
+        if !state_dict.opaque.is_empty() {
+            let values = opaque_values(&state_dict.opaque);
+            self.findings.push(Finding::Opaque { file: file.clone(), values });
         }
         if state_dict.container == Container::Legacy {
             let refused = self.strictness.require_checksums;
@@ -315,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_whole_model_is_opened_without_a_finding() {
-        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
+        let mut survey = Survey::of(Path::new(PRIMARY), &Opening::default());
         survey.check_vocabulary(&rows([512, 512]));
         assert_eq!(survey.findings, []);
         assert_eq!(survey.checkpoint.inventory.tensors.len(), 21);
@@ -324,7 +337,7 @@ mod tests {
 
     #[test]
     fn rows_are_compared_with_config_and_tokenizer() {
-        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
+        let mut survey = Survey::of(Path::new(PRIMARY), &Opening::default());
         survey.tokenizer.highest = Some(HighestId { id: 512, file: "vocab.json" });
         survey.check_vocabulary(&rows([512, 513]));
         let vocab_size =
@@ -335,18 +348,18 @@ mod tests {
 
     #[test]
     fn a_model_without_an_embedding_is_not_compared() {
-        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
+        let mut survey = Survey::of(Path::new(PRIMARY), &Opening::default());
         survey.check_vocabulary(&[]);
         assert_eq!(survey.findings, [Finding::NoEmbedding]);
     }
 
     #[test]
     fn nothing_at_all_is_one_finding() {
-        let survey = Survey::of(&Path::new(PRIMARY).join("absent"), Strictness::default());
+        let survey = Survey::of(&Path::new(PRIMARY).join("absent"), &Opening::default());
         let kinds: Vec<_> = survey.findings.iter().map(Finding::kind).collect();
         assert_eq!(kinds, [Some(Kind::NoInput)]);
         let empty = tempfile::tempdir().expect("a directory");
-        let kinds: Vec<_> = Survey::of(empty.path(), Strictness::default())
+        let kinds: Vec<_> = Survey::of(empty.path(), &Opening::default())
             .findings
             .iter()
             .map(Finding::kind)
@@ -367,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_config_of_another_dtype_is_noted() {
-        let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
+        let mut survey = Survey::of(Path::new(PRIMARY), &Opening::default());
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.json");
         std::fs::write(&path, r#"{"torch_dtype": "bfloat16"}"#).expect("written");

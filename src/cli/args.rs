@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::checkpoint::{Strictness, TokenizerMode};
+use crate::checkpoint::{Opening, Strictness, TokenizerMode};
 use crate::cli::batch::BatchArgs;
 use crate::engine::DeviceChoice;
+use crate::format::{OpaqueName, OpaqueNames};
 use crate::merge::{Extend, Method, Missing};
 use crate::tensor::DType;
 
@@ -78,7 +79,8 @@ pub(crate) struct OutputArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// Model directory, checkpoint file, or ORG/NAME in the local Hub cache: the parent at t = 0
+    /// Model directory, checkpoint file (FILE::KEY for one of several state dicts in it), or ORG/NAME
+    /// in the local Hub cache: the parent at t = 0
     pub(crate) primary: PathBuf,
     /// The same: the parent at t = 1
     pub(crate) secondary: PathBuf,
@@ -157,24 +159,49 @@ pub(crate) struct StrictArgs {
     /// Refuse links that lead out of the model's directory, as in the Hub's cache
     #[arg(long)]
     pub(crate) no_follow: bool,
+    #[command(flatten)]
+    pub(crate) opaque: OpaqueArgs,
 }
 
-impl From<&StrictArgs> for Strictness {
-    fn from(args: &StrictArgs) -> Strictness {
-        Strictness { no_follow: args.no_follow, require_checksums: args.require_checksums }
+impl From<&StrictArgs> for Opening {
+    fn from(args: &StrictArgs) -> Opening {
+        let strictness =
+            Strictness { no_follow: args.no_follow, require_checksums: args.require_checksums };
+        Opening { strictness, ..Opening::from(&args.opaque) }
+    }
+}
+
+/// What may stand beside a model's weights.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct OpaqueArgs {
+    /// A class of another program, by its full name, that may stand beside the weights: its values
+    /// are left out, and never run. May be repeated
+    #[arg(long, value_name = "MODULE.NAME", value_delimiter = ',')]
+    #[arg(value_parser = OpaqueName::parse)]
+    pub(crate) opaque: Vec<OpaqueName>,
+}
+
+impl From<&OpaqueArgs> for Opening {
+    fn from(args: &OpaqueArgs) -> Opening {
+        let opaque = OpaqueNames::new(args.opaque.iter().cloned());
+        Opening { strictness: Strictness::default(), opaque }
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directories, checkpoint files, or ORG/NAME in the local Hub cache
+    /// Model directories, checkpoint files (FILE::KEY for one of several state dicts), or ORG/NAME in
+    /// the local Hub cache
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) opaque: OpaqueArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Model directories, checkpoint files, or ORG/NAME in the local Hub cache
+    /// Model directories, checkpoint files (FILE::KEY for one of several state dicts), or ORG/NAME in
+    /// the local Hub cache
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
     /// Worker threads [default: number of cores]
@@ -189,6 +216,8 @@ pub(crate) struct FindArgs {
     /// Directories to look into
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) opaque: OpaqueArgs,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Candidate, Checkpoint, HubEntry, cache_dir, discover};
+use crate::checkpoint::{Candidate, Checkpoint, HubEntry, Opening, cache_dir, discover};
 use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
@@ -48,9 +48,10 @@ pub(crate) struct Survey {
 }
 
 /// Looks below `dirs`, at headers only.
-pub(crate) fn survey(dirs: &[PathBuf]) -> Result<Survey> {
+pub(crate) fn survey(dirs: &[PathBuf], opening: &Opening) -> Result<Survey> {
     let discovery = discover(dirs)?;
-    let seen = discovery.candidates.into_iter().filter_map(look_at);
+    let look = |candidate| look_at(candidate, opening);
+    let seen = discovery.candidates.into_iter().filter_map(look);
     let (found, headers): (Vec<Found>, Vec<Option<Checkpoint>>) = seen.unzip();
     let whole = || headers.iter().enumerate().filter_map(|(at, model)| Some((at, model.as_ref()?)));
     let (places, models): (Vec<usize>, Vec<&Checkpoint>) = whole().unzip();
@@ -61,9 +62,9 @@ pub(crate) fn survey(dirs: &[PathBuf]) -> Result<Survey> {
 }
 
 /// What a candidate is, and the headers of one that can be merged.
-fn look_at(candidate: Candidate) -> Option<(Found, Option<Checkpoint>)> {
+fn look_at(candidate: Candidate, opening: &Opening) -> Option<(Found, Option<Checkpoint>)> {
     let mut headers = None;
-    let facts = match candidate.open() {
+    let facts = match candidate.open(opening) {
         Ok(checkpoint) => {
             let mut checkpoint = checkpoint?;
             let compared = checkpoint.compare(&unsure(&checkpoint));
@@ -81,7 +82,7 @@ fn look_at(candidate: Candidate) -> Option<(Found, Option<Checkpoint>)> {
 
 /// Lists the models.
 pub(crate) fn find(args: &FindArgs, output: &OutputArgs) -> Result<()> {
-    let survey = survey(&args.dirs)?;
+    let survey = survey(&args.dirs, &(&args.opaque).into())?;
     if !output.quiet && !survey.unreadable.is_empty() {
         print::line(&format!("warning: {}", unreadable(&survey.unreadable)));
     }

@@ -27,8 +27,9 @@ struct Row<'c> {
 
 /// Lists the tensors of each model.
 pub(crate) fn inspect(args: &InspectArgs, output: &OutputArgs) -> Result<()> {
-    let models =
-        args.models.iter().map(|path| Checkpoint::open(path)).collect::<Result<Vec<_>>>()?;
+    let opening = (&args.opaque).into();
+    let models = args.models.iter().map(|path| Checkpoint::open_as(path, &opening));
+    let models = models.collect::<Result<Vec<_>>>()?;
     if output.json {
         let rows: Vec<Model<'_>> = models.iter().map(model).collect();
         return match rows.as_slice() {

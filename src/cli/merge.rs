@@ -122,7 +122,7 @@ pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
         overwrite: args.overwrite,
         resume: args.resume,
         fsync: !args.no_fsync,
-        strictness: (&args.strict).into(),
+        opening: (&args.strict).into(),
     })
 }
 

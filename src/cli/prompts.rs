@@ -12,6 +12,7 @@ use clap::Parser;
 use inquire::validator::Validation;
 use inquire::{Confirm, InquireError, Select, Text};
 
+use crate::checkpoint::Opening;
 use crate::checkpoint::check_output;
 use crate::cli::args::{Cli, Command, MergeArgs, OutputArgs, parse_t};
 use crate::cli::find::{Columns, Found, Survey, survey};
@@ -38,7 +39,7 @@ pub(crate) fn can_ask() -> bool {
 /// Asks for a merge and makes it. `program` is the tool's name as it was typed.
 pub(crate) fn merge(program: &OsStr) -> Result<()> {
     print::line("Looking for models below the current directory ...");
-    let survey = survey(&[PathBuf::from(".")])?;
+    let survey = survey(&[PathBuf::from(".")], &Opening::default())?;
     check(&survey)?;
     print::line(&greeting(&survey));
     match ask(&survey, program)? {

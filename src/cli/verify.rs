@@ -21,7 +21,7 @@ pub(crate) fn verify(args: &VerifyArgs, output: &OutputArgs) -> Result<Option<Ki
         None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };
     let settings =
-        VerifySettings { threads, strictness: (&args.strict).into(), interrupted: &interrupted };
+        VerifySettings { threads, opening: (&args.strict).into(), interrupted: &interrupted };
     let mut models = Vec::new();
     for path in &args.models {
         let reporter = progress::named(!output.quiet && !output.no_progress, "verifying");

@@ -7,8 +7,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Checkpoint, ChildLayout, ChildWriter, Opened, ShardSpec, SideFileOptions, SideFiles, Staging,
-    Strictness, check_apart, check_output, check_room, has_journal, is_marked, locate,
+    Checkpoint, ChildLayout, ChildWriter, Opened, Opening, ShardSpec, SideFileOptions, SideFiles,
+    Staging, check_apart, check_output, check_room, file_of, has_journal, is_marked, locate,
 };
 use crate::engine::provenance::{self, ChildState};
 use crate::engine::report::MergeReport;
@@ -23,7 +23,7 @@ use crate::merge::{MergeOptions, MergePlan, plan, unsure};
 /// What is to be merged into what.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Model directory, checkpoint file or name in the local Hub cache at t = 0.
+    /// Model directory, checkpoint file, `FILE::KEY` or name in the local Hub cache at t = 0.
     pub primary: PathBuf,
     /// The same at t = 1.
     pub secondary: PathBuf,
@@ -38,8 +38,8 @@ pub struct Job {
     pub resume: bool,
     /// Flush every file before the child appears.
     pub fsync: bool,
-    /// What is refused of the parents beyond what is wrong.
-    pub strictness: Strictness,
+    /// How the parents are opened: what is refused of them, and what may stand beside their weights.
+    pub opening: Opening,
 }
 
 /// A merge that is planned, checked and ready to run.
@@ -93,7 +93,8 @@ impl Prepared {
         if !self.job.resume {
             return Ok(());
         }
-        let parents = [self.job.primary.as_path(), self.job.secondary.as_path()];
+        let files = [file_of(&self.job.primary), file_of(&self.job.secondary)];
+        let parents = [files[0].as_path(), files[1].as_path()];
         for (position, (output, t)) in self.outputs.iter().zip(&self.plan.options.t).enumerate() {
             // With --overwrite, an older child of the same merge may be about to be replaced.
             let begun = (self.job.overwrite && has_journal(output)) || is_marked(output);
@@ -139,7 +140,8 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
     if !outputs.is_empty() && outputs.len() != job.options.t.len() {
         return Err(Error::new(Kind::Internal, "not as many outputs as values of t"));
     }
-    let parents = [job.primary.as_path(), job.secondary.as_path()];
+    let files = [file_of(&job.primary), file_of(&job.secondary)];
+    let parents = [files[0].as_path(), files[1].as_path()];
     for output in &outputs {
         if job.resume {
             // It may find its own child, which is known when the plan is.
@@ -149,7 +151,7 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
         }
     }
     let open = |path: &Path| -> Result<Checkpoint> {
-        let mut parent = Checkpoint::open_strictly(path, job.strictness)?;
+        let mut parent = Checkpoint::open_as(path, &job.opening)?;
         parent.compare(&unsure(&parent))?;
         Ok(parent)
     };

@@ -57,6 +57,9 @@ struct Provenance<'a> {
 #[derive(Serialize)]
 struct Parent {
     path: JsonPath,
+    /// The entry that the user named: `FILE::KEY`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     files: Vec<ParentFile>,
 }
 
@@ -123,8 +126,8 @@ pub(crate) fn child_state(prepared: &Prepared, output: &Path, t: f64) -> Result<
         ("primary", "it was made from another primary"),
         ("secondary", "it was made from another secondary"),
     ] {
-        let files = |value: &Value| value.get(key).and_then(|parent| parent.get("files")).cloned();
-        if files(&found) != files(&wanted) {
+        let of = |value: &Value, what| value.get(key).and_then(|parent| parent.get(what)).cloned();
+        if ["key", "files"].iter().any(|what| of(&found, what) != of(&wanted, what)) {
             return other(words);
         }
     }
@@ -183,6 +186,6 @@ impl Parent {
             });
         }
         let path = checkpoint.path.canonicalize().unwrap_or_else(|_| checkpoint.path.clone());
-        Parent { path: JsonPath(path), files }
+        Parent { path: JsonPath(path), key: checkpoint.reading.key.clone(), files }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crc_fast::{CrcAlgorithm::Crc32IsoHdlc, Digest};
 
-use crate::checkpoint::{Checkpoint, Finding, Rows, Strictness, Survey, TensorEntry};
+use crate::checkpoint::{Checkpoint, Finding, Opening, Rows, Survey, TensorEntry};
 use crate::engine::buffer::Buffer;
 use crate::engine::finite::all_finite;
 use crate::engine::kernel::{Kernel, PIECE, count_nonfinite};
@@ -28,12 +28,12 @@ const WIDEST: usize = 8;
 /// Bytes read at a time where no tensor shows them.
 const CHUNK: usize = 256 << 10;
 
-/// How a check is run. Of this only the strictness changes what is found.
+/// How a check is run. Of this only the opening changes what is found.
 pub struct VerifySettings<'s> {
     /// Worker threads, at least 1.
     pub threads: usize,
-    /// What is an error beyond what is wrong.
-    pub strictness: Strictness,
+    /// How the model is opened: what is an error beyond what is wrong, and what may stand beside it.
+    pub opening: Opening,
     /// Asked between spans: an error to stop with (interrupts).
     pub interrupted: &'s (dyn Fn() -> Option<Error> + Sync),
 }
@@ -75,7 +75,7 @@ pub fn verify(
     settings: &VerifySettings<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Verified> {
-    let mut survey = Survey::of(path, settings.strictness);
+    let mut survey = Survey::of(path, &settings.opening);
     let rows = vocab_rows(&survey.checkpoint.inventory);
     let rows: Vec<Rows> = rows.map(|(name, rows)| Rows { tensor: name.to_owned(), rows }).collect();
     survey.check_vocabulary(&rows);
@@ -120,7 +120,7 @@ fn check_data(
             Err(error) => findings.push(Finding::refused(&error)),
         }
     }
-    findings.extend(unchecked(checkpoint, &regions, settings.strictness.require_checksums));
+    findings.extend(unchecked(checkpoint, &regions, settings.opening.strictness.require_checksums));
     let sizes = regions.iter().map(|region| region.size_bytes);
     reporter.start(sizes.fold(0, u64::saturating_add));
     let numbered = regions.iter().enumerate();

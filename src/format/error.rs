@@ -41,8 +41,12 @@ pub enum Rule {
     TensorBounds,
     /// A storage whose bytes do not fit what the pickle says of it.
     StorageSize,
-    /// No state dict in the file, or more than one candidate.
+    /// No state dict in the file.
     NoStateDict,
+    /// More than one dict of tensors that may be the state dict.
+    SeveralStateDicts,
+    /// The entry that was asked for is not in the file.
+    NoEntry,
     /// A name that is not text, or is there twice.
     TensorName,
     /// A CRC-32 that does not match the bytes.

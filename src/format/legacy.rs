@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 
 use super::error::{FormatError, Rule};
-use super::load::{collect, take_room};
-use super::pickle::{MAX_PICKLE_BYTES, Pickle, Refusal, Source, Value, read_pickle};
+use super::load::{ReadOptions, collect, take_room};
+use super::pickle::{MAX_PICKLE_BYTES, OpaqueNames, Pickle, Refusal, Source, Value, read_pickle};
 use super::read_at::ReadAt;
 use super::rebuild::{Mention, Record, key_text, mention};
 use super::state_dict::{ByteOrder, Container, Encoding, StateDict};
@@ -34,8 +34,9 @@ const STORAGE_BYTES: usize = 2 * (size_of::<(String, Mention)>() + size_of::<(St
 /// # Errors
 /// [`Rule::WrongKind`] where the first pickle is not the magic number, [`Rule::Legacy`] where the
 /// stream breaks its rules, [`Rule::Truncated`] where it ends early, and what the pickles break.
-pub(super) fn read(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
-    let ((), start) = with_pickle(source, 0, "first pickle", |pickle| {
+pub(super) fn read(source: &dyn ReadAt, options: &ReadOptions) -> Result<StateDict, FormatError> {
+    let none = &OpaqueNames::default();
+    let ((), start) = with_pickle(source, 0, "first pickle", none, |pickle| {
         if pickle.long(pickle.root()) == Some(MAGIC) {
             return Ok(());
         }
@@ -43,24 +44,25 @@ pub(super) fn read(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
         Err(FormatError::new(Rule::WrongKind, "file", "a file written by torch.save", found)
             .hint("load it with Python's pickle and save the state dict with torch.save"))
     })?;
-    let ((), start) = with_pickle(source, start, "protocol pickle", |pickle| {
+    let ((), start) = with_pickle(source, start, "protocol pickle", none, |pickle| {
         if pickle.long(pickle.root()) == Some(PROTOCOL) {
             return Ok(());
         }
         let found = pickle.describe(pickle.root());
         Err(FormatError::new(Rule::Legacy, "protocol pickle", "the integer 1001", found))
     })?;
-    let ((), start) = with_pickle(source, start, "sys_info pickle", check_sys_info)?;
-    let (state_dict, _) = with_pickle(source, start, "object pickle", |pickle| {
+    let ((), start) = with_pickle(source, start, "sys_info pickle", none, check_sys_info)?;
+    let (state_dict, _) = with_pickle(source, start, "object pickle", &options.opaque, |pickle| {
         let mentions = mentions(pickle)?;
         let keys_start = start.saturating_add(pickle.length() as u64);
-        let (keys, data_start) = with_pickle(source, keys_start, "storage keys pickle", keys)?;
+        let (keys, data_start) =
+            with_pickle(source, keys_start, "storage keys pickle", none, keys)?;
         let records = walk(source, data_start, &keys, &mentions)?;
         let locate = |mention: &Mention| {
             let record = records.get(&mention.key).copied();
             record.ok_or_else(|| not_listed(&mention.key))
         };
-        collect(pickle, Container::Legacy, ByteOrder::Little, &locate)
+        collect(pickle, options, Container::Legacy, ByteOrder::Little, &locate)
     })?;
     Ok(state_dict)
 }
@@ -70,6 +72,7 @@ fn with_pickle<T>(
     source: &dyn ReadAt,
     start: u64,
     what: &str,
+    opaque: &OpaqueNames,
     read: impl FnOnce(&Pickle<'_>) -> Result<T, FormatError>,
 ) -> Result<(T, u64), FormatError> {
     let total = source.len().saturating_sub(start);
@@ -88,6 +91,7 @@ fn with_pickle<T>(
             base: start,
             what,
             file_bytes: source.len(),
+            opaque,
         }) {
             Ok(pickle) => {
                 let end = start.saturating_add(pickle.length() as u64);

@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::candidates::choose;
 use super::error::{FormatError, Rule};
+use super::left_out::opaque_values;
 use super::legacy;
-use super::pickle::{Pickle, Ref, Source, Value, read_pickle, worded};
+use super::pickle::{OpaqueNames, Pickle, Ref, Source, Value, read_pickle, worded};
 use super::read_at::ReadAt;
 use super::rebuild::{Mention, Rebuilder, Record};
 use super::sniff::{Kind, sniff};
@@ -12,8 +14,18 @@ use super::state_dict::{ByteOrder, Container, StateDict, Tensor};
 use super::zip::{Archive, missing};
 use crate::tensor::escape;
 
-/// Keys under which training programs keep a state dict, besides what else they save.
-const NESTS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+/// What a user says of a file beside its path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The entry that is the state dict, or that holds it; `None` where it is to be found.
+    ///
+    /// Dots lead into dicts of dicts: `model.ema` is the entry `model.ema` of the file where it has
+    /// one, else the entry `ema` of its entry `model`. The longest key that fits is taken at each
+    /// step; slashes and all other characters are part of a key. The empty key is the top level.
+    pub key: Option<String>,
+    /// Names of other programs that may stand beside the tensors.
+    pub opaque: OpaqueNames,
+}
 
 /// Reads the state dict of one checkpoint file: headers and pickles only, no tensor data.
 ///
@@ -23,13 +35,24 @@ const NESTS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 /// # Errors
 /// A [`FormatError`] whose [`Rule`] says what the file breaks.
 pub fn read_state_dict(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
+    read_state_dict_as(source, &ReadOptions::default())
+}
+
+/// The same, with what the user says of the file.
+///
+/// # Errors
+/// As [`read_state_dict`]; [`Rule::NoEntry`] where the file has no dict under the user's key.
+pub fn read_state_dict_as(
+    source: &dyn ReadAt,
+    options: &ReadOptions,
+) -> Result<StateDict, FormatError> {
     match sniff(source)? {
-        Kind::Zip => read_zip(source),
-        Kind::Pickle => legacy::read(source),
+        Kind::Zip => read_zip(source, options),
+        Kind::Pickle => legacy::read(source, options),
     }
 }
 
-fn read_zip(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
+fn read_zip(source: &dyn ReadAt, options: &ReadOptions) -> Result<StateDict, FormatError> {
     let archive = Archive::open(source)?;
     let byte_order = archive.byte_order(source)?;
     let bytes = archive.pickle(source)?;
@@ -40,6 +63,7 @@ fn read_zip(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
         base: 0,
         what: "data.pkl",
         file_bytes: source.len(),
+        opaque: &options.opaque,
     });
     let pickle = pickle.map_err(|refusal| match refusal.error.rule {
         // The file is whole: its directory says so.
@@ -56,17 +80,21 @@ fn read_zip(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
             crc32: entry.known_crc32(),
         })
     };
-    collect(&pickle, Container::Zip, byte_order, &locate)
+    collect(&pickle, options, Container::Zip, byte_order, &locate)
 }
 
 /// The state dict in a pickle's value.
 pub(super) fn collect(
     pickle: &Pickle<'_>,
+    options: &ReadOptions,
     container: Container,
     byte_order: ByteOrder,
     locate: &dyn Fn(&Mention) -> Result<Record, FormatError>,
 ) -> Result<StateDict, FormatError> {
-    let (dict, nest, mut skipped) = choose(pickle)?;
+    let mut room = pickle.budget();
+    let chosen = choose(pickle, options.key.as_deref(), &mut room)?;
+    let opaque = opaque_values(pickle, &chosen, &mut room)?;
+    let (nest, mut skipped) = (chosen.nest(), chosen.beside(pickle, &mut room)?);
     let mut rebuilder = Rebuilder {
         pickle,
         legacy: container == Container::Legacy,
@@ -77,8 +105,7 @@ pub(super) fn collect(
     };
     let mut tensors = Vec::new();
     let mut names = HashSet::new();
-    let mut room = pickle.budget();
-    for (key, value) in dict {
+    for (key, value) in chosen.pairs {
         let Some(name) = pickle.text(*key) else {
             let found = pickle.describe(*key);
             return Err(FormatError::new(Rule::TensorName, "state dict", "names as text", found));
@@ -95,11 +122,19 @@ pub(super) fn collect(
             take_room(&mut room, rank.saturating_mul(2 * size_of::<u64>()), pickle)?;
             tensors.push(tensor);
         } else {
+            if let Value::Call { function, .. } = pickle.get(*value)
+                && function.makes_array()
+            {
+                let found = "a numpy array";
+                return Err(FormatError::new(Rule::Unsupported, "state dict", "a tensor", found)
+                    .tensor(name)
+                    .hint("load the file with torch and save a state dict of tensors"));
+            }
             skipped.push(name.to_owned());
         }
     }
     let storages = rebuilder.storages;
-    Ok(StateDict { container, tensors, storages, nest, skipped })
+    Ok(StateDict { container, tensors, storages, nest, skipped, opaque })
 }
 
 /// Bytes that a name takes with its tensor, but for its text and its dimensions: the tensor, a place
@@ -125,64 +160,8 @@ pub(super) fn take_room(
     Ok(())
 }
 
-/// A dict's pairs, the key it was found under, and the keys beside it.
-type Choice<'p> = (&'p [(Ref, Ref)], Option<String>, Vec<String>);
-
-/// The dict with the tensors: the top one, or the only one under a known key.
-fn choose<'p>(pickle: &'p Pickle<'_>) -> Result<Choice<'p>, FormatError> {
-    let top = pickle.dict(pickle.root()).ok_or_else(|| {
-        let found = pickle.describe(pickle.root());
-        FormatError::new(Rule::NoStateDict, "pickle", "a dict of tensors", found)
-            .hint("save the model's state_dict() with torch.save")
-    })?;
-    let has_tensors = |pairs: &[(Ref, Ref)]| pairs.iter().any(|pair| is_tensor(pickle, pair.1));
-    // Sharded savers of old wrote shards without a tensor: an empty dict is a state dict.
-    if top.is_empty() || has_tensors(top) {
-        return Ok((top, None, Vec::new()));
-    }
-    let nested = |wanted: &dyn Fn(&str) -> bool| -> Vec<(&'p str, Ref)> {
-        let named = top.iter().filter_map(|(key, value)| Some((pickle.text(*key)?, *value)));
-        let dicts = named
-            .filter(|(name, value)| wanted(name) && pickle.dict(*value).is_some_and(has_tensors));
-        dicts.collect()
-    };
-    let mut found = nested(&|name| NESTS.contains(&name));
-    if found.is_empty() {
-        // Averaged weights are taken only where there are no others.
-        let separator = |c: char| !c.is_ascii_alphanumeric();
-        found = nested(&|name| name.split(separator).any(|part| part.eq_ignore_ascii_case("ema")));
-    }
-    match found.as_slice() {
-        [(nest, value)] => {
-            let beside = top.iter().filter(|pair| pickle.text(pair.0) != Some(*nest));
-            let beside = beside.map(|pair| match pickle.text(pair.0) {
-                Some(name) => name.to_owned(),
-                None => pickle.describe(pair.0).into_owned(),
-            });
-            let pairs = pickle.dict(*value).unwrap_or_default();
-            Ok((pairs, Some((*nest).to_owned()), beside.collect()))
-        }
-        [] => {
-            let keys = top.iter().filter_map(|pair| pickle.text(pair.0)).take(8);
-            let keys: Vec<String> = keys.map(|key| format!("`{}`", escape(key))).collect();
-            let found = match keys.is_empty() {
-                true => "none".to_owned(),
-                false => format!("none under {}", keys.join(", ")),
-            };
-            Err(FormatError::new(Rule::NoStateDict, "pickle", "a dict of tensors", found))
-        }
-        several => {
-            let names: Vec<String> =
-                several.iter().map(|(name, _)| format!("`{}`", escape(name))).collect();
-            let found = names.join(", ");
-            Err(FormatError::new(Rule::NoStateDict, "pickle", "one dict of tensors", found)
-                .hint("save the one that you mean by itself with torch.save"))
-        }
-    }
-}
-
 /// Whether a value is a tensor of any kind, or a bare storage: what must not be skipped silently.
-fn is_tensor(pickle: &Pickle<'_>, value: Ref) -> bool {
+pub(super) fn is_tensor(pickle: &Pickle<'_>, value: Ref) -> bool {
     match pickle.get(value) {
         Value::Call { function, .. } => function.makes_tensor(),
         Value::Persistent(_) => true,

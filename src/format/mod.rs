@@ -6,6 +6,7 @@
 
 mod archive;
 mod bytes;
+mod candidates;
 mod emit_error;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -13,11 +14,13 @@ pub mod fuzzing;
 mod index_json;
 mod inflate;
 pub(crate) mod json;
+mod left_out;
 mod legacy;
 mod load;
 mod pickle;
 mod read_at;
 mod rebuild;
+mod shown_bytes;
 mod size;
 mod sniff;
 mod state_dict;
@@ -31,10 +34,10 @@ pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};
 pub use index_json::{Index, MAX_INDEX_BYTES, index_text};
 pub use inflate::{inflate_exact, inflate_pieces};
-pub use load::read_state_dict;
-pub use pickle::EmitTensor;
+pub use load::{ReadOptions, read_state_dict, read_state_dict_as};
+pub use pickle::{EmitTensor, OpaqueName, OpaqueNames};
 pub use read_at::ReadAt;
 pub use size::parse_shard_size;
 pub use sniff::looks_like_torch;
-pub use state_dict::{ByteOrder, Container, Encoding, StateDict, Storage, Tensor};
+pub use state_dict::{ByteOrder, Container, Encoding, OpaqueValue, StateDict, Storage, Tensor};
 pub use zip::{ArchiveRecord, Piece, StorageSum, archive_records, top_folder};

@@ -14,12 +14,25 @@ pub struct StateDict {
     pub tensors: Vec<Tensor>,
     /// Storages in order of first use.
     pub storages: Vec<Storage>,
-    /// The key under which the state dict was found (`state_dict`, `model_state_dict`, `model`,
-    /// `module`; averaged weights such as `ema` only where there are no others), `None` where it
-    /// is the top level.
+    /// The key under which the state dict was found (`state_dict`; `checkpoint.model` where it lies
+    /// deeper), `None` where it is the top level.
     pub nest: Option<String>,
-    /// Keys beside the tensors that are not tensors (`epoch`, `lr`), in order.
+    /// Keys beside the tensors that are not tensors (`epoch`, `lr`), and those beside the state dict,
+    /// in order.
     pub skipped: Vec<String>,
+    /// Values of other programs that were left out, in order: one for each name below each entry.
+    pub opaque: Vec<OpaqueValue>,
+}
+
+/// What was kept unread and left out: values of one name below one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpaqueValue {
+    /// The entry of the checkpoint (`args`, `model.config`); empty where no entry holds it.
+    pub entry: String,
+    /// `module.name`.
+    pub name: String,
+    /// Tensors that nothing else holds; they are not merged.
+    pub tensors: usize,
 }
 
 /// The container of a checkpoint file.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::checkpoint::{Checkpoint, Inventory, SpecialTokens, StorageEntry, TensorEntry};
-use crate::format::{ByteOrder, EmitTensor, Encoding, fuzzing};
+use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
 use crate::merge::plan::{Action, MergePlan, plan as make};
 use crate::tensor::{DType, Layout};
@@ -144,6 +144,7 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         special_tokens: SpecialTokens::default(),
         total_parameters: [None, Some(0), Some(u64::MAX)].get(bytes.next() % 3).copied().flatten(),
         notes: Vec::new(),
+        reading: ReadOptions::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Parents made of headers alone, for tests of the decisions.
 
 use crate::checkpoint::{Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry};
-use crate::format::{ByteOrder, Container, Encoding};
+use crate::format::{ByteOrder, Container, Encoding, ReadOptions};
 use crate::tensor::{DType, Layout};
 
 /// A parent under construction; see [`Headers::open`].
@@ -84,6 +84,7 @@ impl Headers {
             special_tokens,
             total_parameters: None,
             notes: Vec::new(),
+            reading: ReadOptions::default(),
         }
     }
 }

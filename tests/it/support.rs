@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-use llm_slerp_merge::checkpoint::{Checkpoint, Strictness};
+use llm_slerp_merge::checkpoint::{Checkpoint, Opening};
 use llm_slerp_merge::engine::{self, Job, Settings};
 use llm_slerp_merge::format::{Encoding, ReadAt, inflate_exact};
 use llm_slerp_merge::merge::MergeOptions;
@@ -252,7 +252,7 @@ pub(crate) fn merge_here(
         overwrite: false,
         resume: false,
         fsync: false,
-        strictness: Strictness::default(),
+        opening: Opening::default(),
     };
     let settings = Settings {
         threads: 1,

@@ -2,14 +2,16 @@
 //!
 //! The table is torch 2.11's own `weights_only` list (144 names, `torch/_weights_only_unpickler.py`,
 //! `_get_allowed_globals`), with Python 2's name for `builtins` and the storage classes' short-lived
-//! names of torch 1.11. A name outside it is refused when it is met, wherever it stands.
+//! names of torch 1.11. A name outside it that is neither inert nor given by the user is refused when it
+//! is met, wherever it stands.
 
 use std::fmt;
 
+use super::inert::Inert;
 use crate::tensor::DType;
 
 /// What an allowed global means to the reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Global {
     /// `collections.OrderedDict`: a dict.
     OrderedDict,
@@ -29,10 +31,14 @@ pub(crate) enum Global {
     OtherTensor(Name),
     /// On torch's list, and makes no tensor (`complex`, `torch.device`, ...).
     Opaque(Name),
+    /// Not on torch's list, and known to be data.
+    Inert(Inert),
+    /// A name that the user gave (`--opaque`), by its place among those.
+    Given(u16),
 }
 
 /// The classes of storages (formats B.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StorageClass {
     /// `torch.<X>Storage` of this dtype.
     Typed(DType),
@@ -45,7 +51,7 @@ pub(crate) enum StorageClass {
 }
 
 /// Functions of `torch._utils` and `torch._tensor` that lead to a strided tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Rebuild {
     /// `_rebuild_tensor(storage, offset, size, stride)`.
     Tensor,
@@ -64,7 +70,7 @@ pub(crate) enum Rebuild {
 }
 
 /// Index of a name in [`NAMES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Name(u8);
 
 impl Name {
@@ -209,6 +215,16 @@ fn torch_word(name: &str) -> Option<Global> {
 }
 
 impl Global {
+    /// Whether a value of it is left out and named: torch's list lacks it.
+    pub(crate) fn is_foreign(self) -> bool {
+        matches!(self, Global::Inert(_) | Global::Given(_))
+    }
+
+    /// Whether a value made by calling this is a numpy array: it may be a weight, too.
+    pub(crate) fn makes_array(self) -> bool {
+        matches!(self, Global::Inert(name) if name.makes_array())
+    }
+
     /// Whether a value made by calling this is a tensor, of whatever kind.
     pub(crate) fn makes_tensor(self) -> bool {
         matches!(
@@ -229,6 +245,8 @@ impl fmt::Display for Global {
             Global::Storage(class) => write!(f, "{class}"),
             Global::Rebuild(function) => f.write_str(function.name()),
             Global::OtherTensor(name) | Global::Opaque(name) => write!(f, "{name}"),
+            Global::Inert(name) => write!(f, "{name}"),
+            Global::Given(_) => f.write_str("a name given by --opaque"),
         }
     }
 }

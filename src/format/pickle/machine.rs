@@ -19,8 +19,8 @@ pub(crate) const MAX_PICKLE_BYTES: u64 = 48 << 20;
 ///
 /// # Errors
 /// `Rule::Truncated` where the bytes end first, `Rule::Pickle` for a broken pickle,
-/// `Rule::PickleLimit` for one above the bounds, `Rule::ForbiddenGlobal` for a name that torch's
-/// list lacks, `Rule::Unsupported` for objects with a state of their own. All carry the byte
+/// `Rule::PickleLimit` for one above the bounds, `Rule::ForbiddenGlobal` for a name that is not
+/// known to be data, `Rule::Unsupported` for objects with a state of their own. All carry the byte
 /// position of the opcode.
 pub(crate) fn read_pickle(source: Source<'_>) -> Result<Pickle<'_>, Refusal> {
     let mut machine = Machine::new(source);
@@ -28,7 +28,9 @@ pub(crate) fn read_pickle(source: Source<'_>) -> Result<Pickle<'_>, Refusal> {
         Ok(root) => {
             let length = machine.cursor.position();
             let budget = budget(length as u64, source.file_bytes);
-            Ok(Pickle { bytes: source.bytes, arena: machine.arena, root, length, budget })
+            let (bytes, opaque) = (source.bytes, source.opaque);
+            let Machine { arena, foreign, .. } = machine;
+            Ok(Pickle { bytes, arena, root, length, budget, opaque, foreign })
         }
         Err(error) => Err(Refusal { error, more_would_help: machine.starved }),
     }
@@ -165,9 +167,10 @@ impl Machine<'_> {
             }
             Opcode::EmptySet => self.push(Value::Set, 0),
             Opcode::AddItems => {
-                self.pop_mark()?;
+                let items = self.pop_mark()?;
                 let set = self.top()?;
-                self.expect(set, "a set", |value| matches!(value, Value::Set))
+                self.expect(set, "a set", |value| matches!(value, Value::Set))?;
+                self.attach(set, &items)
             }
             Opcode::Append => {
                 let item = self.pop()?;
@@ -214,16 +217,7 @@ impl Machine<'_> {
             Opcode::NewObj => self.call(false),
             Opcode::NewObjEx => {
                 let keywords = self.pop()?;
-                let empty = match self.arena.get(keywords) {
-                    Value::Dict(index) => {
-                        self.arena.dicts.get(index as usize).is_some_and(|d| d.pairs.is_empty())
-                    }
-                    _ => false,
-                };
-                if !empty {
-                    return Err(self.broken("no keyword arguments", "some"));
-                }
-                self.call(false)
+                self.new_with_keywords(keywords)
             }
             Opcode::Build => self.build(),
             Opcode::BinPersId => {

@@ -55,6 +55,7 @@ impl Machine<'_> {
             arena.dicts.bytes(),
             arena.long.bytes(),
             arena.decoded.bytes(),
+            arena.attached.bytes(),
             self.memo.bytes(),
             // Twice: while it grows, the old stack is there beside the new one.
             self.stack.capacity().saturating_mul(2 * size_of::<Ref>()),
@@ -89,6 +90,7 @@ impl Machine<'_> {
 mod tests {
     use super::*;
     use crate::format::error::Rule;
+    use crate::format::pickle::opaque::OpaqueNames;
     use crate::format::pickle::stack::Source;
     use crate::format::pickle::{EmitTensor, data_pkl};
     use crate::format::{ShardLayout, StorageSum, read_state_dict};
@@ -97,7 +99,14 @@ mod tests {
     /// Runs a pickle in a file of `file_bytes`: how it ended, bytes taken, and the budget then.
     fn run(bytes: &[u8], file_bytes: u64) -> (Option<Rule>, u64, u64) {
         let total = bytes.len() as u64;
-        let mut machine = Machine::new(Source { bytes, total, base: 0, what: "", file_bytes });
+        let mut machine = Machine::new(Source {
+            bytes,
+            total,
+            base: 0,
+            what: "",
+            file_bytes,
+            opaque: OpaqueNames::none(),
+        });
         let rule = machine.run().err().map(|error| error.rule);
         (rule, machine.taken_bytes(), budget(machine.cursor.position() as u64, file_bytes))
     }

@@ -1,6 +1,7 @@
 //! Containers, memo, names and calls: the part of the machine that gives opcodes their meaning.
 
-use super::globals::{Global, lookup};
+use super::globals::Global;
+use super::opaque_values::is_builder;
 use super::opcode::Opcode;
 use super::stack::{EMPTY_TUPLE, Machine};
 use super::text;
@@ -47,8 +48,13 @@ impl Machine<'_> {
 
     pub(super) fn append(&mut self, items: &[Ref]) -> Result<(), FormatError> {
         let list = self.top()?;
-        let Value::List(index) = self.arena.get(list) else {
-            return Err(self.broken("a list to append to", self.kind(list)));
+        let index = match self.arena.get(list) {
+            Value::List(index) => index,
+            // A deque, or a list of another program's.
+            Value::Call { function, .. } if function.is_foreign() => {
+                return self.attach(list, items);
+            }
+            _ => return Err(self.broken("a list to append to", self.kind(list))),
         };
         self.deepen(list, items)?;
         let Some(list) = self.arena.lists.get_mut(index as usize) else { return Ok(()) };
@@ -60,13 +66,18 @@ impl Machine<'_> {
 
     pub(super) fn set_items(&mut self, items: &[Ref]) -> Result<(), FormatError> {
         let dict = self.top()?;
-        let Value::Dict(index) = self.arena.get(dict) else {
-            return Err(self.broken("a dict to set items of", self.kind(dict)));
-        };
         let pairs = items.chunks_exact(2);
         if !pairs.remainder().is_empty() {
             return Err(self.broken("keys with values", "an odd number of items"));
         }
+        let index = match self.arena.get(dict) {
+            Value::Dict(index) => index,
+            // A defaultdict, or a dict of another program's.
+            Value::Call { function, .. } if function.is_foreign() => {
+                return self.attach(dict, items);
+            }
+            _ => return Err(self.broken("a dict to set items of", self.kind(dict))),
+        };
         self.deepen(dict, items)?;
         let Some(dict) = self.arena.dicts.get_mut(index as usize) else { return Ok(()) };
         let before = dict.pairs.capacity();
@@ -101,13 +112,14 @@ impl Machine<'_> {
 
     pub(super) fn global(&mut self, module: &[u8], name: &[u8]) -> Result<(), FormatError> {
         let known = match (std::str::from_utf8(module), std::str::from_utf8(name)) {
-            (Ok(module), Ok(name)) => lookup(module, name),
+            (Ok(module), Ok(name)) => self.known(module, name),
             _ => None,
         };
-        match known {
-            Some(global) => self.push(Value::Global(global), 0),
-            None => Err(self.forbidden(module, name)),
+        let Some(global) = known else { return Err(self.forbidden(module, name)) };
+        if global.is_foreign() && !is_builder(global) && !self.foreign.contains(&global) {
+            self.foreign.push(global);
         }
+        self.push(Value::Global(global), 0)
     }
 
     /// `REDUCE` (function and arguments) and `NEWOBJ` (class and arguments).
@@ -132,6 +144,7 @@ impl Machine<'_> {
                 }
                 _ => Err(self.broken("one argument of `Size`", format!("{}", span.len))),
             },
+            Global::Inert(name) => self.inert_call(name, span, arguments, reduce),
             Global::DType(_) | Global::Storage(_) => {
                 Err(self.unsupported("data", format!("a call of `{function}`")))
             }
@@ -177,10 +190,15 @@ impl Machine<'_> {
         self.push_dict(dict)
     }
 
-    /// `BUILD`: only the `_metadata` of an `OrderedDict`, which is dropped.
+    /// `BUILD`: the state of an opaque value, or the `_metadata` of an `OrderedDict`, which is dropped.
     pub(super) fn build(&mut self) -> Result<(), FormatError> {
         let state = self.pop()?;
         let object = self.top()?;
+        if let Value::Call { function, .. } = self.arena.get(object)
+            && function.is_foreign()
+        {
+            return self.opaque_state(object, state);
+        }
         let dict = |value| match value {
             Value::Dict(index) => self.arena.dicts.get(index as usize),
             _ => None,

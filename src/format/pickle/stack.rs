@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use super::blocks::Blocks;
+use super::globals::Global;
 use super::machine::MAX_PICKLE_BYTES;
+use super::opaque::{OpaqueName, OpaqueNames};
 use super::value::{Arena, Ref, Span, Value};
 use crate::format::bytes::Cursor;
 use crate::format::error::{FormatError, Rule};
@@ -11,6 +13,10 @@ use crate::tensor::escape;
 
 /// Deepest nesting of containers and of marks. State dicts with optimizer states use about ten.
 pub(super) const MAX_DEPTH: u8 = 64;
+
+/// Advice where a file names what could run code.
+pub(super) const MAY_RUN_CODE: &str = "loading this file in Python could run code; nothing was run \
+     here. If you trust it, load it with torch and save only its state dict";
 
 /// Longest argument that is a line of text.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -68,6 +74,8 @@ pub(crate) struct Source<'a> {
     pub(crate) what: &'a str,
     /// Length of the whole file: it bounds the memory that the pickle may take.
     pub(crate) file_bytes: u64,
+    /// Further names that may stand beside the tensors.
+    pub(crate) opaque: &'a OpaqueNames,
 }
 
 /// The state of the machine.
@@ -85,6 +93,10 @@ pub(super) struct Machine<'a> {
     pub(super) marks: Vec<usize>,
     pub(super) memo: Memo,
     pub(super) arena: Arena,
+    /// Keys and items of states that were looked at.
+    pub(super) state_items: usize,
+    /// The names met that torch's list lacks, each once.
+    pub(super) foreign: Vec<Global>,
 }
 
 // Values that every pickle shares, made by `Machine::new` in this order.
@@ -127,6 +139,8 @@ impl<'a> Machine<'a> {
             marks: Vec::new(),
             memo: Memo::default(),
             arena,
+            state_items: 0,
+            foreign: Vec::new(),
         }
     }
 
@@ -297,10 +311,14 @@ impl<'a> Machine<'a> {
     pub(super) fn forbidden(&self, module: &[u8], name: &[u8]) -> FormatError {
         let full = format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(name));
         let found = format!("`{}`", escape(&full));
-        self.error(Rule::ForbiddenGlobal, "names that tensors need".to_owned(), found).hint(
-            "loading this file in Python could run code; nothing was run here. If you trust it, \
-             load it with torch and save only its state dict",
-        )
+        let hint = match OpaqueName::parse(&full) {
+            Ok(_) => format!(
+                "nothing of it was run. If it stands beside the weights, `--opaque {full}` leaves it \
+                 out; else load the file with torch and save only its state dict"
+            ),
+            Err(_) => MAY_RUN_CODE.to_owned(),
+        };
+        self.error(Rule::ForbiddenGlobal, "names that tensors need".to_owned(), found).hint(hint)
     }
 
     pub(super) fn kind(&self, reference: Ref) -> String {

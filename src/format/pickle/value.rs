@@ -8,10 +8,18 @@ use std::borrow::Cow;
 
 use super::blocks::Blocks;
 use super::globals::Global;
+use super::opaque::OpaqueNames;
 
 /// Number of a value in its [`Pickle`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ref(pub(super) u32);
+
+impl Ref {
+    /// Its number, from 0.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// A run of the pickle's bytes or of [`Arena::items`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +98,8 @@ pub(crate) struct Arena {
     pub(super) dicts: Blocks<Dict>,
     pub(super) long: Blocks<i128>,
     pub(super) decoded: Blocks<Box<str>>,
+    /// What opaque values and sets hold beside their arguments: the value and one part of it.
+    pub(super) attached: Blocks<(Ref, Ref)>,
 }
 
 /// A pickle that was read to its `STOP`.
@@ -100,6 +110,8 @@ pub(crate) struct Pickle<'a> {
     pub(super) root: Ref,
     pub(super) length: usize,
     pub(super) budget: u64,
+    pub(super) opaque: &'a OpaqueNames,
+    pub(super) foreign: Vec<Global>,
 }
 
 impl<'a> Pickle<'a> {
@@ -126,6 +138,29 @@ impl<'a> Pickle<'a> {
     /// All values in the order in which they were made.
     pub(crate) fn values(&self) -> impl Iterator<Item = Value> + '_ {
         self.arena.values.iter().copied()
+    }
+
+    /// The names met that torch's list lacks, each once.
+    pub(crate) fn foreign(&self) -> &[Global] {
+        &self.foreign
+    }
+
+    /// `module.name` of such a name.
+    pub(crate) fn full_name(&self, global: Global) -> String {
+        match global {
+            Global::Given(at) => self.opaque.get(at).to_owned(),
+            _ => global.to_string(),
+        }
+    }
+
+    /// What opaque values and sets hold beside their arguments, in order of arrival.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = (Ref, Ref)> + '_ {
+        self.arena.attached.iter().copied()
+    }
+
+    /// How many values there are; every [`Ref::index`] is below it.
+    pub(crate) fn count(&self) -> usize {
+        self.arena.values.len()
     }
 
     /// The items of a tuple or list, else `None`.
@@ -183,6 +218,9 @@ impl<'a> Pickle<'a> {
             Value::Dict(_) => "a dict".into(),
             Value::Set => "a set".into(),
             Value::Global(global) => format!("the name `{global}`").into(),
+            Value::Call { function: Global::Given(at), .. } => {
+                format!("an object made by `{}`", self.opaque.get(at)).into()
+            }
             Value::Call { function, .. } => format!("an object made by `{function}`").into(),
             Value::Persistent(_) => "a storage".into(),
         }

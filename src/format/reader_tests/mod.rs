@@ -3,6 +3,7 @@
 mod archives;
 mod build;
 mod fixtures;
+mod leftovers;
 mod no_panic;
 mod pickles;
 mod streams;

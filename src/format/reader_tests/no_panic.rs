@@ -1,9 +1,11 @@
 //! Damaged files: an error or a state dict that keeps its promises, never a panic, never slow.
 
-use super::build::{checkpoint, dict, usual};
+use super::build::{call, checkpoint, dict, global, text, usual};
 use super::fixtures::FILES;
 use super::read;
 use crate::format::fuzzing::check_state_dict as check;
+use crate::format::load::{ReadOptions, read_state_dict_as};
+use crate::format::pickle::{OpaqueName, OpaqueNames};
 
 /// xorshift64*, with a fixed seed: the same files on every run.
 struct Noise(u64);
@@ -77,6 +79,55 @@ fn damaged_pickles_never_panic() {
         }
         let file = checkpoint(&damaged);
         if let Ok(state_dict) = read(&file) {
+            check(&state_dict, file.len() as u64);
+            read_anyway += 1;
+        }
+    }
+    assert!(read_anyway > 0, "no damage was harmless: the test tests nothing");
+}
+
+#[test]
+fn damaged_leftovers_of_training_never_panic() {
+    let mut noise = Noise(0x1ef7);
+    let object = |module: &str, name: &str, state: &[u8]| {
+        [global(module, name), b")\x81".to_vec(), state.to_vec(), b"b".to_vec()].concat()
+    };
+    let args = object("argparse", "Namespace", &dict(&[("a", usual()), ("b", b"N".to_vec())]));
+    let config =
+        object("m", "C", &[b"N".to_vec(), dict(&[("x", args.clone())]), b"\x86".to_vec()].concat());
+    let counts = [call("collections", "defaultdict", &[b"N".to_vec()]), b"K\x01K\x02s".to_vec()];
+    let built = call(
+        "copyreg",
+        "_reconstructor",
+        &[global("argparse", "Namespace"), global("builtins", "object"), b"N".to_vec()],
+    );
+    let model = dict(&[("a", usual()), ("path", call("pathlib", "PosixPath", &[text("p")]))]);
+    let good = dict(&[
+        ("args", args),
+        ("config", config),
+        ("counts", counts.concat()),
+        ("built", built),
+        ("set", [b"\x8f(".to_vec(), global("numpy", "float32"), b"\x90".to_vec()].concat()),
+        ("model", model.clone()),
+        ("a", dict(&[("b", model)])),
+    ]);
+    let names = OpaqueName::parse("m.C").map(|name| OpaqueNames::new([name]));
+    let opaque = names.expect("a name");
+    let mut read_anyway = 0;
+    for round in 0..2000 {
+        let mut damaged = good.clone();
+        for _ in 0..noise.below(4) {
+            let position = noise.below(damaged.len());
+            damaged[position] = match noise.below(3) {
+                0 => b"(.012NRabcdehijlqrstu})]Q"[noise.below(25)],
+                1 => 0x80 + noise.below(32) as u8,
+                _ => noise.next() as u8,
+            };
+        }
+        let key = [Some("model"), Some("a.b"), Some("a"), None][round % 4];
+        let options = ReadOptions { key: key.map(str::to_owned), opaque: opaque.clone() };
+        let file = checkpoint(&damaged);
+        if let Ok(state_dict) = read_state_dict_as(&file, &options) {
             check(&state_dict, file.len() as u64);
             read_anyway += 1;
         }

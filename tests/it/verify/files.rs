@@ -4,14 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use llm_slerp_merge::checkpoint::Strictness;
+use llm_slerp_merge::checkpoint::Opening;
 use llm_slerp_merge::engine::VerifySettings;
 use llm_slerp_merge::format::{EmitTensor, ShardLayout, StorageSum, archive_records};
 use tempfile::TempDir;
 
 /// A check on one thread.
 pub(crate) fn one_thread() -> VerifySettings<'static> {
-    VerifySettings { threads: 1, strictness: Strictness::default(), interrupted: &|| None }
+    VerifySettings { threads: 1, opening: Opening::default(), interrupted: &|| None }
 }
 
 /// A fixture of `tests/data`.
