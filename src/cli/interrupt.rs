@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
+use crate::engine::Interrupted;
 use crate::error::{Error, Kind};
 
 /// The signal that came, 0 for none.
@@ -32,6 +33,12 @@ impl Interrupt {
             }
         }
         Interrupt(signal)
+    }
+
+    /// The same for a job.
+    pub(crate) fn to_job(&self) -> Interrupted {
+        let interrupt = self.clone();
+        Interrupted::by(move || interrupt.error())
     }
 
     /// The error to stop with, once a signal has come.
