@@ -1,19 +1,23 @@
 //! Floor 2: a model directory. The only floor that opens files.
 
 mod above;
+mod beside;
 mod child;
 mod child_layout;
 pub mod config;
 mod directory;
 mod discover;
 mod existing;
+mod file_role;
 mod finding;
+mod folders;
 mod hub;
 mod inside;
 mod inventory;
 mod journal;
 mod model;
 mod model_order;
+mod modules;
 mod output;
 mod place;
 mod read_ahead;
@@ -27,6 +31,7 @@ mod strict;
 mod survey;
 mod token_ids;
 mod tokenizer;
+mod tokenizer_files;
 mod weight_files;
 mod weights;
 

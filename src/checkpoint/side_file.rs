@@ -72,6 +72,14 @@ pub(crate) fn read_text_bounded(path: &Path, limit_bytes: u64) -> Result<String>
     Ok(text)
 }
 
+/// Whether a file of that many bytes is git-lfs' stand-in for one that was not downloaded.
+pub(crate) fn is_lfs_pointer(path: &Path, size_bytes: u64) -> bool {
+    // The specification bounds it.
+    size_bytes < 1024
+        && read_bounded(path, 1024)
+            .is_ok_and(|bytes| bytes.starts_with(b"version https://git-lfs.github.com/spec/"))
+}
+
 fn open_regular(path: &Path) -> Result<File> {
     // Without waiting: opening a named pipe would block for ever.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;

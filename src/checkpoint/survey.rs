@@ -85,7 +85,7 @@ impl Survey {
         }
         match &self.tokenizer.highest {
             Some(highest) if highest.id >= embedding.rows => {
-                let file = highest.file.to_owned();
+                let file = highest.file.clone();
                 let (id, rows) = (highest.id, embedding.rows);
                 self.findings.push(Finding::TokenId { file, id, rows });
             }
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn rows_are_compared_with_config_and_tokenizer() {
         let mut survey = Survey::of(Path::new(PRIMARY), Strictness::default());
-        survey.tokenizer.highest = Some(HighestId { id: 512, file: "vocab.json" });
+        survey.tokenizer.highest = Some(HighestId { id: 512, file: "vocab.json".to_owned() });
         survey.check_vocabulary(&rows([512, 513]));
         let vocab_size =
             Finding::VocabSize { tensor: "lm_head".into(), vocab_size: 512, rows: 513 };
