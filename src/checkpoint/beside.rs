@@ -2,7 +2,7 @@
 //! no weights, no documentation and no code. Names and sizes are looked at, and no more is read than
 //! tells a file for what it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::file_role::{Role, is_left_folder, role};
@@ -59,7 +59,7 @@ impl Why {
             Why::Code => "code (--copy-code takes *.py)",
             Why::Folder => "folders",
             Why::Large => "larger than 16 MiB",
-            Why::Many => "beyond 1000 files or 256 MiB",
+            Why::Many => "beyond 1000 files, 256 MiB or 8 folders in one another",
             Why::Pointer => "git-lfs pointers",
             Why::Odd => "no plain files or names",
             Why::Record => "records of training",
@@ -83,7 +83,7 @@ pub(super) struct Beside {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     /// Names of the weight files and their index, which the merge has read.
-    pub(super) taken: &'a [String],
+    pub(super) taken: &'a HashSet<String>,
     /// Folders that modules.json names.
     pub(super) modules: &'a [String],
     /// `*.py` too.
@@ -107,7 +107,7 @@ impl Beside {
                 beside.stay(Why::Odd, &name.to_string_lossy());
                 continue;
             };
-            if wanted.taken.iter().any(|taken| taken == name) {
+            if wanted.taken.contains(name) {
                 continue;
             }
             if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {

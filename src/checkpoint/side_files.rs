@@ -1,6 +1,7 @@
 //! What stands beside the child's weights: config.json, tokenizer files, the primary's other small
 //! files.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::beside::{Beside, SMALL_BYTES, Small, Wanted};
@@ -94,10 +95,10 @@ impl SideFiles {
         (tokenizer, code): (bool, bool),
     ) -> Result<()> {
         let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        let mut taken: Vec<String> =
+        let mut taken: HashSet<String> =
             primary.files.iter().filter_map(|file| name(file.path())).collect();
         if primary.files.len() > 1 {
-            taken.push(INDEX_FILE_NAME.to_owned());
+            taken.insert(INDEX_FILE_NAME.to_owned());
         }
         let modules = module_folders(dir)?;
         let wanted = Wanted { taken: &taken, modules: &modules, code, tokenizer };

@@ -15,6 +15,7 @@ use crate::support::Loaded;
 pub(crate) struct Dict {
     tensors: Vec<EmitTensor>,
     storages: Vec<Vec<u8>>,
+    unsummed: bool,
 }
 
 impl Dict {
@@ -69,6 +70,11 @@ impl Dict {
         self
     }
 
+    /// Writes no CRCs: their fields are 0, torch's word for "not computed".
+    pub(crate) fn unsummed(self) -> Dict {
+        Dict { unsummed: true, ..self }
+    }
+
     /// Writes one file.
     pub(crate) fn file(&self, path: &Path) {
         let sizes: Vec<u64> = self.storages.iter().map(|bytes| bytes.len() as u64).collect();
@@ -81,8 +87,11 @@ impl Dict {
         for (storage, bytes) in self.storages.iter().enumerate() {
             write(layout.storage_offset(storage).unwrap(), bytes);
         }
-        let sums: Vec<StorageSum> =
-            self.storages.iter().map(|bytes| StorageSum::of(bytes)).collect();
+        let sum = |bytes: &Vec<u8>| match (StorageSum::of(bytes), self.unsummed) {
+            (sum, true) => StorageSum { crc32: 0, ..sum },
+            (sum, false) => sum,
+        };
+        let sums: Vec<StorageSum> = self.storages.iter().map(sum).collect();
         for piece in layout.head_pieces().iter().chain(&layout.tail_pieces(&sums).unwrap()) {
             write(piece.offset, &piece.bytes);
         }
