@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::file_role::{Role, is_left_folder, role};
-use crate::checkpoint::side_file::{is_lfs_pointer, read_bounded};
+use crate::checkpoint::side_file::{check_readable, is_lfs_pointer, read_bounded};
 use crate::checkpoint::tokenizer_files::TEMPLATES;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::escape;
@@ -61,7 +61,7 @@ impl Why {
             Why::Large => "larger than 16 MiB",
             Why::Many => "beyond 1000 files, 256 MiB or 8 folders in one another",
             Why::Pointer => "git-lfs pointers",
-            Why::Odd => "no plain files or names",
+            Why::Odd => "no plain or readable files",
             Why::Record => "records of training",
             Why::Document => "documentation",
             Why::Hidden => "hidden",
@@ -111,9 +111,9 @@ impl Beside {
                 continue;
             }
             if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
-                beside.look_at_folder(dir, name, wanted, &mut room)?;
+                beside.look_at_folder(dir, name, wanted, &mut room);
             } else {
-                let small = beside.look_at_file(&path, name, wanted)?;
+                let small = beside.look_at_file(&path, name, wanted);
                 beside.take(small.into_iter().collect(), name, &mut room);
             }
         }
@@ -138,69 +138,43 @@ impl Beside {
     }
 
     /// A file at the top, where it goes along.
-    fn look_at_file(
-        &mut self,
-        path: &Path,
-        name: &str,
-        wanted: Wanted<'_>,
-    ) -> Result<Option<Small>> {
-        let why = match role(name, true) {
-            Role::Own => return Ok(None),
-            Role::Tokenizer if wanted.tokenizer => return Ok(None),
-            other => stays(other, wanted),
-        };
-        let Some(why) = why else {
-            return match small(path, name.to_owned()) {
-                Ok(small) => Ok(Some(small)),
-                Err(why) => {
-                    self.stay(why, name);
-                    Ok(None)
-                }
-            };
-        };
-        self.stay(why, name);
-        Ok(None)
+    fn look_at_file(&mut self, path: &Path, name: &str, wanted: Wanted<'_>) -> Option<Small> {
+        let role = role(name, true);
+        if role == Role::Own || (role == Role::Tokenizer && wanted.tokenizer) {
+            return None;
+        }
+        fate(role, path, name, wanted).map_err(|why| self.stay(why, name)).ok()
     }
 
     /// A folder that is no module's goes along as a whole, or stays.
-    fn look_at_folder(
-        &mut self,
-        dir: &Path,
-        name: &str,
-        wanted: Wanted<'_>,
-        room: &mut Room,
-    ) -> Result<()> {
+    fn look_at_folder(&mut self, dir: &Path, name: &str, wanted: Wanted<'_>, room: &mut Room) {
         let of_module = |module: &String| module == name || module.starts_with(&format!("{name}/"));
         if (name == TEMPLATES && wanted.tokenizer) || wanted.modules.iter().any(of_module) {
-            return Ok(());
+            return;
         }
         if is_left_folder(name) {
-            self.stay(if name.starts_with('.') { Why::Hidden } else { Why::Folder }, name);
-            return Ok(());
+            return self.stay(if name.starts_with('.') { Why::Hidden } else { Why::Folder }, name);
         }
-        let Some(found) = walk(dir, name)? else {
-            self.stay(Why::Many, name);
-            return Ok(());
+        let found = match walk(dir, name) {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.stay(Why::Many, name),
+            Err(_) => return self.stay(Why::Odd, name),
         };
-        let mut files = Vec::new();
-        for (name, path) in found {
+        let (mut files, mut left) = (Vec::new(), Vec::new());
+        for (file, path) in found {
             let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            match role(own, false) {
+            match fate(role(own, false), &path, &file, wanted) {
+                Ok(small) => files.push(small),
                 // Another model, or a part of one.
-                Role::Weights | Role::OfWeights => return Ok(self.stay(Why::Folder, &top(&name))),
-                other => match stays(other, wanted) {
-                    Some(Why::Tokenizer) => return Ok(self.stay(Why::Tokenizer, &top(&name))),
-                    Some(_) => {}
-                    None => match small(&path, name.clone()) {
-                        Ok(small) => files.push(small),
-                        Err(Why::Odd) => {}
-                        Err(why) => return Ok(self.stay(why, &top(&name))),
-                    },
-                },
+                Err(Why::Weights | Why::OfWeights) => return self.stay(Why::Folder, name),
+                Err(why @ (Why::Tokenizer | Why::Large | Why::Pointer)) => {
+                    return self.stay(why, name);
+                }
+                Err(why) => left.push((why, file)),
             }
         }
+        left.iter().for_each(|(why, file)| self.stay(*why, file));
         self.take(files, name, room);
-        Ok(())
     }
 
     /// The folder of a module goes along, weights and all.
@@ -288,8 +262,16 @@ fn stays(role: Role, wanted: Wanted<'_>) -> Option<Why> {
     }
 }
 
-/// The file, where it is one and small; else why it stays.
-fn small(path: &Path, name: String) -> std::result::Result<Small, Why> {
+/// The file, where it goes along; else why it stays.
+fn fate(
+    role: Role,
+    path: &Path,
+    name: &str,
+    wanted: Wanted<'_>,
+) -> std::result::Result<Small, Why> {
+    if let Some(why) = stays(role, wanted) {
+        return Err(why);
+    }
     let bytes = match std::fs::metadata(path) {
         Ok(meta) if meta.is_file() => meta.len(),
         _ => return Err(Why::Odd),
@@ -297,13 +279,16 @@ fn small(path: &Path, name: String) -> std::result::Result<Small, Why> {
     if bytes > SMALL_BYTES {
         return Err(Why::Large);
     }
+    if check_readable(path).is_err() {
+        return Err(Why::Odd);
+    }
     if is_lfs_pointer(path, bytes) {
         return Err(Why::Pointer);
     }
     if name.ends_with(".json") && names_weights(path) {
         return Err(Why::OfWeights);
     }
-    Ok(Small { name, path: path.to_path_buf(), bytes })
+    Ok(Small { name: name.to_owned(), path: path.to_path_buf(), bytes })
 }
 
 /// Whether a JSON file is an index of weights, whatever it is called.
@@ -311,10 +296,6 @@ fn names_weights(path: &Path) -> bool {
     let needle = b"\"weight_map\"";
     read_bounded(path, SMALL_BYTES)
         .is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
-}
-
-fn top(name: &str) -> String {
-    name.split('/').next().unwrap_or(name).to_owned()
 }
 
 /// Names in a directory, sorted.

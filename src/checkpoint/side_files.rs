@@ -8,7 +8,7 @@ use crate::checkpoint::beside::{Beside, SMALL_BYTES, Small, Wanted};
 use crate::checkpoint::model::Checkpoint;
 use crate::checkpoint::modules::module_folders;
 use crate::checkpoint::side::Side;
-use crate::checkpoint::side_file::{is_lfs_pointer, is_present, read_bounded};
+use crate::checkpoint::side_file::{check_readable, is_lfs_pointer, is_present, read_bounded};
 use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::staging::Staging;
 use crate::checkpoint::strict::link_out;
@@ -261,6 +261,7 @@ fn check_copy(path: &Path, bytes: u64) -> Result<()> {
             .file(path)
             .expected(format!("at most {}", human_bytes(LIMIT_BYTES)), human_bytes(bytes)));
     }
+    check_readable(path)?;
     if is_lfs_pointer(path, bytes) {
         return Err(Error::new(Kind::Data, "a file beside the weights was not downloaded")
             .file(path)

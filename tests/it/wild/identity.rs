@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use llm_slerp_merge::tensor::DType;
 use serde_json::{Value, json};
 
-use crate::build::Dict;
+use crate::build::{Dict, sharded};
 use crate::midway::{Midway, finished, parents_of, tool_in};
 use crate::support::{Run, command, fixture, fixture_json, listing, merge, run, snapshot, tool};
 
@@ -256,6 +256,55 @@ fn names_that_were_exchanged_make_another_parent() {
     assert_eq!(result(batch(dir.path(), &a, &partner, false)), "merged");
     let said = batch(dir.path(), &b, &partner, false).refused(1);
     assert!(said.contains("made from another primary"), "{said}");
+}
+
+/// Only the storages without one are read again.
+#[test]
+fn files_and_storages_with_and_without_crcs_may_be_mixed() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = |name: &str, seed: u64, mixed: bool| {
+        let bare = Dict::new().noise(&format!("{name}.a"), &[4, 4], seed);
+        let bare = if mixed { bare.unsummed() } else { bare };
+        bare.noise(&format!("{name}.b"), &[4, 4], seed + 1)
+    };
+    let make = |name: &str, seed: u64| {
+        sharded(dir.path(), name, &[shard("x", seed, false), shard("y", seed + 2, true)])
+    };
+    let [a, b] = [make("a", 1), make("b", 10)];
+    assert_eq!(result(batch(dir.path(), &a, &b, false)), "merged");
+    assert_eq!(result(batch(dir.path(), &a, &b, false)), "present");
+    let files = &provenance(&dir.path().join("child"))["primary"]["files"];
+    assert_eq!(files[0].get("content"), None);
+    assert!(files[1]["content"]["crc32"].is_string(), "{files}");
+    // The first value of `y.a`, where the file has it.
+    let path = a.join("pytorch_model-00002-of-00002.bin");
+    let value = crate::build::noise(1, 3)[0] as f32;
+    let bytes = fs::read(&path).unwrap();
+    let place = bytes.windows(4).position(|bytes| bytes == value.to_le_bytes()).unwrap();
+    flip(&path, place as u64);
+    let said = batch(dir.path(), &a, &b, false).refused(1);
+    assert!(said.contains("made from another primary"), "{said}");
+}
+
+/// The CPU in the place of the GPU, whole tensors in its memory and not.
+#[test]
+fn devices_note_what_they_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = fixture_json("wild/identity/expected.json");
+    for (number, stand_ins) in
+        ["devices=1", "devices=2", "oom=1x1000", "oom=1x5"].iter().enumerate()
+    {
+        let child = dir.path().join(number.to_string());
+        let mut command = command();
+        command.env("LLM_SLERP_MERGE_TEST_DEVICES", stand_ins).arg("merge");
+        command.args(
+            ["first", "partner"].map(|name| fixture("wild/identity").join(format!("{name}.bin"))),
+        );
+        command.arg("-o").arg(&child).args(["--no-fsync", "--device", "cuda"]);
+        run(&mut command).success();
+        assert_eq!(content(&child, "primary"), expected["first"].as_str().unwrap());
+        assert_eq!(content(&child, "secondary"), expected["partner"].as_str().unwrap());
+    }
 }
 
 #[test]

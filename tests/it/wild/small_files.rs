@@ -264,7 +264,7 @@ fn odd_entries_stay_behind_and_nothing_waits_for_them() {
         "larger than 16 MiB: big.csv",
         "beyond 1000 files, 256 MiB or 8 folders in one another: deep, many",
         "git-lfs pointers: pointer.csv",
-        "no plain files or names: dangling.json, linked, n\u{fffd}o, 3 more",
+        "no plain or readable files: dangling.json, linked, n\u{fffd}o, 3 more",
         "hidden: .git",
     ] {
         assert!(told.contains(words), "{words}: {told}");
@@ -384,22 +384,33 @@ fn a_child_counts_as_present_only_with_its_small_files_as_they_are() {
 }
 
 #[test]
-fn a_merge_that_fails_at_its_small_files_leaves_nothing() {
+fn what_cannot_be_read_is_found_before_the_merge() {
     let dir = tempfile::tempdir().unwrap();
     let plain = model(dir.path(), "plain", 1, &[]);
-    let a = model(dir.path(), "a", 2, &[("z/a.json", b"{}"), ("z/deep/b.json", b"{}")]);
-    let unread = a.join("z/deep/c.json");
-    fs::write(&unread, b"{}").unwrap();
-    fs::set_permissions(&unread, fs::Permissions::from_mode(0o000)).unwrap();
-    let mut command = command();
-    command.arg("merge").args([&a, &plain]).arg("-o").arg(dir.path().join("out/child"));
+    let a = model(dir.path(), "a", 2, &[("z/a.json", b"{}"), ("b.csv", b""), ("code/x.py", b"")]);
     let out = dir.path().join("out");
     fs::create_dir(&out).unwrap();
     for path in [dir.path(), &out] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
     }
-    let Some(run) = run_as_plain_user(&mut command) else { return };
-    let said = run.refused(66);
-    assert!(said.contains(unread.to_str().unwrap()), "{said}");
-    assert!(listing(&out).is_empty(), "{:?}", listing(&out));
+    let as_user = |words: &[&str]| {
+        let mut command = command();
+        command.args(words).args([&a, &plain]).arg("-o").arg(out.join("child"));
+        run_as_plain_user(&mut command)
+    };
+    let unread = |name: &str| {
+        fs::set_permissions(a.join(name), fs::Permissions::from_mode(0o000)).unwrap();
+    };
+    unread("z");
+    unread("b.csv");
+    let Some(run) = as_user(&["plan"]) else { return };
+    let told = run.success().stdout;
+    let words = "left behind: code (--copy-code takes *.py): code/x.py; \
+                 no plain or readable files: b.csv, z";
+    assert!(told.contains(words), "{told}");
+    write(&a, "vocab.txt", b"a");
+    unread("vocab.txt");
+    let said = as_user(&["merge"]).unwrap().refused(66);
+    assert!(said.contains("vocab.txt"), "{said}");
+    assert!(listing(&out).is_empty());
 }
