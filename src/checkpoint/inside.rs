@@ -60,14 +60,23 @@ fn moved(output: &Path) -> Result<Vec<OsString>> {
     Ok(names.into_iter().filter(|name| Path::new(name).file_name() == Some(name)).collect())
 }
 
-/// Removes the part of a child that is in `output`, and at last the marker.
+/// Removes the part of a child that is in `output`, and at last the marker. A folder that is still in
+/// the work directory was not moved: the one of its name in `output` is not ours.
 ///
 /// # Errors
 /// [`Kind::Output`] with the path.
-pub(super) fn take_out(output: &Path) -> Result<()> {
+pub(super) fn take_out(work: &Path, output: &Path) -> Result<()> {
     for name in moved(output)?.iter().map(OsString::as_os_str).chain([OsStr::new(MARKER)]) {
         let path = output.join(name);
-        match std::fs::remove_file(&path) {
+        let is_folder = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
+        if is_folder && work.join(name).exists() {
+            continue;
+        }
+        let removed = match is_folder {
+            true => std::fs::remove_dir_all(&path),
+            false => std::fs::remove_file(&path),
+        };
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::from_io(Kind::Output, "cannot remove file", &path, error));
             }
@@ -87,7 +96,7 @@ pub(super) fn put_inside(work: &Path, output: &Path, fsync: bool) -> Result<()> 
         Error::from_io(Kind::Io, "cannot move the child into output", output, error)
     });
     if result.is_err()
-        && let Err(error) = take_out(output)
+        && let Err(error) = take_out(work, output)
     {
         log::warn!("part of a child is left: {error}");
     }
@@ -151,8 +160,11 @@ mod tests {
         let work = dir.path().join("work");
         std::fs::create_dir(&work).unwrap();
         write(&work, &["config.json", "pytorch_model.bin", "tokenizer.json"]);
+        std::fs::create_dir(work.join("1_Pooling")).unwrap();
+        write(&work, &["1_Pooling/config.json"]);
         put_inside(&work, dir.path(), true).unwrap();
-        let names = ["config.json", "pytorch_model.bin", "tokenizer.json", "work"];
+        assert!(dir.path().join("1_Pooling/config.json").exists());
+        let names = ["1_Pooling", "config.json", "pytorch_model.bin", "tokenizer.json", "work"];
         assert_eq!(listing(dir.path()), names);
         assert!(listing(&work).is_empty());
     }
@@ -169,7 +181,7 @@ mod tests {
         assert!(is_vacant(dir.path(), &work).unwrap());
         write(dir.path(), &["theirs"]);
         assert!(!is_vacant(dir.path(), &work).unwrap());
-        take_out(dir.path()).unwrap();
+        take_out(&work, dir.path()).unwrap();
         assert_eq!(listing(dir.path()), ["theirs", "work"]);
     }
 
@@ -182,6 +194,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("config.json")).unwrap();
         write(&dir.path().join("config.json"), &["theirs"]);
         assert_eq!(put_inside(&work, dir.path(), false).unwrap_err().kind(), Kind::Io);
-        assert_eq!(listing(dir.path()), [MARKER, "config.json", "work"]);
+        assert_eq!(listing(dir.path()), ["config.json", "work"]);
+        assert_eq!(listing(&dir.path().join("config.json")), ["theirs"]);
     }
 }

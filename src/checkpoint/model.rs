@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::beside::notes;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::hub::{file_and_key, locate};
 use crate::checkpoint::inventory::{Inventory, TensorEntry};
+use crate::checkpoint::leftovers::notes;
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::special_tokens::SpecialTokens;

@@ -72,6 +72,22 @@ pub(crate) fn read_text_bounded(path: &Path, limit_bytes: u64) -> Result<String>
     Ok(text)
 }
 
+/// Opens a file to see whether it can be read.
+///
+/// # Errors
+/// Those of [`read_bounded`] for a file that can't be opened or is no regular one.
+pub(crate) fn check_readable(path: &Path) -> Result<()> {
+    open_regular(path).map(drop)
+}
+
+/// Whether a file of that many bytes is git-lfs' stand-in for one that was not downloaded.
+pub(crate) fn is_lfs_pointer(path: &Path, size_bytes: u64) -> bool {
+    // The specification bounds it.
+    size_bytes < 1024
+        && read_bounded(path, 1024)
+            .is_ok_and(|bytes| bytes.starts_with(b"version https://git-lfs.github.com/spec/"))
+}
+
 fn open_regular(path: &Path) -> Result<File> {
     // Without waiting: opening a named pipe would block for ever.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;

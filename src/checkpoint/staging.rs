@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, OFlags};
 
 use crate::checkpoint::above::MadeAbove;
 use crate::checkpoint::directory::{empty, same_directory, sync_dir};
+use crate::checkpoint::folders::Folders;
 use crate::checkpoint::inside::{is_mount_point, put_inside, take_out};
 use crate::checkpoint::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE, crc32};
 use crate::checkpoint::output::parent_of;
@@ -37,6 +38,7 @@ pub struct Staging {
     fsync: bool,
     /// The output is a mount point, and the work directory lies in it.
     inside: bool,
+    folders: Folders,
     done: bool,
     /// Dropped last, when the work directory is gone.
     above: MadeAbove,
@@ -97,12 +99,13 @@ impl Staging {
             }
             let inside = is_mount_point(output);
             if inside {
-                take_out(output)?;
+                take_out(&work, output)?;
             } else {
                 mend(&work, output).map_err(|error| refused(&aside(&work), error))?;
             }
             let output = output.to_path_buf();
-            return Ok(Staging { output, work, lock, fsync, inside, done: false, above });
+            let folders = Folders::new(&work);
+            return Ok(Staging { output, work, lock, fsync, inside, folders, done: false, above });
         }
     }
 
@@ -197,11 +200,12 @@ impl Staging {
             .map_err(|error| write_failed("cannot open file", &path, error))
     }
 
-    /// Writes a whole small file and flushes it.
+    /// Writes a whole small file and flushes it. Folders that its name leads through are made.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.folders.make_above(Path::new(name))?;
         let mut file = self.create_file(name)?;
         let path = self.work.join(name);
         file.write_all(bytes).map_err(|error| write_failed("cannot write file", &path, error))?;
@@ -239,6 +243,7 @@ impl Staging {
             }
         }
         if self.fsync {
+            self.folders.flush()?;
             self.lock.sync_all().map_err(|error| {
                 Error::from_io(Kind::Io, "cannot flush directory to disk", &self.work, error)
             })?;
@@ -277,11 +282,11 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.done
-            && same_directory(&self.lock, &self.work)
-            && let Err(error) = empty(&self.lock).and_then(|()| std::fs::remove_dir(&self.work))
-        {
-            log::warn!("left on disk: {}: {error}", self.work.display());
+        if !self.done && same_directory(&self.lock, &self.work) {
+            self.folders.remove();
+            if let Err(error) = empty(&self.lock).and_then(|()| std::fs::remove_dir(&self.work)) {
+                log::warn!("left on disk: {}: {error}", self.work.display());
+            }
         }
     }
 }
@@ -339,6 +344,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let staging = Staging::create(&dir.path().join("child"), false).unwrap();
         staging.write_file("a", b"x").unwrap();
+        staging.write_file("1_Pooling/deep/config.json", b"x").unwrap();
+        staging.write_file("1_Pooling/config.json", b"x").unwrap();
         drop(staging);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

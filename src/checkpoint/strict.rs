@@ -49,7 +49,8 @@ impl Strictness {
 }
 
 /// Refuses every link that leads out of a model's directory; of a single file, the file itself.
-/// Links to directories are left alone: nothing is read through them.
+/// Links to directories are left alone: nothing is read through them. Links in folders are looked at
+/// when their files are to be copied.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where the directory can't be listed.
@@ -72,7 +73,8 @@ pub(super) fn links_out(model: &Path) -> Result<Vec<Error>> {
     Ok(paths.iter().filter_map(|path| link_out(path, &home)).collect())
 }
 
-fn link_out(path: &Path, home: &Path) -> Option<Error> {
+/// The refusal of a link that leads out of `home`, a path without links.
+pub(super) fn link_out(path: &Path, home: &Path) -> Option<Error> {
     if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
         return None;
     }

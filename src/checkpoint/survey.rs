@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use crate::checkpoint::beside::opaque_values;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::finding::Finding;
 use crate::checkpoint::hub::{file_and_key, locate};
+use crate::checkpoint::leftovers::opaque_values;
 use crate::checkpoint::model::{Checkpoint, missing_shard, no_key, read_headers};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::split::INDEX_FILE_NAME;
@@ -89,7 +89,7 @@ impl Survey {
         }
         match &self.tokenizer.highest {
             Some(highest) if highest.id >= embedding.rows => {
-                let file = highest.file.to_owned();
+                let file = highest.file.clone();
                 let (id, rows) = (highest.id, embedding.rows);
                 self.findings.push(Finding::TokenId { file, id, rows });
             }
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn rows_are_compared_with_config_and_tokenizer() {
         let mut survey = Survey::of(Path::new(PRIMARY), &Opening::default());
-        survey.tokenizer.highest = Some(HighestId { id: 512, file: "vocab.json" });
+        survey.tokenizer.highest = Some(HighestId { id: 512, file: "vocab.json".to_owned() });
         survey.check_vocabulary(&rows([512, 513]));
         let vocab_size =
             Finding::VocabSize { tensor: "lm_head".into(), vocab_size: 512, rows: 513 };

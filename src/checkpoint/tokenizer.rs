@@ -3,36 +3,15 @@
 
 use std::path::Path;
 
+use crate::checkpoint::file_role::{Role, role};
 use crate::checkpoint::side::Side;
 use crate::checkpoint::side_file::{is_present, read_bounded};
-use crate::checkpoint::token_ids::{self, MaxId};
+use crate::checkpoint::tokenizer_files::{FILES, SPECIAL_TOKENS_MAP, further_files, reader};
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 /// The largest tokenizer file that is read, in bytes.
-const MAX_TOKENIZER_BYTES: u64 = 512 << 20;
-
-/// How the ids of a file are found.
-type ReadIds = fn(&[u8]) -> MaxId;
-
-/// The files that make up a tokenizer, and how those that name ids are read.
-const FILES: [(&str, Option<ReadIds>); 13] = [
-    ("tokenizer.json", Some(token_ids::of_tokenizer_json)),
-    ("tokenizer.model", Some(token_ids::of_sentencepiece)),
-    ("tokenizer_config.json", Some(token_ids::of_tokenizer_config)),
-    (SPECIAL_TOKENS_MAP, None),
-    ("added_tokens.json", Some(token_ids::of_vocabulary_json)),
-    ("vocab.json", Some(token_ids::of_vocabulary_json)),
-    ("vocab.txt", Some(token_ids::of_lines)),
-    ("merges.txt", None),
-    ("spiece.model", Some(token_ids::of_sentencepiece)),
-    ("sentencepiece.bpe.model", Some(token_ids::of_sentencepiece)),
-    ("chat_template.jinja", None),
-    ("chat_template.json", None),
-    ("preprocessor_config.json", None),
-];
-
-const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+pub(super) const MAX_TOKENIZER_BYTES: u64 = 512 << 20;
 
 /// The highest token id of a directory and the file that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,14 +19,14 @@ pub struct HighestId {
     /// The id, from 0.
     pub id: u64,
     /// The file.
-    pub file: &'static str,
+    pub file: String,
 }
 
 /// What a directory has of a tokenizer. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenizerFacts {
-    /// Names of the files that are there.
-    pub files: Vec<&'static str>,
+    /// Names of the files that are there; those in folders as paths.
+    pub files: Vec<String>,
     /// The highest id that they name.
     pub highest: Option<HighestId>,
 }
@@ -60,35 +39,42 @@ impl TokenizerFacts {
     /// than 512 MiB; [`Kind::NoInput`] and [`Kind::Io`] where one can't be read.
     pub fn read(directory: &Path) -> Result<TokenizerFacts> {
         let mut facts = TokenizerFacts::default();
-        FILES.iter().try_for_each(|file| facts.look_at(directory, file))?;
+        for file in FILES {
+            facts.look_at(directory, file.0)?;
+        }
+        let more = further_files(directory, &is_like)?;
+        more.iter().try_for_each(|file| facts.look_at(directory, file))?;
         Ok(facts)
     }
 
     /// The same of the files that are whole, and the errors of those that aren't.
     pub fn read_whole(directory: &Path) -> (TokenizerFacts, Vec<Error>) {
-        let mut facts = TokenizerFacts::default();
-        let look = |file| facts.look_at(directory, file).err();
-        let errors = FILES.iter().filter_map(look).collect();
+        let (mut facts, mut errors) = (TokenizerFacts::default(), Vec::new());
+        for file in FILES {
+            errors.extend(facts.look_at(directory, file.0).err());
+        }
+        match further_files(directory, &is_like) {
+            Ok(more) => {
+                errors.extend(more.iter().filter_map(|file| facts.look_at(directory, file).err()));
+            }
+            Err(error) => errors.push(error),
+        }
         (facts, errors)
     }
 
-    fn look_at(
-        &mut self,
-        directory: &Path,
-        (file, read_ids): &(&'static str, Option<ReadIds>),
-    ) -> Result<()> {
+    fn look_at(&mut self, directory: &Path, file: &str) -> Result<()> {
         let path = directory.join(file);
         if !is_present(&path)? {
             return Ok(());
         }
-        self.files.push(file);
-        let Some(read_ids) = read_ids else { return Ok(()) };
+        self.files.push(file.to_owned());
+        let Some(read_ids) = reader(directory, file) else { return Ok(()) };
         let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
         let max = read_ids(&bytes).map_err(|reason| unusable(&path, &bytes, reason))?;
         // The first file that names it is the one to tell.
         match (max, &self.highest) {
             (Some(id), Some(highest)) if id <= highest.id => {}
-            (Some(id), _) => self.highest = Some(HighestId { id, file }),
+            (Some(id), _) => self.highest = Some(HighestId { id, file: file.to_owned() }),
             (None, _) => {}
         }
         Ok(())
@@ -100,8 +86,12 @@ impl TokenizerFacts {
     }
 
     fn has_special_tokens_map(&self) -> bool {
-        self.files.contains(&SPECIAL_TOKENS_MAP)
+        self.files.iter().any(|file| file == SPECIAL_TOKENS_MAP)
     }
+}
+
+fn is_like(name: &str) -> bool {
+    role(name, true) == Role::Tokenizer
 }
 
 fn unusable(path: &Path, bytes: &[u8], reason: String) -> Error {
@@ -222,13 +212,10 @@ mod tests {
         assert_eq!(
             facts,
             TokenizerFacts {
-                files: vec![
-                    "tokenizer_config.json",
-                    "added_tokens.json",
-                    "vocab.json",
-                    "merges.txt"
-                ],
-                highest: Some(HighestId { id: 2, file: "tokenizer_config.json" }),
+                files: ["tokenizer_config.json", "added_tokens.json", "vocab.json", "merges.txt"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                highest: Some(HighestId { id: 2, file: "tokenizer_config.json".to_owned() }),
             }
         );
     }
@@ -267,7 +254,10 @@ mod tests {
     }
 
     fn facts(files: &[&'static str]) -> TokenizerFacts {
-        TokenizerFacts { files: files.to_vec(), highest: None }
+        TokenizerFacts {
+            files: files.iter().map(|file| (*file).to_owned()).collect(),
+            highest: None,
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
+use crate::engine::Interrupted;
 use crate::error::{Error, Kind};
 
 /// The signals that stop a merge.
@@ -70,6 +71,12 @@ impl Interrupt {
             }
             self.0.first.store(number, Ordering::Relaxed);
         }
+    }
+
+    /// The same for a job.
+    pub(crate) fn to_job(&self) -> Interrupted {
+        let interrupt = self.clone();
+        Interrupted::by(move || interrupt.error())
     }
 
     /// The error to stop with, once a signal has come.

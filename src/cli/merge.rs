@@ -9,7 +9,7 @@ use crate::cli::args::{MergeArgs, OutputArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{print, progress};
 use crate::engine::{
-    ComputeDevice, Job, Outcome, Prepared, Settings, expand_outputs, prepare, run,
+    ComputeDevice, Interrupted, Job, Outcome, Prepared, Settings, expand_outputs, prepare, run,
 };
 use crate::error::{Error, Kind, Result};
 use crate::merge::{MergeOptions, MergePlan};
@@ -26,6 +26,9 @@ pub(crate) fn plan(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     if let Some(reason) = &prepared.side_files.tokenizer_reason {
         print::result(&format!("tokenizer: {reason}"))?;
     }
+    if let Some(names) = &prepared.side_files.left_behind {
+        print::result(&format!("left behind: {names}"))?;
+    }
     prepared.plan.warnings.iter().for_each(print::warning);
     Ok(())
 }
@@ -39,12 +42,15 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     }
     let interrupt = Interrupt::listen();
     let devices = args.device.resolve()?;
-    let prepared = prepare(job(args)?)?;
+    let prepared = prepare(Job { interrupted: interrupt.to_job(), ..job(args)? })?;
     if !output.quiet {
         prepared.plan.warnings.iter().for_each(print::warning);
     }
     if let Some(reason) = &prepared.side_files.tokenizer_reason {
         log::info!("tokenizer: {reason}");
+    }
+    if let Some(names) = &prepared.side_files.left_behind {
+        log::info!("left behind: {names}");
     }
     carry_out(prepared, &devices, args, output, &interrupt, started)
 }
@@ -123,6 +129,7 @@ pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
         resume: args.resume,
         fsync: !args.no_fsync,
         opening: (&args.strict).into(),
+        interrupted: Interrupted::default(),
     })
 }
 
@@ -142,6 +149,8 @@ fn plan_json(prepared: &Prepared) -> impl Serialize + use<> {
         "outputs": JsonPath::list(&prepared.outputs),
         "weight_bytes": prepared.weight_bytes,
         "tokenizer": prepared.side_files.tokenizer_reason,
+        "small_files": prepared.side_files.names(),
+        "left_behind": prepared.side_files.left_behind,
     })
 }
 

@@ -185,6 +185,9 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
     if let Some(reason) = &prepared.side_files.tokenizer_reason {
         rows.push(["tokenizer".to_owned(), reason.clone()]);
     }
+    if let Some(names) = &prepared.side_files.left_behind {
+        rows.push(["left behind".to_owned(), names.clone()]);
+    }
     table(&rows)
 }
 

@@ -2,6 +2,7 @@
 //! written, completed with config and tokenizer, and put in their places.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -40,6 +41,29 @@ pub struct Job {
     pub fsync: bool,
     /// How the parents are opened: what is refused of them, and what may stand beside their weights.
     pub opening: Opening,
+    /// Asked while a parent is read again to see whether a child was made from it.
+    pub interrupted: Interrupted,
+}
+
+/// The error to stop with once a signal has come; the default never stops.
+#[derive(Clone, Default)]
+pub struct Interrupted(Option<Arc<dyn Fn() -> Option<Error> + Send + Sync>>);
+
+impl Interrupted {
+    /// Asks `signal`.
+    pub fn by(signal: impl Fn() -> Option<Error> + Send + Sync + 'static) -> Interrupted {
+        Interrupted(Some(Arc::new(signal)))
+    }
+
+    fn go_on(&self) -> Result<()> {
+        self.0.as_ref().and_then(|signal| signal()).map_or(Ok(()), Err)
+    }
+}
+
+impl std::fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "by a signal" } else { "never" })
+    }
 }
 
 /// A merge that is planned, checked and ready to run.
@@ -72,9 +96,10 @@ impl Prepared {
     /// Whether `output` holds the very child that this merge would make at `t`.
     ///
     /// # Errors
-    /// [`Kind::Output`] where the output can't be looked at.
+    /// [`Kind::Output`] where the output can't be looked at; those of reading a parent without CRCs
+    /// again; what [`Job::interrupted`] says.
     pub fn child_state(&self, output: &Path, t: f64) -> Result<ChildState> {
-        provenance::child_state(self, output, t)
+        provenance::child_state(self, output, t, &|| self.job.interrupted.go_on())
     }
 
     /// Files of one child, those beside its weights included.
@@ -165,6 +190,7 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
             dtype: job.options.dtype,
             tokenizer: job.options.tokenizer,
             copy_code: job.options.copy_code,
+            no_follow: job.opening.strictness.no_follow,
         },
     )?;
     let layouts = match outputs.as_slice() {

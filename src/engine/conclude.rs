@@ -83,6 +83,7 @@ pub(crate) fn report(
             some => some.iter().map(|d| format!("{} ({})", d.name, d.model)).collect(),
         },
         bytes_read,
+        contents: Default::default(),
         bytes_written: plan
             .total_size
             .saturating_mul(u64::try_from(plan.options.t.len()).unwrap_or(1)),

@@ -3,6 +3,7 @@
 mod assemble;
 mod buffer;
 mod conclude;
+mod contents;
 mod cuda;
 mod device;
 mod devices;
@@ -11,6 +12,7 @@ mod extend;
 mod finite;
 mod flusher;
 mod hands;
+mod identity;
 mod interleave;
 mod kernel;
 mod narrow;
@@ -33,7 +35,8 @@ mod work;
 mod worker;
 mod writing;
 
-pub use assemble::{Job, Outcome, Prepared, prepare, run};
+pub use assemble::{Interrupted, Job, Outcome, Prepared, prepare, run};
+pub use contents::ContentSums;
 pub use devices::{ComputeDevice, DeviceChoice, DeviceInfo, Devices, devices};
 pub use outputs::expand_outputs;
 pub use provenance::ChildState;

@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use crate::checkpoint::{Checkpoint, Existing, existing_child};
 use crate::engine::assemble::Prepared;
+use crate::engine::contents::ContentSums;
+use crate::engine::identity::{Content, same_bytes};
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
-use crate::format::Container;
 use crate::merge::{EdgeRows, MergeOptions, Warning};
 use crate::tensor::JsonPath;
 
@@ -67,14 +68,18 @@ struct Parent {
 struct ParentFile {
     name: String,
     size_bytes: u64,
-    /// CRC-32 over the CRCs that the file keeps of its storages: changes with any of the data.
+    /// CRC-32 over what the headers say of the file's tensors and the CRCs that it keeps of its
+    /// storages: changes with any of the data where there is a CRC of it.
     fingerprint: String,
+    /// What else it is known by, where it lacks CRCs: known once the merge has read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Content>,
 }
 
 /// The text of slerp_merge.json for the child at `t`.
 pub(crate) fn text(prepared: &Prepared, report: &MergeReport, t: f64) -> Result<String> {
     let value = Provenance {
-        origin: Origin::of(prepared, t),
+        origin: Origin::of(prepared, t, Some(&report.contents)),
         warnings: prepared.plan.warnings.iter().chain(&report.warnings).collect(),
         devices: &report.devices,
         tensors: &report.tensors,
@@ -84,9 +89,10 @@ pub(crate) fn text(prepared: &Prepared, report: &MergeReport, t: f64) -> Result<
     Ok(text)
 }
 
-/// What the child at `t` is made from and how, as in slerp_merge.json.
+/// What the child at `t` is made from and how, as in slerp_merge.json, as far as it is known before
+/// the data is read.
 pub(crate) fn origin(prepared: &Prepared, t: f64) -> Result<Value> {
-    serde_json::to_value(Origin::of(prepared, t)).map_err(unmade)
+    serde_json::to_value(Origin::of(prepared, t, None)).map_err(unmade)
 }
 
 fn unmade(error: serde_json::Error) -> Error {
@@ -95,13 +101,18 @@ fn unmade(error: serde_json::Error) -> Error {
 
 /// Whether `output` holds the child that `prepared` would make at `t`: made by this version, with
 /// these options, from parents of these fingerprints, all files there at their sizes, config and
-/// tokenizer files of the same content. Where a parent's file keeps no CRCs, the child must be
-/// newer than it.
+/// tokenizer files of the same content. A parent's file that keeps no CRCs is read again where it
+/// may not be the one that the merge read; `go_on` is asked meanwhile.
 ///
 /// # Errors
 /// [`Kind::Output`] where the output can't be looked at; as [`Checkpoint::open`] for a parent's file
 /// that went away meanwhile.
-pub(crate) fn child_state(prepared: &Prepared, output: &Path, t: f64) -> Result<ChildState> {
+pub(crate) fn child_state(
+    prepared: &Prepared,
+    output: &Path,
+    t: f64,
+    go_on: &dyn Fn() -> Result<()>,
+) -> Result<ChildState> {
     let other = |words: &str| Ok(ChildState::Other(words.to_owned()));
     let files = prepared.weight_files();
     let (found, modified_ns) = match existing_child(output, &files, FILE_NAME)? {
@@ -122,18 +133,23 @@ pub(crate) fn child_state(prepared: &Prepared, output: &Path, t: f64) -> Result<
             return other(words);
         }
     }
-    for (key, words) in [
-        ("primary", "it was made from another primary"),
-        ("secondary", "it was made from another secondary"),
-    ] {
-        let of = |value: &Value, what| value.get(key).and_then(|parent| parent.get(what)).cloned();
-        if ["key", "files"].iter().any(|what| of(&found, what) != of(&wanted, what)) {
+    let sides = [
+        ("primary", "it was made from another primary", &prepared.primary),
+        ("secondary", "it was made from another secondary", &prepared.secondary),
+    ];
+    let files = |value: &Value, key: &str| value.get(key)?.get("files").cloned();
+    let inner = |value: &Value, key: &str| value.get(key)?.get("key").cloned();
+    for (key, words, _) in sides {
+        let same = files(&found, key).map(without_content) == files(&wanted, key)
+            && inner(&found, key) == inner(&wanted, key);
+        if !same {
             return other(words);
         }
     }
-    for parent in [&prepared.primary, &prepared.secondary] {
-        if changed_since(parent, modified_ns) {
-            return other("a parent whose data has no checksums is newer");
+    for (key, words, parent) in sides {
+        let files = files(&found, key).unwrap_or_default();
+        if !same_bytes(parent, &files, modified_ns, go_on)? {
+            return other(words);
         }
     }
     match prepared.side_files.difference(output)? {
@@ -142,27 +158,23 @@ pub(crate) fn child_state(prepared: &Prepared, output: &Path, t: f64) -> Result<
     }
 }
 
-/// Whether a weight file without CRCs was changed after `time_ns`.
-fn changed_since(parent: &Checkpoint, time_ns: i128) -> bool {
-    let storages = &parent.inventory.storages;
-    parent.files.iter().enumerate().any(|(position, file)| {
-        let bare = parent.containers.get(position) != Some(&Container::Zip)
-            || storages.iter().any(|storage| {
-                storage.file == position && storage.crc32.is_none() && storage.size_bytes > 0
-            });
-        bare && file.identity().modified_ns > time_ns
-    })
+/// The files of a parent, but for what is known of them only once they are read.
+fn without_content(mut files: Value) -> Value {
+    let each = files.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
+    each.for_each(|file| drop(file.remove("content")));
+    files
 }
 
 impl Origin<'_> {
-    fn of(prepared: &Prepared, t: f64) -> Origin<'_> {
+    fn of<'a>(prepared: &'a Prepared, t: f64, contents: Option<&ContentSums>) -> Origin<'a> {
+        let sums = |lane: usize| contents.map_or(&[][..], |contents| &contents[lane]);
         Origin {
             tool: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
             t,
             options: MergeOptions { t: vec![t], ..prepared.plan.options.clone() },
-            primary: Parent::of(&prepared.primary),
-            secondary: Parent::of(&prepared.secondary),
+            primary: Parent::of(&prepared.primary, sums(0)),
+            secondary: Parent::of(&prepared.secondary, sums(1)),
             tokenizer: prepared.side_files.tokenizer_reason.as_deref(),
             edges: prepared.plan.edges.as_ref(),
         }
@@ -170,22 +182,40 @@ impl Origin<'_> {
 }
 
 impl Parent {
-    fn of(checkpoint: &Checkpoint) -> Parent {
-        let mut files = Vec::with_capacity(checkpoint.files.len());
-        for (position, file) in checkpoint.files.iter().enumerate() {
-            let mut bytes = Vec::new();
-            for storage in checkpoint.inventory.storages.iter().filter(|s| s.file == position) {
-                bytes.extend_from_slice(storage.key.as_bytes());
-                bytes.extend_from_slice(&storage.size_bytes.to_le_bytes());
-                bytes.extend_from_slice(&storage.crc32.unwrap_or(0).to_le_bytes());
-            }
-            files.push(ParentFile {
-                name: file.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                size_bytes: file.identity().size_bytes,
-                fingerprint: format!("{:08x}", crate::engine::source::crc32(&bytes)),
-            });
-        }
+    fn of(checkpoint: &Checkpoint, sums: &[Option<u32>]) -> Parent {
+        let fingerprints = fingerprints(checkpoint);
+        let contents = Content::of(checkpoint, sums);
+        let files = checkpoint.files.iter().zip(fingerprints).zip(contents);
+        let files = files.map(|((file, fingerprint), content)| ParentFile {
+            name: file.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            size_bytes: file.identity().size_bytes,
+            fingerprint,
+            content,
+        });
         let path = checkpoint.path.canonicalize().unwrap_or_else(|_| checkpoint.path.clone());
-        Parent { path: JsonPath(path), key: checkpoint.reading.key.clone(), files }
+        let key = checkpoint.reading.key.clone();
+        Parent { path: JsonPath(path), key, files: files.collect() }
     }
+}
+
+/// Per file: what it is known by from its headers alone.
+fn fingerprints(checkpoint: &Checkpoint) -> Vec<String> {
+    let inventory = &checkpoint.inventory;
+    let mut bytes = vec![Vec::new(); checkpoint.files.len()];
+    for storage in &inventory.storages {
+        let Some(bytes) = bytes.get_mut(storage.file) else { continue };
+        bytes.extend_from_slice(storage.key.as_bytes());
+        bytes.extend_from_slice(&storage.size_bytes.to_le_bytes());
+        bytes.extend_from_slice(&storage.crc32.unwrap_or(0).to_le_bytes());
+    }
+    for tensor in &inventory.tensors {
+        let Some(bytes) = bytes.get_mut(inventory.file_of(tensor)) else { continue };
+        bytes.extend_from_slice(tensor.name.as_bytes());
+        bytes.extend_from_slice(tensor.dtype.name().as_bytes());
+        let layout = &tensor.layout;
+        let numbers = layout.shape.iter().chain(&layout.stride).chain([&layout.storage_offset]);
+        numbers.for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        bytes.extend_from_slice(&(tensor.storage as u64).to_le_bytes());
+    }
+    bytes.iter().map(|bytes| format!("{:08x}", crate::engine::source::crc32(bytes))).collect()
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::engine::contents::ContentSums;
 use crate::merge::{Action, Path, Warning};
 use crate::tensor::DType;
 
@@ -20,6 +21,9 @@ pub struct MergeReport {
     pub bytes_read: u64,
     /// Bytes of tensors written, over all children.
     pub bytes_written: u64,
+    /// CRC-32 of what was read of the parents' storages, where their files keep none.
+    #[serde(skip)]
+    pub contents: ContentSums,
 }
 
 /// What was done to one tensor.

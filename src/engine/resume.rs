@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, ChildWriter, JournalEntry};
+use crate::engine::contents::bare_storages;
 use crate::engine::devices::ComputeDevice;
 use crate::engine::settings::Settings;
 use crate::engine::task::{Finished, MadeOn};
@@ -26,6 +27,8 @@ struct Noted {
     differs: bool,
     nonfinite: u64,
     made_on: BTreeSet<MadeOn>,
+    /// What was read of parents without CRCs.
+    contents: [Option<u32>; 2],
 }
 
 /// The first line of a journal: everything that decides the child's bytes. `origin` is what
@@ -41,11 +44,16 @@ pub(crate) fn header(
         // The same files are the same parent, wherever they are found.
         named.remove("path");
         let Some(named) = named.get_mut("files").and_then(Value::as_array_mut) else { continue };
-        for (entry, file) in named.iter_mut().zip(&parent.files) {
+        let bare = bare_storages(parent);
+        for ((entry, file), bare) in named.iter_mut().zip(&parent.files).zip(bare) {
             let identity = file.identity();
             entry["inode"] = json!(identity.inode);
             // Beyond JSON's integers, and a date is no number to calculate with.
             entry["modified_ns"] = json!(identity.modified_ns.to_string());
+            if !bare.is_empty() {
+                // No CRC tells what was changed by somebody who put the time back.
+                entry["changed_ns"] = json!(identity.changed_ns.to_string());
+            }
         }
     }
     let decided = (&plan.tensors, &plan.storages, &plan.shards);
@@ -74,6 +82,7 @@ pub(crate) fn record(children: &[ChildWriter], storage: usize, finished: &Finish
         differs: finished.differs,
         nonfinite: finished.nonfinite,
         made_on: finished.made_on.clone(),
+        contents: finished.contents,
     });
     children
         .iter()
@@ -170,7 +179,7 @@ fn known(entries: &[Option<&JournalEntry>]) -> Option<Finished> {
     if entries.iter().flatten().any(|entry| entry.found != first.found) {
         return None;
     }
-    let Noted { sums: [dot, a_squared, b_squared], differs, nonfinite, made_on } =
+    let Noted { sums: [dot, a_squared, b_squared], differs, nonfinite, made_on, contents } =
         serde_json::from_value(first.found.clone()).ok()?;
     let nothing = StorageSum { crc32: 0, first_bytes: [0; 8] };
     let sum =
@@ -185,5 +194,6 @@ fn known(entries: &[Option<&JournalEntry>]) -> Option<Finished> {
         differs,
         nonfinite,
         made_on,
+        contents,
     })
 }

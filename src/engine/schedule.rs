@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::conclude::report;
+use crate::engine::contents::Contents;
 use crate::engine::device::{DeviceWorker, Share};
 use crate::engine::explain::{changed, explain, nonfinite_error};
 use crate::engine::flusher::Flusher;
@@ -14,11 +15,9 @@ use crate::engine::reporter::Reporter;
 use crate::engine::resume;
 use crate::engine::settings::{Children, Settings};
 use crate::engine::slot::Keep;
-use crate::engine::source::{Source, verify_storage};
+use crate::engine::source::{Source, read_storage};
 use crate::engine::span_out::{Part, Sink};
-use crate::engine::task::{
-    Decision, Finished, Scan, SpanCrc, Task, Written, add_up, decide, joined_crc,
-};
+use crate::engine::task::{Decision, Finished, Scan, Task, Written, add_up, decide, joined_crc};
 use crate::engine::torch::use_one_thread;
 use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
@@ -49,6 +48,7 @@ struct Job<'a> {
     wake: Condvar,
     finished: Mutex<Vec<Option<Finished>>>,
     bytes_read: AtomicU64,
+    contents: Contents,
     share: Option<Share>,
     keep: Keep,
     writing: Writing,
@@ -91,11 +91,15 @@ pub fn execute(
         (threads, whole_bytes, keep_bytes) = (planned.threads, planned.keep_bytes(), 0);
         share = Some(planned);
     }
-    let units = units(&tasks, &finished, [primary, secondary], whole_bytes);
+    let parents = [primary, secondary];
+    let contents = Contents::new(parents, &tasks, &finished);
+    let left_over = contents.left_over(parents, &tasks, &finished);
+    let units = units(&tasks, &finished, parents, whole_bytes, left_over);
     let keep = Keep::new(keep_bytes, &tasks);
     let job = Job {
         plan,
-        parents: [primary, secondary],
+        parents,
+        contents,
         finished: Mutex::new(finished),
         tasks,
         children,
@@ -229,7 +233,8 @@ impl Job<'_> {
         match unit {
             Unit::Verify(side, storage) => {
                 let go_on = || (self.settings.interrupted)().map_or(Ok(()), Err);
-                verify_storage(self.parents[side], storage, &go_on)
+                let crc32 = read_storage(self.parents[side], storage, &go_on)?;
+                self.contents.note(side, storage, crc32)
             }
             Unit::Whole(index) => {
                 let task = &self.tasks[index];
@@ -291,7 +296,8 @@ impl Job<'_> {
 
     /// From the sums of all spans: is the data whole and finite, and what are the coefficients.
     fn settle(&self, task: &Task<'_>, scans: &[&Scan]) -> Result<Decision> {
-        self.check_crcs(task, scans.iter().map(|scan| scan.read))?;
+        let read = self.contents.take(task, scans.iter().map(|scan| scan.read))?;
+        self.bytes_read.fetch_add(read, Ordering::Relaxed);
         let sums = add_up(scans.iter().map(|scan| &scan.sums));
         if !sums.is_finite() && !self.plan.options.allow_nonfinite {
             return Err(nonfinite_error(task));
@@ -300,27 +306,14 @@ impl Job<'_> {
         Ok(decide(task.plan, options.method, &options.t, sums))
     }
 
-    fn check_crcs(
-        &self,
-        task: &Task<'_>,
-        spans: impl Iterator<Item = [SpanCrc; 2]> + Clone,
-    ) -> Result<()> {
-        for (lane, source) in task.sides().into_iter().enumerate() {
-            let Some(source) = source else { continue };
-            let crc = joined_crc(spans.clone().map(|read| read[lane]));
-            self.bytes_read.fetch_add(crc.bytes, Ordering::Relaxed);
-            source.check_crc(crc.crc32)?;
-        }
-        Ok(())
-    }
-
     /// A tensor's last span is written.
     fn finish(&self, index: usize, spans: Vec<Written>) -> Result<()> {
         let task = &self.tasks[index];
         task.sides().into_iter().flatten().for_each(Source::release);
         let decision = task.decision();
         if !task.needs_scan() {
-            self.check_crcs(task, spans.iter().map(|span| span.read))?;
+            let read = self.contents.take(task, spans.iter().map(|span| span.read))?;
+            self.bytes_read.fetch_add(read, Ordering::Relaxed);
         }
         let sums = match decision {
             Some(decision) => decision.sums,
@@ -342,6 +335,7 @@ impl Job<'_> {
             differs: spans.iter().any(|span| span.differs),
             nonfinite: spans.iter().map(|span| span.nonfinite).sum(),
             made_on: spans.iter().map(|span| span.made_on).collect(),
+            contents: self.contents.of(task),
         };
         // What is noted is believed later: not from a parent that changed.
         task.sides().into_iter().flatten().try_for_each(Source::check_unchanged)?;
@@ -369,14 +363,15 @@ impl Job<'_> {
             writer.finish(&sums, self.plan.total_size, self.plan.total_parameters)?;
         }
         self.reporter.finish();
-        Ok(report(
+        let report = report(
             self.plan,
             &self.tasks,
             &finished,
             self.parents,
             self.bytes_read.load(Ordering::Relaxed),
             self.settings.devices,
-        ))
+        );
+        Ok(MergeReport { contents: self.contents.sums(), ..report })
     }
 }
 

@@ -1,15 +1,18 @@
 //! One side of a task: a parent's tensor as contiguous little-endian elements, read by position.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
 use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource, StorageEntry, TensorEntry};
+use crate::engine::contents::is_bare;
 use crate::engine::extend::Filler;
 use crate::engine::kernel::computed_kind;
 use crate::error::{Error, Kind, Result};
-use crate::format::{ByteOrder, Encoding, FormatError, ReadAt, Rule, inflate_exact};
+use crate::format::{
+    ByteOrder, Encoding, FormatError, ReadAt, Rule, inflate_exact, inflate_pieces,
+};
 use crate::tensor::Layout;
 
 /// Bytes read at once where a storage is read whole.
@@ -29,6 +32,8 @@ pub(crate) struct Source<'a> {
     direct: Option<u64>,
     /// All elements, once loaded, where they can't.
     whole: Mutex<Option<Arc<Vec<u8>>>>,
+    /// CRC-32 of the storage, once it was loaded whole.
+    loaded_crc: OnceLock<u32>,
 }
 
 impl<'a> Source<'a> {
@@ -56,7 +61,8 @@ impl<'a> Source<'a> {
         if plain && direct.is_none() {
             return Err(lost());
         }
-        Ok(Source { tensor, numel, filler: None, storage, file, direct, whole: Mutex::new(None) })
+        let (whole, loaded_crc) = (Mutex::new(None), OnceLock::new());
+        Ok(Source { tensor, numel, filler: None, storage, file, direct, whole, loaded_crc })
     }
 
     /// The file that the tensor lies in.
@@ -136,6 +142,20 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether merging the tensor reads every byte of its storage, at once or in order.
+    pub(crate) fn reads_storage(&self) -> bool {
+        self.numel > 0 && (self.needs_whole() || self.covers_storage())
+    }
+
+    /// CRC-32 of the storage where its file keeps none, `read` being that of all elements; `None`
+    /// where the tensor shows only a part of it.
+    pub(crate) fn content(&self, read: u32) -> Option<u32> {
+        if !is_bare(self.storage) {
+            return None;
+        }
+        if self.covers_storage() { Some(read) } else { self.loaded_crc.get().copied() }
+    }
+
     /// Drops what was loaded whole.
     pub(crate) fn release(&self) {
         *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -182,6 +202,7 @@ impl<'a> Source<'a> {
             }
         };
         let found = crc32(&bytes);
+        let _ = self.loaded_crc.set(found);
         match storage.crc32 {
             Some(expected) if expected != found => {
                 Err(checksum_error(self.file, storage, expected, found).tensor(&self.tensor.name))
@@ -197,37 +218,49 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     u32::try_from(crc_fast::checksum(Crc32IsoHdlc, bytes)).unwrap_or_default()
 }
 
-/// Reads a whole storage and checks its CRC, for storages of which tensors show only parts.
-/// `go_on` is asked between chunks.
-pub(crate) fn verify_storage(
+/// Reads a whole storage and checks its CRC, for storages of which tensors show only parts or
+/// nothing. Returns the CRC. `go_on` is asked between chunks.
+pub(crate) fn read_storage(
     checkpoint: &Checkpoint,
     position: usize,
     go_on: &dyn Fn() -> Result<()>,
-) -> Result<()> {
-    let storage = checkpoint.inventory.storages.get(position);
-    let Some((storage, expected)) = storage.and_then(|s| Some((s, s.crc32?))) else {
-        return Ok(());
-    };
-    let Some(file) = checkpoint.files.get(storage.file) else {
-        return Ok(());
-    };
-    if storage.encoding != Encoding::Stored {
-        return Ok(());
-    }
+) -> Result<u32> {
+    let lost = || Error::new(Kind::Internal, "a storage is not in its parent");
+    let storage = checkpoint.inventory.storages.get(position).ok_or_else(lost)?;
+    let file = checkpoint.files.get(storage.file).ok_or_else(lost)?;
     let mut digest = crc_fast::Digest::new(Crc32IsoHdlc);
-    let mut buffer = vec![0; CHUNK];
-    let mut done = 0u64;
-    while done < storage.record_bytes {
-        go_on()?;
-        let length = usize::try_from(storage.record_bytes - done).unwrap_or(CHUNK).min(CHUNK);
-        let part = &mut buffer[..length];
-        file.read_exact_at(storage.file_offset.saturating_add(done), part)
-            .map_err(|error| file.read_error("cannot read storage", error))?;
-        digest.update(part);
-        done += length as u64;
+    match storage.encoding {
+        Encoding::Stored => {
+            let mut buffer = vec![0; CHUNK];
+            let mut done = 0u64;
+            while done < storage.record_bytes {
+                go_on()?;
+                let left = usize::try_from(storage.record_bytes - done).unwrap_or(CHUNK);
+                let part = &mut buffer[..left.min(CHUNK)];
+                file.read_exact_at(storage.file_offset.saturating_add(done), part)
+                    .map_err(|error| file.read_error("cannot read storage", error))?;
+                digest.update(part);
+                done += part.len() as u64;
+            }
+        }
+        Encoding::Deflated { compressed_bytes } => {
+            let (offset, size) = (storage.file_offset, storage.record_bytes);
+            let mut stopped = None;
+            let mut take = |piece: &[u8]| {
+                digest.update(piece);
+                stopped = go_on().err();
+                if stopped.is_none() { Ok(()) } else { Err(std::io::Error::other("stopped")) }
+            };
+            let read = inflate_pieces(file, offset, compressed_bytes, size, &mut take);
+            stopped.map_or(Ok(()), Err)?;
+            read.map_err(|error| Error::from_format(file.path(), error))?;
+        }
     }
     let found = u32::try_from(digest.finalize()).unwrap_or_default();
-    if found == expected { Ok(()) } else { Err(checksum_error(file, storage, expected, found)) }
+    match storage.crc32 {
+        Some(expected) if expected != found => Err(checksum_error(file, storage, expected, found)),
+        _ => Ok(found),
+    }
 }
 
 fn checksum_error(file: &FileSource, storage: &StorageEntry, expected: u32, found: u32) -> Error {

@@ -139,6 +139,8 @@ pub(crate) struct Finished {
     pub(crate) nonfinite: u64,
     /// What computed it, each once.
     pub(crate) made_on: BTreeSet<MadeOn>,
+    /// CRC-32 of the storages of primary and secondary, where their files keep none.
+    pub(crate) contents: [Option<u32>; 2],
 }
 
 impl<'a> Task<'a> {

@@ -14,17 +14,18 @@ pub(crate) enum Unit {
     Scan(usize, usize),
     /// Pass two over a span.
     Write(usize, usize),
-    /// A storage of the primary (0) or secondary (1) of which tensors show only parts.
+    /// A storage of the primary (0) or secondary (1) of which tensors show only parts, or nothing.
     Verify(usize, usize),
 }
 
 /// The work in the order of the child's file, tensors of up to `whole_bytes` on both sides as one
-/// unit; none for what is finished.
+/// unit; none for what is finished. `left_over` are storages that are read for themselves.
 pub(crate) fn units(
     tasks: &[Task<'_>],
     finished: &[Option<Finished>],
     parents: [&Checkpoint; 2],
     whole_bytes: u64,
+    left_over: Vec<(usize, usize)>,
 ) -> VecDeque<Unit> {
     let mut units = VecDeque::new();
     let mut partly = BTreeSet::new();
@@ -57,6 +58,7 @@ pub(crate) fn units(
         partly
             .into_iter()
             .filter(|(side, storage)| has_crc(*side, *storage))
+            .chain(left_over)
             .map(|(side, storage)| Unit::Verify(side, storage)),
     );
     units

@@ -15,6 +15,8 @@ use crate::support::Loaded;
 pub(crate) struct Dict {
     tensors: Vec<EmitTensor>,
     storages: Vec<Vec<u8>>,
+    /// So many storages, from the first on, have no CRC.
+    unsummed: usize,
 }
 
 impl Dict {
@@ -69,6 +71,11 @@ impl Dict {
         self
     }
 
+    /// Writes no CRCs of the tensors so far: their fields are 0, torch's word for "not computed".
+    pub(crate) fn unsummed(self) -> Dict {
+        Dict { unsummed: self.storages.len(), ..self }
+    }
+
     /// Writes one file.
     pub(crate) fn file(&self, path: &Path) {
         let sizes: Vec<u64> = self.storages.iter().map(|bytes| bytes.len() as u64).collect();
@@ -81,8 +88,11 @@ impl Dict {
         for (storage, bytes) in self.storages.iter().enumerate() {
             write(layout.storage_offset(storage).unwrap(), bytes);
         }
-        let sums: Vec<StorageSum> =
-            self.storages.iter().map(|bytes| StorageSum::of(bytes)).collect();
+        let sum = |(place, bytes): (usize, &Vec<u8>)| match StorageSum::of(bytes) {
+            sum if place < self.unsummed => StorageSum { crc32: 0, ..sum },
+            sum => sum,
+        };
+        let sums: Vec<StorageSum> = self.storages.iter().enumerate().map(sum).collect();
         for piece in layout.head_pieces().iter().chain(&layout.tail_pieces(&sums).unwrap()) {
             write(piece.offset, &piece.bytes);
         }

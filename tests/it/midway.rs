@@ -23,6 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Writes the parents `a` and `b` into `dir`: many small tensors.
 pub(crate) fn parents(dir: &Path) {
+    parents_of(dir, |dict| dict);
+}
+
+/// The same, changed by `change`.
+pub(crate) fn parents_of(dir: &Path, change: impl Fn(Dict) -> Dict) {
     for (name, seed) in [("a", 1u64), ("b", 7)] {
         // float16 values from 0.5 up to 4, of both signs; each tensor begins elsewhere in them.
         let element = |i: u64| {
@@ -36,7 +41,7 @@ pub(crate) fn parents(dir: &Path) {
             let bytes = all[from..to].to_vec();
             dict = dict.raw(&format!("layer.{tensor}.w"), DType::Float16, &[NUMEL], bytes);
         }
-        dict.model(dir, name, "{}");
+        change(dict).model(dir, name, "{}");
     }
 }
 

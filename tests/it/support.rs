@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use llm_slerp_merge::checkpoint::{Checkpoint, Opening};
-use llm_slerp_merge::engine::{self, Job, Settings};
+use llm_slerp_merge::engine::{self, Interrupted, Job, Settings};
 use llm_slerp_merge::format::{Encoding, ReadAt, inflate_exact};
 use llm_slerp_merge::merge::MergeOptions;
 use tch::{Kind, Tensor};
@@ -253,6 +253,7 @@ pub(crate) fn merge_here(
         resume: false,
         fsync: false,
         opening: Opening::default(),
+        interrupted: Interrupted::default(),
     };
     let settings = Settings {
         threads: 1,

@@ -20,6 +20,7 @@ use crate::batch::{
 use crate::cli::args::OutputArgs;
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
+use crate::engine::Job;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{escape, human_bytes};
 
@@ -53,9 +54,15 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
     let resolve = |arguments: &[OsString]| {
         let args = options::parse(arguments)?;
         args.device.check()?;
-        merge::job(&args)
+        Ok(Job { interrupted: interrupt.to_job(), ..merge::job(&args)? })
     };
     let plan = plan(manifest, selection, &resolve);
+    let stopped = |kind| matches!(kind, Kind::Interrupted | Kind::Terminated);
+    if plan.findings.iter().any(|finding| stopped(finding.error.kind()))
+        && let Some(error) = interrupt.error()
+    {
+        return Err(error);
+    }
     let labels: HashMap<usize, String> = labels(&plan);
     plan.findings.iter().for_each(|finding| say(finding, &labels));
     let wrong = plan.findings.iter().any(|finding| finding.error.kind() == Kind::Usage);

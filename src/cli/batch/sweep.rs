@@ -59,6 +59,7 @@ fn make(interrupt: &Interrupt) -> Result<u64> {
     let args = options::parse(&order.arguments)?;
     let devices = args.device.resolve()?;
     let mut job = merge::job(&args)?;
+    job.interrupted = interrupt.to_job();
     job.outputs = order.outputs.iter().map(PathBuf::from).collect();
     if job.outputs.iter().any(|output| output.symlink_metadata().is_ok()) {
         leave_out_present(&mut job)?;
