@@ -14,6 +14,9 @@ use crate::merge::vocab::{is_vocab_name, rows};
 const IDLE_KEYS: [&str; 5] =
     ["_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype"];
 
+/// Pairs that are not worth a thread.
+const LEAST_SHARE: usize = 32;
+
 /// Whether two checkpoints merge with the default options, each as the primary of the other.
 pub fn fits(a: &Checkpoint, b: &Checkpoint) -> bool {
     let options = MergeOptions::default();
@@ -90,16 +93,38 @@ fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> Vec<HashSet<usize>> 
         sizes.push((Size::of(model), kind));
     }
     sizes.sort_unstable();
-    for (at, (size, a)) in sizes.iter().enumerate() {
+    let pairs = sizes.iter().enumerate().flat_map(|(at, (size, a))| {
         // What is behind is larger still.
-        for (_, b) in sizes[at + 1..].iter().take_while(|(other, _)| size.may_fit(*other)) {
-            if fits(first[*a], first[*b]) {
-                fitting[*a].insert(*b);
-                fitting[*b].insert(*a);
-            }
-        }
+        let behind = sizes[at + 1..].iter().take_while(|(other, _)| size.may_fit(*other));
+        behind.map(|(_, b)| (*a, *b))
+    });
+    for (a, b) in fitting_pairs(&first, &pairs.collect::<Vec<_>>()) {
+        fitting[a].insert(b);
+        fitting[b].insert(a);
     }
     fitting
+}
+
+/// Those of `pairs` that fit, asked on all cores: a plan of a large model takes a millisecond.
+fn fitting_pairs(models: &[&Checkpoint], pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    let fit = |part: &[(usize, usize)]| {
+        let fit = part.iter().copied().filter(|(a, b)| fits(models[*a], models[*b]));
+        fit.collect::<Vec<_>>()
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let share = pairs.len().div_ceil(cores).max(LEAST_SHARE);
+    if pairs.len() <= share {
+        return fit(pairs);
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = pairs.chunks(share).map(|part| scope.spawn(|| fit(part))).collect();
+        // A panic in a plan is one here, as it would be without threads.
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(fit) => fit,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.flatten().collect()
+    })
 }
 
 /// How large a model is, so that no plan is made of two that can't fit.
@@ -238,6 +263,14 @@ mod tests {
         };
         let own = names.iter().fold(Headers::new().f16("a.w", &[9]), |h, name| h.f16(name, &[9]));
         assert_eq!(of(&[shared(), own.open(), shared()]), [[0, 2]]);
+    }
+
+    #[test]
+    fn many_kinds_are_one_group_however_the_plans_are_shared_out() {
+        let model =
+            |at: u64| Headers::new().f16("a.w", &[99]).f16(&format!("b{at}.w"), &[1]).open();
+        let models: Vec<Checkpoint> = (0..12).map(model).collect();
+        assert_eq!(of(&models), [(0..12).collect::<Vec<_>>()]);
     }
 
     #[test]

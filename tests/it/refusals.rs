@@ -121,7 +121,8 @@ fn quantised_weights_are_refused_with_their_method() {
     let said = merge(&plain, &bnb, &out, &[]).refused(65);
     assert_says(&said, &["`model.layers.0.w`", "uint8, quantised (bitsandbytes)", "hint: "]);
     // A config that speaks of quantisation over weights that are not: both are merged.
-    merge(&plain, &masked.model(dir.path(), "masked", config), &out, &[]).success();
+    let masked = masked.model(dir.path(), "masked", config);
+    merge(&plain, &masked, &out, &["--missing", "primary"]).success();
 }
 
 #[test]
