@@ -1,8 +1,11 @@
 //! Floor 2: a model directory. The only floor that opens files.
 
 mod above;
+mod buffer_names;
 mod child;
 mod child_layout;
+mod choice;
+mod chosen;
 pub mod config;
 mod directory;
 mod discover;
@@ -15,8 +18,11 @@ mod journal;
 mod model;
 mod model_order;
 mod output;
+mod parts;
 mod place;
 mod read_ahead;
+mod same_bytes;
+mod shards;
 mod side;
 mod side_file;
 mod side_files;
@@ -28,6 +34,7 @@ mod survey;
 mod token_ids;
 mod tokenizer;
 mod weight_files;
+mod weight_names;
 mod weights;
 
 pub use child::{ChildWriter, Opened};
@@ -42,6 +49,7 @@ pub use inventory::{Inventory, StorageEntry, TensorEntry};
 pub use journal::JournalEntry;
 pub use model::Checkpoint;
 pub use output::{Room, check_apart, check_output, check_room, resolved, room_at};
+pub use parts::Parts;
 pub use side::Side;
 pub use side_files::{SideFileOptions, SideFiles};
 pub use source::{FileSource, Identity};
@@ -50,3 +58,4 @@ pub use strict::Strictness;
 pub use survey::{Rows, Survey};
 pub use tokenizer::{TokenizerFacts, TokenizerMode};
 pub use weight_files::DIRECT_ALIGNMENT;
+pub use weight_names::WeightNames;

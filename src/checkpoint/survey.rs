@@ -4,15 +4,20 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::checkpoint::buffer_names::is_buffer;
+use crate::checkpoint::choice::not_taken;
+use crate::checkpoint::chosen::{Weights, weights_of};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::finding::Finding;
 use crate::checkpoint::hub::locate;
-use crate::checkpoint::model::{Checkpoint, missing_shard, read_headers};
+use crate::checkpoint::inventory::TensorEntry;
+use crate::checkpoint::model::{Checkpoint, names_in, read_headers};
+use crate::checkpoint::parts::Parts;
+use crate::checkpoint::same_bytes::same_bytes;
+use crate::checkpoint::shards::missing_shard;
 use crate::checkpoint::side_file::{is_present, read_bounded};
-use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::strict::{Strictness, links_out};
 use crate::checkpoint::tokenizer::TokenizerFacts;
-use crate::checkpoint::weights::{Weights, weights_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Container, Index, MAX_INDEX_BYTES};
 use crate::tensor::DType;
@@ -49,8 +54,14 @@ impl Survey {
         };
         let Some(path) = survey.accept(locate(path)) else { return survey };
         match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => survey.look_at_directory(&path),
-            Ok(_) => survey.add(&path),
+            Ok(meta) if meta.is_dir() => survey.look_at_directory(&path, None),
+            Ok(_) => match Weights::by_index(&path) {
+                Some((dir, weights)) => survey.look_at_directory(&dir, Some(weights)),
+                None => {
+                    survey.add(&path);
+                    survey.look_for_parts(&path);
+                }
+            },
             Err(error) => {
                 let error = Error::from_io(Kind::NoInput, "cannot open model", &path, error);
                 survey.refuse(&error);
@@ -58,7 +69,8 @@ impl Survey {
             }
         }
         if strictness.no_follow {
-            let links = survey.accept(links_out(&path)).unwrap_or_default();
+            let home = survey.checkpoint.dir.clone().unwrap_or(path);
+            let links = survey.accept(links_out(&home)).unwrap_or_default();
             links.iter().for_each(|error| survey.refuse(error));
         }
         survey
@@ -101,7 +113,8 @@ impl Survey {
         result.map_err(|error| self.refuse(&error)).ok()
     }
 
-    fn look_at_directory(&mut self, dir: &Path) {
+    /// The weights of `dir` are those given, else those that a merge would take.
+    fn look_at_directory(&mut self, dir: &Path, weights: Option<Weights>) {
         self.checkpoint.dir = Some(dir.to_path_buf());
         let config = dir.join("config.json");
         match self.accept(is_present(&config)) {
@@ -110,16 +123,15 @@ impl Survey {
             None => {}
         }
         let mut taken = HashSet::new();
-        match self.accept(weights_of(dir)) {
-            Some(Weights::Single(file)) => {
-                taken.insert(file_name(&file));
-                self.add(&file);
+        let weights = weights.map_or_else(|| weights_of(dir), Ok);
+        if let Some(weights) = self.accept(weights) {
+            taken.insert(file_name(&weights.file));
+            if weights.is_index {
+                self.look_at_shards(dir, &weights.file, &mut taken);
+            } else {
+                self.add(&weights.file);
+                self.look_for_parts(&weights.file);
             }
-            Some(Weights::Index(file)) => {
-                taken.insert(file_name(&file));
-                self.look_at_shards(dir, &file, &mut taken);
-            }
-            None => {}
         }
         self.look_for_other_weights(dir, &taken);
         self.compare_dtypes();
@@ -148,6 +160,14 @@ impl Survey {
         self.checkpoint.push(source, state_dict);
     }
 
+    /// A file that holds only a part of a model is whole for itself, but no model.
+    fn look_for_parts(&mut self, file: &Path) {
+        if let Some(part) = Parts::at(file) {
+            self.refuse(&part.refusal(file));
+            self.checkpoint.part = Some(part);
+        }
+    }
+
     fn look_at_shards(&mut self, dir: &Path, index_path: &Path, taken: &mut HashSet<String>) {
         let index = read_bounded(index_path, MAX_INDEX_BYTES).and_then(|bytes| {
             Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))
@@ -170,20 +190,19 @@ impl Survey {
                 unopened.insert(*shard);
             }
         }
-        let found = compare(&index, &self.checkpoint, &unopened);
-        self.findings.extend(found);
+        match compare(&index, index_path, &self.checkpoint, &unopened) {
+            Ok(found) => self.findings.extend(found),
+            Err(error) => self.refuse(&error),
+        }
         self.checkpoint.total_parameters = index.total_parameters;
     }
 
     fn look_for_other_weights(&mut self, dir: &Path, taken: &HashSet<String>) {
-        let Ok(entries) = std::fs::read_dir(dir) else { return };
-        let mut files: Vec<String> = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| !taken.contains(name) && is_weight_name(name))
-            .collect();
-        files.sort();
+        let names = names_in(dir);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let files = not_taken(&names, &|name| taken.contains(name));
         if !files.is_empty() {
+            let files = files.into_iter().map(str::to_owned).collect();
             self.findings.push(Finding::OtherWeights { files });
         }
     }
@@ -206,31 +225,37 @@ impl Survey {
     }
 }
 
-/// Names under which programs look for weights.
-fn is_weight_name(name: &str) -> bool {
-    name == INDEX_FILE_NAME
-        || name == "model.safetensors.index.json"
-        || name.ends_with(".safetensors")
-        || (name.starts_with("pytorch_model") && name.ends_with(".bin"))
-}
-
 /// Index against shards. Where a shard could not be opened, nothing is said of what it may hold.
-fn compare(index: &Index, checkpoint: &Checkpoint, unopened: &HashSet<&str>) -> Vec<Finding> {
+/// Those that merge refuses are errors, those that it passes over are notes.
+fn compare(
+    index: &Index,
+    index_path: &Path,
+    checkpoint: &Checkpoint,
+    unopened: &HashSet<&str>,
+) -> Result<Vec<Finding>> {
     let mapped: HashMap<&str, &str> =
         index.weight_map.iter().map(|entry| (entry.0.as_str(), entry.1.as_str())).collect();
     let names: Vec<String> = checkpoint.files.iter().map(|file| file_name(file.path())).collect();
-    let mut place: HashMap<&str, usize> = HashMap::new();
+    let mut place: HashMap<&str, &TensorEntry> = HashMap::new();
     let mut unmapped = vec![Vec::new(); names.len()];
+    let mut buffers = vec![Vec::new(); names.len()];
     let mut repeated = vec![Vec::new(); names.len()];
+    let mut differing = vec![Vec::new(); names.len()];
     let mut strayed = vec![Vec::new(); names.len()];
     for tensor in &checkpoint.inventory.tensors {
         let name = tensor.name.as_str();
         let file = checkpoint.inventory.file_of(tensor);
-        if place.insert(name, file).is_some() {
-            repeated[file].push(tensor.name.clone());
+        if let Some(first) = place.get(name) {
+            let same = same_bytes(&checkpoint.files, &checkpoint.inventory, first, tensor)?;
+            let list = if same { &mut repeated } else { &mut differing };
+            list[file].push(tensor.name.clone());
             continue;
         }
+        place.insert(name, tensor);
         match mapped.get(name) {
+            None if is_buffer(name, &tensor.layout.shape) => {
+                buffers[file].push(tensor.name.clone());
+            }
             None => unmapped[file].push(tensor.name.clone()),
             Some(shard) if *shard != names[file] && !unopened.contains(shard) => {
                 strayed[file].push(tensor.name.clone());
@@ -257,20 +282,22 @@ fn compare(index: &Index, checkpoint: &Checkpoint, unopened: &HashSet<&str>) -> 
             }
         };
         push(|file, tensors| Finding::Unmapped { file, tensors }, &mut unmapped);
+        push(|file, tensors| Finding::Buffers { file, tensors }, &mut buffers);
+        push(|file, tensors| Finding::Differing { file, tensors }, &mut differing);
         push(|file, tensors| Finding::Repeated { file, tensors }, &mut repeated);
         push(|file, tensors| Finding::WrongShard { file, tensors }, &mut strayed);
     }
     let lacking = lacking.into_iter();
     found.extend(lacking.map(|(shard, tensors)| Finding::Lacking { file: shard.into(), tensors }));
     if found.is_empty() && unopened.is_empty() {
-        found.extend(compare_total(index, checkpoint));
+        found.extend(compare_total(index, index_path, checkpoint));
     }
-    found
+    Ok(found)
 }
 
 /// What total_size may be: transformers counted tied tensors each time or once, bool as an eighth of
 /// a byte (before 4.38) and, today, whole storages.
-fn compare_total(index: &Index, checkpoint: &Checkpoint) -> Option<Finding> {
+fn compare_total(index: &Index, index_path: &Path, checkpoint: &Checkpoint) -> Option<Finding> {
     let said = index.total_size_bytes?;
     let inventory = &checkpoint.inventory;
     let mut seen = HashSet::new();
@@ -290,7 +317,7 @@ fn compare_total(index: &Index, checkpoint: &Checkpoint) -> Option<Finding> {
     if totals.iter().any(|bits| bits / 8 == said) {
         return None;
     }
-    let file = INDEX_FILE_NAME.to_owned();
+    let file = file_name(index_path);
     Some(Finding::TotalSize { file, expected: totals[0] / 8, found: said })
 }
 
@@ -351,16 +378,6 @@ mod tests {
             .collect();
         // No config, no weights, no tokenizer.
         assert_eq!(kinds, [None, Some(Kind::NoInput), None]);
-    }
-
-    #[test]
-    fn weights_that_other_programs_would_take_are_known_by_name() {
-        for name in ["pytorch_model-00001-of-00002.bin", "model.safetensors", INDEX_FILE_NAME] {
-            assert!(is_weight_name(name), "{name}");
-        }
-        for name in ["training_args.bin", "optimizer.pt", "config.json", "tokenizer.model"] {
-            assert!(!is_weight_name(name), "{name}");
-        }
     }
 
     #[test]

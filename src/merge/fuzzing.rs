@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::checkpoint::{Checkpoint, Inventory, StorageEntry, TensorEntry};
+use crate::checkpoint::{Checkpoint, Inventory, StorageEntry, TensorEntry, WeightNames};
 use crate::format::{ByteOrder, EmitTensor, Encoding, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
 use crate::merge::plan::{Action, MergePlan, plan as make};
@@ -135,6 +135,8 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         config: None,
         total_parameters: [None, Some(0), Some(u64::MAX)].get(bytes.next() % 3).copied().flatten(),
         notes: Vec::new(),
+        names: WeightNames::default(),
+        part: None,
     }
 }
 

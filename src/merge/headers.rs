@@ -1,6 +1,6 @@
 //! Parents made of headers alone, for tests of the decisions.
 
-use crate::checkpoint::{Checkpoint, Config, Inventory, StorageEntry, TensorEntry};
+use crate::checkpoint::{Checkpoint, Config, Inventory, StorageEntry, TensorEntry, WeightNames};
 use crate::format::{ByteOrder, Container, Encoding};
 use crate::tensor::{DType, Layout};
 
@@ -66,6 +66,8 @@ impl Headers {
             config: self.config.map(|text| Config::parse(text).expect("a config")),
             total_parameters: None,
             notes: Vec::new(),
+            names: WeightNames::default(),
+            part: None,
         }
     }
 }

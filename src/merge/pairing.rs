@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::merge::options::{Extend, MergeOptions, Missing};
 use crate::merge::vocab::{Vocab, is_vocab_name};
 use crate::merge::warning::Warning;
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 /// Mismatches shown in one error; the count of the others follows.
 const SHOWN: usize = 50;
@@ -198,8 +198,11 @@ fn shape_error(primary: &Checkpoint, secondary: &Checkpoint, mismatches: &[Strin
         .expected(
             format!("the shapes and kinds of `{}`", primary.path.display()),
             format!(
-                "{} tensors that differ (primary and secondary):{}",
-                mismatches.len(),
+                "{} (primary and secondary):{}",
+                match mismatches.len() {
+                    1 => "1 tensor that differs".to_owned(),
+                    count => format!("{count} tensors that differ"),
+                },
                 capped(mismatches)
             ),
         )
@@ -241,7 +244,7 @@ fn missing_error(
         .file(&secondary.path)
         .expected(
             format!("the names of `{}`", primary.path.display()),
-            format!("{} others:{}", lines.len(), capped(&lines)),
+            format!("{}:{}", counted(lines.len() as u64, "other"), capped(&lines)),
         )
         .with_hint("--missing primary keeps the primary's tensors, --missing union those of both")
 }
@@ -252,10 +255,10 @@ fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
         .filter_map(|pair| {
             let extension = pair.extension?;
             Some(format!(
-                "{}: {} rows and {} rows",
+                "{}: {} and {}",
                 escape(&pair.name),
-                extension.from_rows,
-                extension.to_rows
+                counted(extension.from_rows, "row"),
+                counted(extension.to_rows, "row")
             ))
         })
         .collect();
@@ -266,7 +269,7 @@ fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
         .file(&primary.path)
         .expected(
             "equal vocabularies (--extend error)",
-            format!("{} tensors to extend:{}", lines.len(), capped(&lines)),
+            format!("{} to extend:{}", counted(lines.len() as u64, "tensor"), capped(&lines)),
         )
         .with_hint("leave --extend at its default to extend the shorter vocabulary"))
 }
@@ -290,8 +293,11 @@ fn check_depth(primary: &Checkpoint, secondary: &Checkpoint) -> Result<()> {
         .expected(
             format!("the layers of `{}`", primary.path.display()),
             format!(
-                "{} places that count differently (primary and secondary):{}",
-                lines.len(),
+                "{} (primary and secondary):{}",
+                match lines.len() {
+                    1 => "1 place that counts differently".to_owned(),
+                    count => format!("{count} places that count differently"),
+                },
                 capped(&lines)
             ),
         )

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
-use crate::checkpoint::{Checkpoint, Side, TensorEntry};
+use crate::checkpoint::split::{SplitTensor, split};
+use crate::checkpoint::{Checkpoint, Side, TensorEntry, WeightNames};
 use crate::error::{Error, Kind, Result};
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
@@ -27,6 +27,9 @@ pub struct MergePlan {
     pub storages: Vec<PlannedStorage>,
     /// The child's weight files.
     pub shards: Vec<PlannedShard>,
+    /// What they are called: as the primary's loader looks for them.
+    #[serde(skip)]
+    pub names: WeightNames,
     /// Bytes of all distinct storages: the index's `total_size`.
     pub total_size: u64,
     /// Elements of all parameters: the index's `total_parameters`.
@@ -89,7 +92,8 @@ pub enum Action {
 /// One weight file of the child.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedShard {
-    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`.
+    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`, with diffusers' stem for a primary
+    /// of diffusers.
     pub file_name: String,
     /// Indices into [`MergePlan::tensors`], in the file's order.
     pub tensors: Vec<usize>,
@@ -124,7 +128,9 @@ pub fn plan(
         })
         .collect();
     let split = split(&members, options.max_shard_bytes);
-    let shards = shard_file_names(split.shards.len())
+    let shards = primary
+        .names
+        .shards(split.shards.len())
         .into_iter()
         .zip(split.shards)
         .map(|(file_name, tensors)| PlannedShard { file_name, tensors })
@@ -147,6 +153,7 @@ pub fn plan(
         tensors,
         storages,
         shards,
+        names: primary.names,
         warnings,
     })
 }
