@@ -84,6 +84,8 @@ pub enum Finding {
     TotalSize { file: String, expected: u64, found: u64 },
     /// Tensors that lie in another shard than the index says.
     WrongShard { file: String, tensors: Vec<String> },
+    /// One shard of several was looked at by itself.
+    OneShard { file: String },
     /// A model directory without config.json.
     NoConfig,
     /// Weights beside those that were checked; other programs may take them instead.
@@ -145,6 +147,7 @@ impl Finding {
             | Finding::TokenId { .. } => Severity::Error,
             Finding::TotalSize { .. }
             | Finding::WrongShard { .. }
+            | Finding::OneShard { .. }
             | Finding::NoConfig
             | Finding::OtherWeights { .. } => Severity::Warning,
             Finding::ConfigDType { .. }
@@ -240,6 +243,9 @@ impl fmt::Display for Finding {
             Finding::WrongShard { file, tensors } => {
                 let file = escape(file);
                 write!(f, "in another shard than the index says: {file}: {}", listed(tensors))
+            }
+            Finding::OneShard { file } => {
+                write!(f, "one of several shards: {}: the others were not looked at", escape(file))
             }
             Finding::NoConfig => f.write_str("no config.json: most programs can't load this model"),
             Finding::OtherWeights { files } => write!(

@@ -32,6 +32,8 @@ struct Scheme {
     joined: &'static str,
 }
 
+const SHARD: &str = "shard";
+
 const PYTHON: &str = "each holds some of the tensors; put those of all of them into one dict with \
                       torch.load, save that with torch.save, and name the file";
 
@@ -176,12 +178,17 @@ impl Parts {
             None => "download the other shards and their index, and name the directory".to_owned(),
         };
         let names = vec![format!("{name} (one of {of})")];
-        Some(Parts { what: "shard", names, hint })
+        Some(Parts { what: SHARD, names, hint })
     }
 
     /// Whether a file is one of them.
     pub(super) fn holds(&self, name: &str) -> bool {
         self.names.iter().any(|known| known == name)
+    }
+
+    /// Whether it is one shard of transformers or diffusers.
+    pub(super) fn is_shard(&self) -> bool {
+        self.what == SHARD
     }
 
     /// The refusal of a model at `path` that is, or has in it, only these.
@@ -192,7 +199,11 @@ impl Parts {
             shown.push(format!("{more} more"));
         }
         let found = counted(self.names.len() as u64, self.what);
-        Error::new(Kind::Data, "a part of a model is no model")
+        let what = match self.names.len() {
+            1 => "this is a part of a model, not a model",
+            _ => "these are parts of a model, not a model",
+        };
+        Error::new(Kind::Data, what)
             .file(path)
             .expected("a whole model", format!("{found}: {}", shown.join(", ")))
             .with_hint(&self.hint)
@@ -336,7 +347,7 @@ mod tests {
     fn the_refusal_names_the_parts_and_the_tool() {
         let names = ["consolidated.00.pth", "consolidated.01.pth", "params.json"];
         let error = Parts::among(names.into_iter()).unwrap().refusal(Path::new("llama"));
-        let words = "a part of a model is no model: llama: expected a whole model, found 2 \
+        let words = "these are parts of a model, not a model: llama: expected a whole model, found 2 \
                      tensor-parallel parts: consolidated.00.pth, consolidated.01.pth";
         assert_eq!(error.to_string(), words);
         assert!(error.hint().unwrap().contains("convert_llama_weights_to_hf.py"));

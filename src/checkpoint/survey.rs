@@ -160,11 +160,14 @@ impl Survey {
         self.checkpoint.push(source, state_dict);
     }
 
-    /// A file that holds only a part of a model is whole for itself, but no model.
+    /// A file that holds only a part of a model is no model. One shard may be looked at by itself.
     fn look_for_parts(&mut self, file: &Path) {
-        if let Some(part) = Parts::at(file) {
-            self.refuse(&part.refusal(file));
-            self.checkpoint.part = Some(part);
+        match Parts::at(file) {
+            Some(part) if part.is_shard() => {
+                self.findings.push(Finding::OneShard { file: file_name(file) });
+            }
+            Some(part) => self.refuse(&part.refusal(file)),
+            None => {}
         }
     }
 
@@ -242,6 +245,8 @@ fn compare(
     let mut repeated = vec![Vec::new(); names.len()];
     let mut differing = vec![Vec::new(); names.len()];
     let mut strayed = vec![Vec::new(); names.len()];
+    // Names whose later copy is where the index says.
+    let mut at_home: HashSet<&str> = HashSet::new();
     for tensor in &checkpoint.inventory.tensors {
         let name = tensor.name.as_str();
         let file = checkpoint.inventory.file_of(tensor);
@@ -249,6 +254,9 @@ fn compare(
             let same = same_bytes(&checkpoint.files, &checkpoint.inventory, first, tensor)?;
             let list = if same { &mut repeated } else { &mut differing };
             list[file].push(tensor.name.clone());
+            if mapped.get(name).is_some_and(|shard| *shard == names[file]) {
+                at_home.insert(name);
+            }
             continue;
         }
         place.insert(name, tensor);
@@ -262,6 +270,9 @@ fn compare(
             }
             Some(_) => {}
         }
+    }
+    for names in &mut strayed {
+        names.retain(|name: &String| !at_home.contains(name.as_str()));
     }
     let mut lacking: Vec<(&str, Vec<String>)> = Vec::new();
     for (name, shard) in &index.weight_map {
