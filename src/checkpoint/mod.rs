@@ -12,6 +12,7 @@ mod discover;
 mod existing;
 mod finding;
 mod hub;
+mod index_findings;
 mod inside;
 mod inventory;
 mod journal;

@@ -145,7 +145,7 @@ pub struct Parts {
 
 impl Parts {
     /// The parts among the files of one directory; `None` where each file may be a whole model.
-    pub(super) fn among<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Option<Parts> {
+    pub(crate) fn among<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Option<Parts> {
         SCHEMES.iter().find_map(|scheme| scheme.parts(names.clone()))
     }
 

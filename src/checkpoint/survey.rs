@@ -1,19 +1,17 @@
 //! A checkpoint opened to be checked: everything that its headers, index and side files tell, and
 //! everything that is wrong with them. [`Checkpoint::open`] stops at the first error; this goes on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
-use crate::checkpoint::buffer_names::is_buffer;
 use crate::checkpoint::choice::not_taken;
 use crate::checkpoint::chosen::{Weights, weights_of};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::finding::Finding;
 use crate::checkpoint::hub::locate;
-use crate::checkpoint::inventory::TensorEntry;
+use crate::checkpoint::index_findings::compare;
 use crate::checkpoint::model::{Checkpoint, names_in, read_headers};
 use crate::checkpoint::parts::Parts;
-use crate::checkpoint::same_bytes::same_bytes;
 use crate::checkpoint::shards::missing_shard;
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::strict::{Strictness, links_out};
@@ -193,7 +191,8 @@ impl Survey {
                 unopened.insert(*shard);
             }
         }
-        match compare(&index, index_path, &self.checkpoint, &unopened) {
+        let (files, inventory) = (&self.checkpoint.files, &self.checkpoint.inventory);
+        match compare(&index, index_path, (files, inventory), &unopened) {
             Ok(found) => self.findings.extend(found),
             Err(error) => self.refuse(&error),
         }
@@ -226,110 +225,6 @@ impl Survey {
             self.findings.push(Finding::ConfigDType { config: said, tensors });
         }
     }
-}
-
-/// Index against shards. Where a shard could not be opened, nothing is said of what it may hold.
-/// Those that merge refuses are errors, those that it passes over are notes.
-fn compare(
-    index: &Index,
-    index_path: &Path,
-    checkpoint: &Checkpoint,
-    unopened: &HashSet<&str>,
-) -> Result<Vec<Finding>> {
-    let mapped: HashMap<&str, &str> =
-        index.weight_map.iter().map(|entry| (entry.0.as_str(), entry.1.as_str())).collect();
-    let names: Vec<String> = checkpoint.files.iter().map(|file| file_name(file.path())).collect();
-    let mut place: HashMap<&str, &TensorEntry> = HashMap::new();
-    let mut unmapped = vec![Vec::new(); names.len()];
-    let mut buffers = vec![Vec::new(); names.len()];
-    let mut repeated = vec![Vec::new(); names.len()];
-    let mut differing = vec![Vec::new(); names.len()];
-    let mut strayed = vec![Vec::new(); names.len()];
-    // Names whose later copy is where the index says.
-    let mut at_home: HashSet<&str> = HashSet::new();
-    for tensor in &checkpoint.inventory.tensors {
-        let name = tensor.name.as_str();
-        let file = checkpoint.inventory.file_of(tensor);
-        if let Some(first) = place.get(name) {
-            let same = same_bytes(&checkpoint.files, &checkpoint.inventory, first, tensor)?;
-            let list = if same { &mut repeated } else { &mut differing };
-            list[file].push(tensor.name.clone());
-            if mapped.get(name).is_some_and(|shard| *shard == names[file]) {
-                at_home.insert(name);
-            }
-            continue;
-        }
-        place.insert(name, tensor);
-        match mapped.get(name) {
-            None if is_buffer(name, &tensor.layout.shape) => {
-                buffers[file].push(tensor.name.clone());
-            }
-            None => unmapped[file].push(tensor.name.clone()),
-            Some(shard) if *shard != names[file] && !unopened.contains(shard) => {
-                strayed[file].push(tensor.name.clone());
-            }
-            Some(_) => {}
-        }
-    }
-    for names in &mut strayed {
-        names.retain(|name: &String| !at_home.contains(name.as_str()));
-    }
-    let mut lacking: Vec<(&str, Vec<String>)> = Vec::new();
-    for (name, shard) in &index.weight_map {
-        if place.contains_key(name.as_str()) || unopened.contains(shard.as_str()) {
-            continue;
-        }
-        match lacking.iter_mut().find(|entry| entry.0 == shard) {
-            Some((_, tensors)) => tensors.push(name.clone()),
-            None => lacking.push((shard, vec![name.clone()])),
-        }
-    }
-    let mut found = Vec::new();
-    for (position, file) in names.into_iter().enumerate() {
-        let mut push = |make: fn(String, Vec<String>) -> Finding, of: &mut Vec<Vec<String>>| {
-            let tensors = std::mem::take(&mut of[position]);
-            if !tensors.is_empty() {
-                found.push(make(file.clone(), tensors));
-            }
-        };
-        push(|file, tensors| Finding::Unmapped { file, tensors }, &mut unmapped);
-        push(|file, tensors| Finding::Buffers { file, tensors }, &mut buffers);
-        push(|file, tensors| Finding::Differing { file, tensors }, &mut differing);
-        push(|file, tensors| Finding::Repeated { file, tensors }, &mut repeated);
-        push(|file, tensors| Finding::WrongShard { file, tensors }, &mut strayed);
-    }
-    let lacking = lacking.into_iter();
-    found.extend(lacking.map(|(shard, tensors)| Finding::Lacking { file: shard.into(), tensors }));
-    if found.is_empty() && unopened.is_empty() {
-        found.extend(compare_total(index, index_path, checkpoint));
-    }
-    Ok(found)
-}
-
-/// What total_size may be: transformers counted tied tensors each time or once, bool as an eighth of
-/// a byte (before 4.38) and, today, whole storages.
-fn compare_total(index: &Index, index_path: &Path, checkpoint: &Checkpoint) -> Option<Finding> {
-    let said = index.total_size_bytes?;
-    let inventory = &checkpoint.inventory;
-    let mut seen = HashSet::new();
-    let mut totals = [0u64; 5];
-    for tensor in &inventory.tensors {
-        let numel = tensor.layout.numel().unwrap_or(0);
-        let bits = numel.saturating_mul(tensor.dtype.size_bytes()).saturating_mul(8);
-        let old_bits = if tensor.dtype == DType::Bool { numel } else { bits };
-        let first = seen.insert(tensor.storage);
-        let storage = inventory.storages.get(tensor.storage).map_or(0, |s| s.size_bytes);
-        let once = |bits: u64| if first { bits } else { 0 };
-        let adds = [once(storage.saturating_mul(8)), bits, once(bits), old_bits, once(old_bits)];
-        for (total, bits) in totals.iter_mut().zip(adds) {
-            *total = total.saturating_add(bits);
-        }
-    }
-    if totals.iter().any(|bits| bits / 8 == said) {
-        return None;
-    }
-    let file = file_name(index_path);
-    Some(Finding::TotalSize { file, expected: totals[0] / 8, found: said })
 }
 
 fn file_name(path: &Path) -> String {

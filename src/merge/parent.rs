@@ -64,3 +64,20 @@ fn is_narrow(dtype: DType) -> bool {
     let counts = matches!(dtype, DType::Bool | DType::Int64);
     !counts && (dtype.size_bytes() == 1 || dtype.is_integral())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Parts;
+    use crate::merge::headers::llama;
+
+    #[test]
+    fn a_part_of_a_model_is_refused_whatever_it_holds() {
+        let mut parent = llama(64).open();
+        assert!(check_parent(&parent).is_ok());
+        parent.part = Parts::among(["consolidated.01.pth"].into_iter());
+        let error = check_parent(&parent).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        assert!(error.to_string().starts_with("this is a part of a model, not a model: parent"));
+    }
+}
