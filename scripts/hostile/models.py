@@ -59,7 +59,7 @@ def contents():
     yield "m3-good", "index", "a good sharded model", {INDEX: index(good), **one}, "ok", ""
     yield "m3-not-in-shard", "index", "a name that no shard holds", {INDEX: index({**good, "lost": ONE}), **one}, "Data", "lost"
     yield "m3-not-in-index", "index", "a tensor that the index does not map", {INDEX: index({"v": ONE, "u": TWO}), **one}, "Data", "`w`"
-    yield "m3-two-shards", "index", "a tensor in two shards", {INDEX: index({"v": ONE, "w": TWO}), ONE: {"good": "w"}, TWO: {"good": "w"}}, "Data", "two shards"
+    yield "m3-two-shards", "index", "a tensor in two shards, alike, and one in none", {INDEX: index({"v": ONE, "w": TWO}), ONE: {"good": "w"}, TWO: {"good": "w"}}, "Data", "`v`"
     yield "m3-shard-missing", "index", "a shard is missing", {INDEX: index(good), ONE: {"good": "v"}}, "NoInput", TWO
     yield "m3-total-size", "index", "a wrong total_size: a warning", {INDEX: index(good, 7), **one}, "ok", ""
     yield "m3-wrong-shard", "index", "a name mapped to the other shard: found, and noted", {INDEX: index({"v": TWO, "w": ONE}), **one}, "ok", ""

@@ -13,7 +13,6 @@ use crate::checkpoint::child_layout::{ChildLayout, Place, lost};
 use crate::checkpoint::journal::{
     Found, JOURNAL_FILE, Journal, JournalEntry, difference, read_journal,
 };
-use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::staging::{Staging, write_failed};
 use crate::checkpoint::weight_files::{OpenFiles, WeightFile};
 use crate::error::{Error, Kind, Result};
@@ -278,8 +277,8 @@ impl ChildWriter {
             write_pieces(&file.cached, &staging.dir().join(&shard.file_name), &tail)?;
             staging.flush(&file.cached, &shard.file_name)?;
         }
-        if let Some(json) = self.layout.index_text(total_size, total_parameters) {
-            staging.write_file(INDEX_FILE_NAME, json.as_bytes())?;
+        if let Some((name, json)) = self.layout.index(total_size, total_parameters) {
+            staging.write_file(&name, json.as_bytes())?;
         }
         Ok(())
     }

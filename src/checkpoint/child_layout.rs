@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::checkpoint::split::INDEX_FILE_NAME;
+use crate::checkpoint::weight_names::WeightNames;
 use crate::error::{Error, Kind, Result};
 use crate::format::{EmitTensor, ShardLayout, index_text};
 
@@ -21,6 +21,8 @@ pub struct ChildLayout {
     pub(super) shards: Vec<Shard>,
     /// Per storage of the child: its shard, and its place in it.
     pub(super) places: Vec<Place>,
+    /// What the loader calls these files.
+    names: WeightNames,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,12 @@ impl ChildLayout {
     ///
     /// # Errors
     /// [`Kind::Data`] where torch's format can't hold the tensors.
-    pub fn new(output: &Path, specs: &[ShardSpec], storage_bytes: &[u64]) -> Result<ChildLayout> {
+    pub fn new(
+        output: &Path,
+        names: WeightNames,
+        specs: &[ShardSpec],
+        storage_bytes: &[u64],
+    ) -> Result<ChildLayout> {
         let mut places = vec![None; storage_bytes.len()];
         let mut shards = Vec::with_capacity(specs.len());
         for (position, spec) in specs.iter().enumerate() {
@@ -83,7 +90,7 @@ impl ChildLayout {
             .into_iter()
             .map(|place| place.ok_or_else(|| lost(output)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(ChildLayout { shards, places })
+        Ok(ChildLayout { shards, places, names })
     }
 
     /// Names and sizes in bytes of the weight files, the index among them where there is one.
@@ -91,21 +98,23 @@ impl ChildLayout {
         let shards = self.shards.iter();
         let mut files: Vec<(String, u64)> =
             shards.map(|shard| (shard.file_name.clone(), shard.layout.total_bytes())).collect();
-        if let Some(json) = self.index_text(total_size, total_parameters) {
-            files.push((INDEX_FILE_NAME.to_owned(), json.len() as u64));
+        if let Some((name, json)) = self.index(total_size, total_parameters) {
+            files.push((name, json.len() as u64));
         }
         files
     }
 
-    /// The index JSON, where there are several shards.
-    pub(super) fn index_text(&self, total_size: u64, total_parameters: u64) -> Option<String> {
+    /// Name and text of the index JSON, where there are several shards.
+    pub(super) fn index(&self, total_size: u64, total_parameters: u64) -> Option<(String, String)> {
         let names = |shard: &'_ Shard| -> Vec<(String, String)> {
             let name = |name: &String| (name.clone(), shard.file_name.clone());
             shard.names.iter().map(name).collect()
         };
+        let parameters = self.names.counts_parameters().then_some(total_parameters);
         let map: Vec<(String, String)> = self.shards.iter().flat_map(names).collect();
         let weight_map = map.iter().map(|(name, file)| (name.as_str(), file.as_str()));
-        (self.shards.len() > 1).then(|| index_text(total_parameters, total_size, weight_map))
+        (self.shards.len() > 1)
+            .then(|| (self.names.index(), index_text(parameters, total_size, weight_map)))
     }
 
     /// Bytes of all weight files.

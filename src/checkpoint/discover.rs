@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
+use crate::checkpoint::choice::{Choice, choose};
 use crate::checkpoint::hub::HubEntry;
 use crate::checkpoint::model::Checkpoint;
 use crate::checkpoint::source::FileSource;
-use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::strict::Opening;
-use crate::checkpoint::weights::{SINGLE_FILE, is_safetensors, is_shard, is_weight_file};
+use crate::checkpoint::weight_names::{WeightName, is_index, shard_of};
+use crate::checkpoint::weights::{is_safetensors, is_weight_file};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Rule, looks_like_torch};
 
@@ -180,32 +181,40 @@ fn is_first(dir: &Path, entered: &mut HashSet<(u64, u64)>) -> bool {
 }
 
 fn is_worth_a_look(name: &OsStr) -> bool {
-    name == "config.json" || name == INDEX_FILE_NAME || is_weight_file(name) || is_safetensors(name)
+    name == "config.json"
+        || name.to_str().is_some_and(is_index)
+        || is_weight_file(name)
+        || is_safetensors(name)
 }
 
-/// The checkpoints that the files of one directory may be; the same choice as `weights_of`.
+/// The checkpoints that the files of one directory may be; the same choice as `weights_of`. A model
+/// that stands beside it is one of its own; shards without an index are told of by their directory.
 fn candidates_of(dir: &Path, files: &[OsString]) -> Vec<Candidate> {
-    let has = |name: &str| files.iter().any(|file| file == name);
-    let weights: Vec<&OsString> = files.iter().filter(|name| is_weight_file(name)).collect();
-    let (shards, loose): (Vec<_>, Vec<_>) = weights.into_iter().partition(|name| is_shard(name));
-    let whole = Candidate::new(dir.to_path_buf(), true);
-    if has(SINGLE_FILE) || has(INDEX_FILE_NAME) {
-        let others = loose.into_iter().filter(|name| *name != SINGLE_FILE);
-        return std::iter::once(whole).chain(alone(dir, others)).collect();
-    }
-    let safetensors = files.iter().any(|name| is_safetensors(name));
-    match (has("config.json"), shards.len(), loose.len()) {
-        // Shards without their index, or only safetensors: a model all the same.
-        (_, 1.., 0) => vec![whole],
-        (true, 0, 0) if safetensors => vec![whole],
-        (true, 0, 1) => vec![whole],
-        _ => alone(dir, shards.into_iter().chain(loose)).collect(),
-    }
-}
-
-fn alone<'a>(
-    dir: &'a Path,
-    names: impl Iterator<Item = &'a OsString> + 'a,
-) -> impl Iterator<Item = Candidate> + 'a {
-    names.map(move |name| Candidate::new(dir.join(name), false))
+    let texts: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+    let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+    let has_config = texts.contains(&"config.json");
+    let (whole, own) = match choose(&texts) {
+        Choice::Taken(taken) => (taken.is_known || has_config, vec![taken.file.to_owned()]),
+        Choice::Parts(parts) => {
+            let parts = texts.iter().filter(|name| parts.holds(name));
+            (true, parts.map(|name| (*name).to_owned()).collect())
+        }
+        Choice::Shards(_) => (true, Vec::new()),
+        Choice::Several(_, shards) => (shards > 0, Vec::new()),
+        Choice::Nothing => {
+            (has_config && files.iter().any(|name| is_safetensors(name)), Vec::new())
+        }
+    };
+    let same = |a: &str, b: &str| {
+        let of = |name| WeightName::parse(name).map(|name| (name.names, name.variant));
+        a == b || (of(a).is_some() && of(a) == of(b))
+    };
+    let alone = files.iter().zip(&texts).filter(|(file, text)| {
+        let is_whole = is_weight_file(file) && shard_of(text).is_none_or(|(_, of)| of == 1);
+        let is_own = whole && own.iter().any(|name| same(name, text));
+        (is_index(text) || is_whole) && !is_own
+    });
+    let named = whole.then(|| Candidate::new(dir.to_path_buf(), true));
+    let alone = alone.map(|(file, text)| Candidate::new(dir.join(file), is_index(text)));
+    named.into_iter().chain(alone).collect()
 }

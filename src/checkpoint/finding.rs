@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
-use crate::tensor::{DType, escape, human_bytes};
+use crate::tensor::{DType, counted, escape, human_bytes};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -68,8 +68,12 @@ pub enum Finding {
     },
     /// Tensors of a shard that the index does not map.
     Unmapped { file: String, tensors: Vec<String> },
-    /// Tensors of a shard that an earlier shard holds too.
+    /// Known buffers of a shard that the index does not map.
+    Buffers { file: String, tensors: Vec<String> },
+    /// Tensors of a shard that an earlier shard holds too, with equal bytes.
     Repeated { file: String, tensors: Vec<String> },
+    /// Tensors of a shard that an earlier shard holds too, with other bytes.
+    Differing { file: String, tensors: Vec<String> },
     /// Tensors that the index maps to a shard and no shard holds.
     Lacking { file: String, tensors: Vec<String> },
     /// The config's vocab_size is not the row count of a tensor with one row per token.
@@ -80,6 +84,8 @@ pub enum Finding {
     TotalSize { file: String, expected: u64, found: u64 },
     /// Tensors that lie in another shard than the index says.
     WrongShard { file: String, tensors: Vec<String> },
+    /// One shard of several was looked at by itself.
+    OneShard { file: String },
     /// A model directory without config.json.
     NoConfig,
     /// Weights beside those that were checked; other programs may take them instead.
@@ -137,17 +143,20 @@ impl Finding {
             | Finding::Damaged { .. }
             | Finding::NonFinite { .. }
             | Finding::Unmapped { .. }
-            | Finding::Repeated { .. }
+            | Finding::Differing { .. }
             | Finding::Lacking { .. }
             | Finding::VocabSize { .. }
             | Finding::TokenId { .. } => Severity::Error,
             Finding::TotalSize { .. }
             | Finding::WrongShard { .. }
+            | Finding::OneShard { .. }
             | Finding::NoConfig
             | Finding::OtherWeights { .. } => Severity::Warning,
             Finding::ConfigDType { .. }
             | Finding::Unchecked { .. }
             | Finding::Legacy { .. }
+            | Finding::Buffers { .. }
+            | Finding::Repeated { .. }
             | Finding::Nested { .. }
             | Finding::Skipped { .. }
             | Finding::Opaque { .. }
@@ -173,7 +182,7 @@ impl Finding {
             Finding::Unchecked { refused: true, .. } | Finding::Legacy { refused: true, .. } => {
                 Some("save it again with torch.save, or leave out --require-checksums")
             }
-            Finding::Unmapped { .. } | Finding::Lacking { .. } => {
+            Finding::Unmapped { .. } | Finding::Lacking { .. } | Finding::Differing { .. } => {
                 Some("index and shards are from different saves; download both again")
             }
             _ => None,
@@ -194,15 +203,25 @@ impl fmt::Display for Finding {
             }
             Finding::NonFinite { file, tensor, count, first, elements } => write!(
                 f,
-                "NaN or Inf: {}: `{}`: {count} of {elements} elements, the first at {first}",
+                "NaN or Inf: {}: `{}`: {count} of {}, the first at {first}",
                 escape(file),
-                escape(tensor)
+                escape(tensor),
+                counted(*elements, "element")
             ),
             Finding::Unmapped { file, tensors } => {
                 write!(f, "not in the index: {}: {}", escape(file), listed(tensors))
             }
             Finding::Repeated { file, tensors } => {
-                write!(f, "in an earlier shard too: {}: {}", escape(file), listed(tensors))
+                let file = escape(file);
+                write!(f, "in an earlier shard too, with equal bytes: {file}: {}", listed(tensors))
+            }
+            Finding::Differing { file, tensors } => {
+                let file = escape(file);
+                write!(f, "in an earlier shard too, with other bytes: {file}: {}", listed(tensors))
+            }
+            Finding::Buffers { file, tensors } => {
+                let file = escape(file);
+                write!(f, "buffers that the index lacks: {file}: {}", listed(tensors))
             }
             Finding::Lacking { file, tensors } => {
                 let file = escape(file);
@@ -210,8 +229,9 @@ impl fmt::Display for Finding {
             }
             Finding::VocabSize { tensor, vocab_size, rows } => write!(
                 f,
-                "wrong vocab_size: config.json: `{}`: expected {rows} rows, found {vocab_size}",
-                escape(tensor)
+                "wrong vocab_size: config.json: `{}`: expected {}, found {vocab_size}",
+                escape(tensor),
+                counted(*rows, "row")
             ),
             Finding::TokenId { file, id, rows } => write!(
                 f,
@@ -227,6 +247,9 @@ impl fmt::Display for Finding {
                 let file = escape(file);
                 write!(f, "in another shard than the index says: {file}: {}", listed(tensors))
             }
+            Finding::OneShard { file } => {
+                write!(f, "one of several shards: {}: the others were not looked at", escape(file))
+            }
             Finding::NoConfig => f.write_str("no config.json: most programs can't load this model"),
             Finding::OtherWeights { files } => write!(
                 f,
@@ -239,9 +262,9 @@ impl fmt::Display for Finding {
             }
             Finding::Unchecked { file, records, of, .. } => write!(
                 f,
-                "no CRC: {}: {records} of {of} records were written without one, so their bytes \
-                 can't be checked",
-                escape(file)
+                "no CRC: {}: {records} of {} written without one, so its bytes can't be checked",
+                escape(file),
+                counted(*of as u64, "record")
             ),
             Finding::Legacy { file, .. } => write!(
                 f,
@@ -290,11 +313,9 @@ fn listed(names: &[String]) -> String {
 /// The last line of a check: what was looked at, or how much is wrong.
 pub fn summary(findings: &[Finding], tensors: usize, bytes: u64) -> String {
     let count = |severity| findings.iter().filter(|found| found.severity() == severity).count();
-    let counted = |count: usize, word: &str| {
-        (count > 0).then(|| format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
-    };
-    let warnings = counted(count(Severity::Warning), "warning");
-    if let Some(errors) = counted(count(Severity::Error), "error") {
+    let some = |count: usize, word: &str| (count > 0).then(|| counted(count as u64, word));
+    let warnings = some(count(Severity::Warning), "warning");
+    if let Some(errors) = some(count(Severity::Error), "error") {
         let both: Vec<String> = std::iter::once(errors).chain(warnings).collect();
         return format!("not whole: {}", both.join(", "));
     }
@@ -304,7 +325,7 @@ pub fn summary(findings: &[Finding], tensors: usize, bytes: u64) -> String {
     let checked = if unchecked { "CRCs not all there" } else { "every CRC checked" };
     let unexamined = findings.iter().any(|found| matches!(found, Finding::Unexamined { .. }));
     let finite = if unexamined { "all that was looked at finite" } else { "all finite" };
-    let counted_tensors = counted(tensors, "tensor").unwrap_or_else(|| "no tensors".to_owned());
+    let counted_tensors = some(tensors, "tensor").unwrap_or_else(|| "no tensors".to_owned());
     let mut text = format!("whole: {counted_tensors}, {}, {checked}, {finite}", human_bytes(bytes));
     if let Some(warnings) = warnings {
         text.push_str(&format!("; {warnings}"));

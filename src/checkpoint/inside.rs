@@ -9,7 +9,6 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use crate::checkpoint::side_file::read_bounded;
-use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::error::{Error, Kind, Result};
 
 /// A file of this name says that the directory holds part of a child; in it, the child's files.
@@ -132,7 +131,7 @@ fn move_up(work: &Path, output: &Path, fsync: bool) -> io::Result<()> {
 fn rank(name: &OsStr) -> u8 {
     match name.to_str() {
         Some("config.json") => 3,
-        Some(INDEX_FILE_NAME) => 2,
+        Some(name) if name.ends_with(".index.json") => 2,
         Some(name) if name.ends_with(".bin") => 0,
         _ => 1,
     }

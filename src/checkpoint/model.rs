@@ -1,18 +1,22 @@
 //! A parent: a model directory or a single checkpoint file, opened by its headers only.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::choice::not_taken;
+use crate::checkpoint::chosen::{Weights, weights_of};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::hub::{file_and_key, locate};
-use crate::checkpoint::inventory::{Inventory, TensorEntry};
+use crate::checkpoint::inventory::Inventory;
 use crate::checkpoint::leftovers::notes;
+use crate::checkpoint::parts::Parts;
+use crate::checkpoint::shards::{Shards, missing_shard};
 use crate::checkpoint::side_file::{is_present, read_bounded};
 use crate::checkpoint::source::FileSource;
 use crate::checkpoint::special_tokens::SpecialTokens;
-use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::strict::Opening;
-use crate::checkpoint::weights::{SINGLE_FILE, Weights, weights_of};
+use crate::checkpoint::weight_names::WeightNames;
+use crate::checkpoint::weights::listed;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, ReadOptions, StateDict};
 use crate::tensor::escape;
@@ -41,15 +45,19 @@ pub struct Checkpoint {
     /// What the user said of the files beside their path: which entry is the state dict, and what may
     /// stand beside it.
     pub reading: ReadOptions,
+    /// What its loader calls its weight files.
+    pub names: WeightNames,
+    /// What it is a part of, where it is no whole model.
+    pub part: Option<Parts>,
 }
 
 impl Checkpoint {
-    /// Opens a model directory or a single checkpoint file, or a model of the local Hub cache by its
-    /// name (see [`locate`]).
+    /// Opens a model directory, the index of its shards or a single checkpoint file, or a model of
+    /// the local Hub cache by its name (see [`locate`]).
     ///
     /// # Errors
     /// [`Kind::NoInput`] where nothing is there, [`Kind::Data`] where it breaks a rule of its
-    /// format or index and shards contradict each other.
+    /// format, index and shards contradict each other or the directory holds parts of a model.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         Checkpoint::open_as(path, &Opening::default())
     }
@@ -71,31 +79,36 @@ impl Checkpoint {
     fn read(path: &Path, reading: ReadOptions) -> Result<Checkpoint> {
         let meta = std::fs::metadata(path)
             .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
-        if !meta.is_dir() {
-            let mut checkpoint = Checkpoint::empty(path, None);
-            checkpoint.reading = reading;
-            checkpoint.add_file(path)?;
-            return Ok(checkpoint);
-        }
-        let mut checkpoint = Checkpoint::empty(path, Some(path.to_path_buf()));
+        let (dir, weights) = match Weights::by_index(path) {
+            _ if meta.is_dir() => (path.to_path_buf(), None),
+            Some((dir, weights)) => (dir, Some(weights)),
+            None => {
+                let mut checkpoint = Checkpoint::empty(path, None);
+                checkpoint.reading = reading;
+                checkpoint.add_file(path)?;
+                checkpoint.part = Parts::at(path);
+                return Ok(checkpoint);
+            }
+        };
+        let mut checkpoint = Checkpoint::empty(path, Some(dir.clone()));
         checkpoint.reading = reading;
-        let config = path.join("config.json");
+        let config = dir.join("config.json");
         if is_present(&config)? {
             let read = Config::read(&config)?;
             checkpoint.special_tokens.add(read.text()).map_err(|error| error.file(&config))?;
             checkpoint.config = Some(read);
         }
-        checkpoint.special_tokens.add_generation_config(path)?;
-        match weights_of(path)? {
-            Weights::Single(file) => {
-                checkpoint.add_file(&file)?;
-            }
-            Weights::Index(file) => {
-                no_key(&file, &checkpoint.reading)?;
-                checkpoint.open_shards(path, &file)?;
-            }
+        checkpoint.special_tokens.add_generation_config(&dir)?;
+        let weights = weights.map_or_else(|| weights_of(&dir), Ok)?;
+        checkpoint.names = weights.names;
+        if weights.is_index {
+            no_key(&weights.file, &checkpoint.reading)?;
+            checkpoint.open_shards(&dir, &weights.file)?;
+        } else {
+            checkpoint.add_file(&weights.file)?;
+            checkpoint.part = Parts::at(&weights.file);
         }
-        checkpoint.note_other_weights(path);
+        checkpoint.note_other_weights(&dir, &weights);
         Ok(checkpoint)
     }
 
@@ -112,6 +125,8 @@ impl Checkpoint {
             total_parameters: None,
             notes: Vec::new(),
             reading: ReadOptions::default(),
+            names: WeightNames::default(),
+            part: None,
         }
     }
 
@@ -136,8 +151,7 @@ impl Checkpoint {
         let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
         shards.sort_unstable();
         shards.dedup();
-        let names = index.weight_map.iter().map(|entry| (entry.0.as_str(), None));
-        let mut found: Found<'_> = names.collect();
+        let mut against = Shards::new(index_path, &index);
         for shard in &shards {
             let path = dir.join(shard);
             if !path.exists() {
@@ -145,42 +159,28 @@ impl Checkpoint {
             }
             let before = self.inventory.tensors.len();
             self.add_file(&path)?;
-            let tensors = &self.inventory.tensors[before..];
-            check_shard(&path, tensors, self.files.len() - 1, &mut found)?;
+            against.look_at(&self.files, &self.inventory, before)?;
         }
-        check_index(index_path, &index, &found, self)?;
+        against.conclude(&self.files, &mut self.inventory, &mut self.notes)?;
         self.total_parameters = index.total_parameters;
         self.inventory.restore_model_order();
         Ok(())
     }
 
     /// Other weights beside those that were taken are named, so that nobody merges the wrong ones.
-    fn note_other_weights(&mut self, dir: &Path) {
-        let taken = &self.files;
-        let others: Vec<String> =
-            [SINGLE_FILE, INDEX_FILE_NAME, "model.safetensors", "model.safetensors.index.json"]
-                .into_iter()
-                .filter(|name| dir.join(name).exists())
-                .filter(|name| !taken.iter().any(|file| file.path() == dir.join(name)))
-                .filter(|name| {
-                    *name != INDEX_FILE_NAME
-                        || taken.iter().any(|file| file.path() == dir.join(SINGLE_FILE))
-                })
-                .map(str::to_owned)
-                .collect();
+    fn note_other_weights(&mut self, dir: &Path, weights: &Weights) {
+        let names: Vec<String> = names_in(dir);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let taken: HashSet<&str> = self
+            .files
+            .iter()
+            .filter_map(|file| file.path().file_name()?.to_str())
+            .chain(weights.file.file_name().and_then(|name| name.to_str()))
+            .collect();
+        let others = not_taken(&names, &|name| taken.contains(name));
         if !others.is_empty() {
-            let used: Vec<String> = taken
-                .iter()
-                .take(3)
-                .map(|file| {
-                    file.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
-                })
-                .collect();
-            self.notes.push(format!(
-                "{} used; not looked at: {}",
-                used.join(", "),
-                others.join(", ")
-            ));
+            let used = weights.file.file_name().unwrap_or_default().to_string_lossy();
+            self.notes.push(format!("{} used; not looked at: {}", escape(&used), listed(&others)));
         }
     }
 
@@ -229,78 +229,8 @@ pub(super) fn no_key(index_path: &Path, reading: &ReadOptions) -> Result<()> {
         .with_hint("name the model without the key"))
 }
 
-pub(super) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> Error {
-    Error::new(Kind::NoInput, "a shard is missing")
-        .file(index_path)
-        .expected(
-            format!("{shards} shards beside the index"),
-            format!("no `{}`", shard.file_name().unwrap_or_default().to_string_lossy()),
-        )
-        .with_hint("download that shard again")
-}
-
-/// Of each name that the index maps, the position of the file that holds it, once one was met.
-type Found<'i> = HashMap<&'i str, Option<usize>>;
-
-/// Each tensor of the shard just read, the file at that position, must be one that the index maps,
-/// once.
-fn check_shard(
-    shard: &Path,
-    tensors: &[TensorEntry],
-    position: usize,
-    found: &mut Found<'_>,
-) -> Result<()> {
-    for tensor in tensors {
-        let earlier = found.get_mut(tensor.name.as_str()).map(|file| file.replace(position));
-        if matches!(earlier, Some(Some(_))) {
-            return Err(Error::new(Kind::Data, "a tensor is in two shards")
-                .file(shard)
-                .tensor(&tensor.name)
-                .expected("each tensor once", "another copy in an earlier shard"));
-        }
-        if earlier.is_none() {
-            return Err(Error::new(
-                Kind::Data,
-                "a shard holds a tensor that the index does not map",
-            )
-            .file(shard)
-            .tensor(&tensor.name)
-            .expected(format!("an entry in {}", INDEX_FILE_NAME), "none")
-            .with_hint("index and shards are from different saves; download both again"));
-        }
-    }
-    Ok(())
-}
-
-/// Each name of the index must be in a shard; one in another shard than the index says is noted.
-fn check_index(
-    index_path: &Path,
-    index: &Index,
-    found: &Found<'_>,
-    checkpoint: &mut Checkpoint,
-) -> Result<()> {
-    let mut elsewhere = 0usize;
-    for (name, shard) in &index.weight_map {
-        let expected = index_path.with_file_name(shard);
-        match found.get(name.as_str()).copied().flatten() {
-            None => {
-                return Err(Error::new(Kind::Data, "a shard lacks a tensor that the index names")
-                    .file(&expected)
-                    .tensor(name)
-                    .expected("the tensor in this shard", "no such name in any shard")
-                    .with_hint("index and shards are from different saves; download both again"));
-            }
-            Some(file) => {
-                if checkpoint.files.get(file).is_some_and(|source| source.path() != expected) {
-                    elsewhere += 1;
-                }
-            }
-        }
-    }
-    if elsewhere > 0 {
-        checkpoint.notes.push(format!(
-            "the index names the wrong shard for {elsewhere} tensors; found all the same"
-        ));
-    }
-    Ok(())
+/// Names of the files in a directory, as far as they are text; none where it can't be listed.
+pub(super) fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

@@ -10,10 +10,10 @@ use crate::checkpoint::model::Checkpoint;
 use crate::checkpoint::modules::module_folders;
 use crate::checkpoint::side::Side;
 use crate::checkpoint::side_file::{check_readable, is_lfs_pointer, is_present, read_bounded};
-use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::staging::Staging;
 use crate::checkpoint::strict::link_out;
 use crate::checkpoint::tokenizer::{MAX_TOKENIZER_BYTES, TokenizerFacts, TokenizerMode, choose};
+use crate::checkpoint::weight_names::WeightName;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{DType, human_bytes};
 
@@ -98,8 +98,10 @@ impl SideFiles {
         let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         let mut taken: HashSet<String> =
             primary.files.iter().filter_map(|file| name(file.path())).collect();
+        let shards = taken.iter().filter_map(|name| WeightName::parse(name));
+        let indexes: HashSet<String> = shards.map(WeightName::index).collect();
         if primary.files.len() > 1 {
-            taken.insert(INDEX_FILE_NAME.to_owned());
+            taken.extend(indexes);
         }
         let modules = module_folders(dir)?;
         let wanted = Wanted { taken: &taken, modules: &modules, code, tokenizer };

@@ -75,21 +75,9 @@ pub fn split(tensors: &[SplitTensor], max_bytes: i64) -> Split {
     Split { shards, total_bytes }
 }
 
-/// Names of the files: one is `pytorch_model.bin`, several are `pytorch_model-00001-of-00002.bin`
-/// and so on (more digits from 100,000 on).
-pub fn shard_file_names(count: usize) -> Vec<String> {
-    if count == 1 {
-        return vec!["pytorch_model.bin".to_owned()];
-    }
-    (1..=count).map(|number| format!("pytorch_model-{number:05}-of-{count:05}.bin")).collect()
-}
-
-/// Name of the index beside several files.
-pub const INDEX_FILE_NAME: &str = "pytorch_model.bin.index.json";
-
 impl Split {
     /// (position of the tensor in the input, number of its file from 0), files in order: with
-    /// [`shard_file_names`], the index's `weight_map`.
+    /// [`WeightNames::shards`](crate::checkpoint::WeightNames::shards), the index's `weight_map`.
     pub fn assignments(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.shards
             .iter()
@@ -141,6 +129,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::WeightNames;
     use crate::format::{EmitTensor, Piece, ShardLayout, StorageSum, index_text};
     use crate::tensor::DType;
 
@@ -234,17 +223,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn file_names_are_those_of_transformers() {
-        assert_eq!(shard_file_names(1), ["pytorch_model.bin"]);
-        assert_eq!(
-            shard_file_names(2),
-            ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
-        );
-        assert_eq!(shard_file_names(100_000)[0], "pytorch_model-00001-of-100000.bin");
-        assert!(shard_file_names(0).is_empty());
-    }
-
     /// Storages of the golden files in `tests/data/format-writer`, whose README has the script.
     fn golden_storages() -> Vec<Vec<u8>> {
         let f32_bits = |value: u8| f32::from(value).to_bits();
@@ -330,7 +308,7 @@ mod tests {
             })
             .collect();
         let result = split(&members, 100);
-        let names = shard_file_names(result.shards.len());
+        let names = WeightNames::Transformers.shards(result.shards.len());
         for (name, members) in names.iter().zip(&result.shards) {
             assert!(shard_bytes(name, members, &tensors) == golden_file(name), "{name}");
         }
@@ -338,7 +316,7 @@ mod tests {
             .assignments()
             .map(|(position, shard)| (tensors[position].name.as_str(), names[shard].as_str()));
         // 272 parameters are those of the model through which the state dict was saved.
-        let index = index_text(272, result.total_bytes, weight_map);
-        assert_eq!(index.as_bytes(), golden_file(INDEX_FILE_NAME));
+        let index = index_text(Some(272), result.total_bytes, weight_map);
+        assert_eq!(index.as_bytes(), golden_file(&WeightNames::Transformers.index()));
     }
 }

@@ -1,19 +1,22 @@
 //! A checkpoint opened to be checked: everything that its headers, index and side files tell, and
 //! everything that is wrong with them. [`Checkpoint::open`] stops at the first error; this goes on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
+use crate::checkpoint::choice::not_taken;
+use crate::checkpoint::chosen::{Weights, weights_of};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::finding::Finding;
 use crate::checkpoint::hub::{file_and_key, locate};
+use crate::checkpoint::index_findings::compare;
 use crate::checkpoint::leftovers::opaque_values;
-use crate::checkpoint::model::{Checkpoint, missing_shard, no_key, read_headers};
+use crate::checkpoint::model::{Checkpoint, names_in, no_key, read_headers};
+use crate::checkpoint::parts::Parts;
+use crate::checkpoint::shards::missing_shard;
 use crate::checkpoint::side_file::{is_present, read_bounded};
-use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::strict::{Opening, Strictness, links_out};
 use crate::checkpoint::tokenizer::TokenizerFacts;
-use crate::checkpoint::weights::{Weights, weights_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Container, Index, MAX_INDEX_BYTES, ReadOptions};
 use crate::tensor::DType;
@@ -53,8 +56,14 @@ impl Survey {
         let (path, key) = file_and_key(&path);
         survey.checkpoint.reading = ReadOptions { key, opaque: opening.opaque.clone() };
         match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => survey.look_at_directory(&path),
-            Ok(_) => survey.add(&path),
+            Ok(meta) if meta.is_dir() => survey.look_at_directory(&path, None),
+            Ok(_) => match Weights::by_index(&path) {
+                Some((dir, weights)) => survey.look_at_directory(&dir, Some(weights)),
+                None => {
+                    survey.add(&path);
+                    survey.look_for_parts(&path);
+                }
+            },
             Err(error) => {
                 let error = Error::from_io(Kind::NoInput, "cannot open model", &path, error);
                 survey.refuse(&error);
@@ -62,7 +71,8 @@ impl Survey {
             }
         }
         if strictness.no_follow {
-            let links = survey.accept(links_out(&path)).unwrap_or_default();
+            let home = survey.checkpoint.dir.clone().unwrap_or(path);
+            let links = survey.accept(links_out(&home)).unwrap_or_default();
             links.iter().for_each(|error| survey.refuse(error));
         }
         survey
@@ -105,7 +115,8 @@ impl Survey {
         result.map_err(|error| self.refuse(&error)).ok()
     }
 
-    fn look_at_directory(&mut self, dir: &Path) {
+    /// The weights of `dir` are those given, else those that a merge would take.
+    fn look_at_directory(&mut self, dir: &Path, weights: Option<Weights>) {
         self.checkpoint.dir = Some(dir.to_path_buf());
         let config = dir.join("config.json");
         match self.accept(is_present(&config)) {
@@ -116,20 +127,19 @@ impl Survey {
         let generation = self.checkpoint.special_tokens.add_generation_config(dir);
         self.accept(generation);
         let mut taken = HashSet::new();
-        match self.accept(weights_of(dir)) {
-            Some(Weights::Single(file)) => {
-                taken.insert(file_name(&file));
-                self.add(&file);
-            }
-            Some(Weights::Index(file)) => {
-                taken.insert(file_name(&file));
-                if let Err(error) = no_key(&file, &self.checkpoint.reading) {
+        let weights = weights.map_or_else(|| weights_of(dir), Ok);
+        if let Some(weights) = self.accept(weights) {
+            taken.insert(file_name(&weights.file));
+            if weights.is_index {
+                if let Err(error) = no_key(&weights.file, &self.checkpoint.reading) {
                     self.refuse(&error);
                     self.checkpoint.reading.key = None;
                 }
-                self.look_at_shards(dir, &file, &mut taken);
+                self.look_at_shards(dir, &weights.file, &mut taken);
+            } else {
+                self.add(&weights.file);
+                self.look_for_parts(&weights.file);
             }
-            None => {}
         }
         self.look_for_other_weights(dir, &taken);
         self.compare_dtypes();
@@ -163,6 +173,17 @@ impl Survey {
         self.checkpoint.push(source, state_dict);
     }
 
+    /// A file that holds only a part of a model is no model. One shard may be looked at by itself.
+    fn look_for_parts(&mut self, file: &Path) {
+        match Parts::at(file) {
+            Some(part) if part.is_shard() => {
+                self.findings.push(Finding::OneShard { file: file_name(file) });
+            }
+            Some(part) => self.refuse(&part.refusal(file)),
+            None => {}
+        }
+    }
+
     fn look_at_shards(&mut self, dir: &Path, index_path: &Path, taken: &mut HashSet<String>) {
         let index = read_bounded(index_path, MAX_INDEX_BYTES).and_then(|bytes| {
             Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))
@@ -185,20 +206,20 @@ impl Survey {
                 unopened.insert(*shard);
             }
         }
-        let found = compare(&index, &self.checkpoint, &unopened);
-        self.findings.extend(found);
+        let (files, inventory) = (&self.checkpoint.files, &self.checkpoint.inventory);
+        match compare(&index, index_path, (files, inventory), &unopened) {
+            Ok(found) => self.findings.extend(found),
+            Err(error) => self.refuse(&error),
+        }
         self.checkpoint.total_parameters = index.total_parameters;
     }
 
     fn look_for_other_weights(&mut self, dir: &Path, taken: &HashSet<String>) {
-        let Ok(entries) = std::fs::read_dir(dir) else { return };
-        let mut files: Vec<String> = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| !taken.contains(name) && is_weight_name(name))
-            .collect();
-        files.sort();
+        let names = names_in(dir);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let files = not_taken(&names, &|name| taken.contains(name));
         if !files.is_empty() {
+            let files = files.into_iter().map(str::to_owned).collect();
             self.findings.push(Finding::OtherWeights { files });
         }
     }
@@ -219,94 +240,6 @@ impl Survey {
             self.findings.push(Finding::ConfigDType { config: said, tensors });
         }
     }
-}
-
-/// Names under which programs look for weights.
-fn is_weight_name(name: &str) -> bool {
-    name == INDEX_FILE_NAME
-        || name == "model.safetensors.index.json"
-        || name.ends_with(".safetensors")
-        || (name.starts_with("pytorch_model") && name.ends_with(".bin"))
-}
-
-/// Index against shards. Where a shard could not be opened, nothing is said of what it may hold.
-fn compare(index: &Index, checkpoint: &Checkpoint, unopened: &HashSet<&str>) -> Vec<Finding> {
-    let mapped: HashMap<&str, &str> =
-        index.weight_map.iter().map(|entry| (entry.0.as_str(), entry.1.as_str())).collect();
-    let names: Vec<String> = checkpoint.files.iter().map(|file| file_name(file.path())).collect();
-    let mut place: HashMap<&str, usize> = HashMap::new();
-    let mut unmapped = vec![Vec::new(); names.len()];
-    let mut repeated = vec![Vec::new(); names.len()];
-    let mut strayed = vec![Vec::new(); names.len()];
-    for tensor in &checkpoint.inventory.tensors {
-        let name = tensor.name.as_str();
-        let file = checkpoint.inventory.file_of(tensor);
-        if place.insert(name, file).is_some() {
-            repeated[file].push(tensor.name.clone());
-            continue;
-        }
-        match mapped.get(name) {
-            None => unmapped[file].push(tensor.name.clone()),
-            Some(shard) if *shard != names[file] && !unopened.contains(shard) => {
-                strayed[file].push(tensor.name.clone());
-            }
-            Some(_) => {}
-        }
-    }
-    let mut lacking: Vec<(&str, Vec<String>)> = Vec::new();
-    for (name, shard) in &index.weight_map {
-        if place.contains_key(name.as_str()) || unopened.contains(shard.as_str()) {
-            continue;
-        }
-        match lacking.iter_mut().find(|entry| entry.0 == shard) {
-            Some((_, tensors)) => tensors.push(name.clone()),
-            None => lacking.push((shard, vec![name.clone()])),
-        }
-    }
-    let mut found = Vec::new();
-    for (position, file) in names.into_iter().enumerate() {
-        let mut push = |make: fn(String, Vec<String>) -> Finding, of: &mut Vec<Vec<String>>| {
-            let tensors = std::mem::take(&mut of[position]);
-            if !tensors.is_empty() {
-                found.push(make(file.clone(), tensors));
-            }
-        };
-        push(|file, tensors| Finding::Unmapped { file, tensors }, &mut unmapped);
-        push(|file, tensors| Finding::Repeated { file, tensors }, &mut repeated);
-        push(|file, tensors| Finding::WrongShard { file, tensors }, &mut strayed);
-    }
-    let lacking = lacking.into_iter();
-    found.extend(lacking.map(|(shard, tensors)| Finding::Lacking { file: shard.into(), tensors }));
-    if found.is_empty() && unopened.is_empty() {
-        found.extend(compare_total(index, checkpoint));
-    }
-    found
-}
-
-/// What total_size may be: transformers counted tied tensors each time or once, bool as an eighth of
-/// a byte (before 4.38) and, today, whole storages.
-fn compare_total(index: &Index, checkpoint: &Checkpoint) -> Option<Finding> {
-    let said = index.total_size_bytes?;
-    let inventory = &checkpoint.inventory;
-    let mut seen = HashSet::new();
-    let mut totals = [0u64; 5];
-    for tensor in &inventory.tensors {
-        let numel = tensor.layout.numel().unwrap_or(0);
-        let bits = numel.saturating_mul(tensor.dtype.size_bytes()).saturating_mul(8);
-        let old_bits = if tensor.dtype == DType::Bool { numel } else { bits };
-        let first = seen.insert(tensor.storage);
-        let storage = inventory.storages.get(tensor.storage).map_or(0, |s| s.size_bytes);
-        let once = |bits: u64| if first { bits } else { 0 };
-        let adds = [once(storage.saturating_mul(8)), bits, once(bits), old_bits, once(old_bits)];
-        for (total, bits) in totals.iter_mut().zip(adds) {
-            *total = total.saturating_add(bits);
-        }
-    }
-    if totals.iter().any(|bits| bits / 8 == said) {
-        return None;
-    }
-    let file = INDEX_FILE_NAME.to_owned();
-    Some(Finding::TotalSize { file, expected: totals[0] / 8, found: said })
 }
 
 fn file_name(path: &Path) -> String {
@@ -366,16 +299,6 @@ mod tests {
             .collect();
         // No config, no weights, no tokenizer.
         assert_eq!(kinds, [None, Some(Kind::NoInput), None]);
-    }
-
-    #[test]
-    fn weights_that_other_programs_would_take_are_known_by_name() {
-        for name in ["pytorch_model-00001-of-00002.bin", "model.safetensors", INDEX_FILE_NAME] {
-            assert!(is_weight_name(name), "{name}");
-        }
-        for name in ["training_args.bin", "optimizer.pt", "config.json", "tokenizer.model"] {
-            assert!(!is_weight_name(name), "{name}");
-        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::merge::{ModelFacts, check_parent, groups, unsure};
-use crate::tensor::{JsonPath, escape, human_count};
+use crate::tensor::{JsonPath, counted, escape, human_count};
 
 /// Unreadable directories that are named in the warning.
 const SHOWN: usize = 3;
@@ -104,10 +104,10 @@ fn unreadable(dirs: &[PathBuf]) -> String {
     if let Some(more) = dirs.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         shown.push(format!("{more} more"));
     }
-    let (count, word) = (dirs.len(), if dirs.len() == 1 { "directory" } else { "directories" });
     format!(
-        "{count} {word} can't be read and {} left out: {}",
-        if count == 1 { "is" } else { "are" },
+        "{} can't be read and {} left out: {}",
+        counted(dirs.len() as u64, "directory"),
+        if dirs.len() == 1 { "is" } else { "are" },
         shown.join(", ")
     )
 }
@@ -189,7 +189,7 @@ fn text(survey: &Survey) -> String {
     if models > 0 {
         paragraphs.push(print::table(&rows));
         paragraphs.push(match survey.groups.is_empty() {
-            true => format!("{}: no two fit each other", counted(models, "model")),
+            true => format!("{}: no two fit each other", counted(models as u64, "model")),
             false => fitting(survey, models),
         });
     }
@@ -199,7 +199,7 @@ fn text(survey: &Survey) -> String {
         .filter_map(|found| Some(format!("{}: {}", found.name(), found.facts.as_ref().err()?)))
         .collect();
     if !broken.is_empty() {
-        let counted = counted(broken.len(), "checkpoint");
+        let counted = counted(broken.len() as u64, "checkpoint");
         paragraphs.push(format!("{counted} can't be merged:\n  {}", broken.join("\n  ")));
     }
     if let Some(cache) = foreign_cache(survey) {
@@ -211,24 +211,20 @@ fn text(survey: &Survey) -> String {
     paragraphs.join("\n\n")
 }
 
-fn counted(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
-}
-
 /// One line for each group: how many, which pairs, what happens to the vocabularies.
 fn fitting(survey: &Survey, models: usize) -> String {
     let mut lines = vec![format!(
         "{} in {}; any two of one letter can be merged",
-        counted(models, "model"),
-        counted(survey.groups.len(), "group"),
+        counted(models as u64, "model"),
+        counted(survey.groups.len() as u64, "group"),
     )];
     for (group, members) in survey.groups.iter().enumerate() {
         let pairs = members.len() * (members.len() - 1) / 2;
         let mut line = format!(
             "{}: {}, {}",
             letters(group),
-            counted(members.len(), "model"),
-            counted(pairs, "pair")
+            counted(members.len() as u64, "model"),
+            counted(pairs as u64, "pair")
         );
         let facts =
             || members.iter().filter_map(|member| survey.found.get(*member)?.facts.as_ref().ok());

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::engine::{MergeReport, Prepared};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{Action, MergePlan, Warning};
-use crate::tensor::{JsonPath, escape, human_bytes};
+use crate::tensor::{JsonPath, counted, escape, human_bytes};
 
 /// An error with its hint and what it leaves; with `--json` the same fields as one object on stdout.
 pub(crate) fn error(error: &Error, as_json: bool) {
@@ -111,8 +111,8 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
     }
     let mut text = table(&rows);
     text.push_str(&format!(
-        "\n{} tensors, {} in {} {}: {place}",
-        plan.tensors.len(),
+        "\n{}, {} in {} {}: {place}",
+        counted(plan.tensors.len() as u64, "tensor"),
         human_bytes(plan.total_size),
         plan.shards.len(),
         if plan.shards.len() == 1 { "file" } else { "shards" },
@@ -223,8 +223,8 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, seconds: f64) -> String {
     let counts = report.counts();
     let mut text = format!(
-        "merged {} tensors ({}) in {} {} into {place}: {} slerp, {} lerp, {} copied",
-        plan.tensors.len(),
+        "merged {} ({}) in {} {} into {place}: {} slerp, {} lerp, {} copied",
+        counted(plan.tensors.len() as u64, "tensor"),
         human_bytes(plan.total_size),
         plan.shards.len(),
         if plan.shards.len() == 1 { "file" } else { "shards" },

@@ -239,7 +239,7 @@ fn layout(plan: &MergePlan, output: &Path) -> Result<ChildLayout> {
         })
         .collect();
     let sizes: Vec<u64> = plan.storages.iter().map(|storage| storage.size_bytes()).collect();
-    ChildLayout::new(output, &specs, &sizes)
+    ChildLayout::new(output, plan.names, &specs, &sizes)
 }
 
 /// Runs a prepared merge; every child appears complete, or none does. Interrupted, it leaves what is

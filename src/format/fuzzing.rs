@@ -121,7 +121,7 @@ pub fn index(bytes: &[u8]) -> bool {
         assert_eq!(std::path::Path::new("d").join(path).parent(), Some("d".as_ref()));
     }
     let pairs = index.weight_map.iter().map(|(name, file)| (name.as_str(), file.as_str()));
-    let text = super::index_text(1, 2, pairs);
+    let text = super::index_text(Some(1), 2, pairs);
     let again = Index::parse(text.as_bytes());
     assert!(again.is_ok_and(|again| again.weight_map.len() == index.weight_map.len()));
     true

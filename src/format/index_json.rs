@@ -82,19 +82,21 @@ impl Index {
     }
 }
 
-/// The text of an index: `total_parameters` in elements, `total_size_bytes` over distinct storages,
-/// and (tensor name, file name) in any order. Of a repeated name the last one stays.
+/// The text of an index: `total_parameters` in elements (diffusers leaves it out),
+/// `total_size_bytes` over distinct storages, and (tensor name, file name) in any order. Of a
+/// repeated name the last one stays.
 pub fn index_text<'a>(
-    total_parameters: u64,
+    total_parameters: Option<u64>,
     total_size_bytes: u64,
     weight_map: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> String {
     // UTF-8 sorts by code point, as Python does.
     let sorted: BTreeMap<&str, &str> = weight_map.into_iter().collect();
-    let mut out = format!(
-        "{{\n  \"metadata\": {{\n    \"total_parameters\": {total_parameters},\n    \
-         \"total_size\": {total_size_bytes}\n  }},\n  \"weight_map\": {{"
-    );
+    let mut out = "{\n  \"metadata\": {\n    ".to_owned();
+    if let Some(count) = total_parameters {
+        out.push_str(&format!("\"total_parameters\": {count},\n    "));
+    }
+    out.push_str(&format!("\"total_size\": {total_size_bytes}\n  }},\n  \"weight_map\": {{"));
     for (position, (name, file)) in sorted.iter().enumerate() {
         out.push_str(if position == 0 { "\n    " } else { ",\n    " });
         push_python_text(name, &mut out);
@@ -293,7 +295,7 @@ mod tests {
     fn the_text_is_what_python_writes() {
         // json.dumps(..., indent=2, sort_keys=True) + "\n" of Python 3.11
         let text = index_text(
-            3632,
+            Some(3632),
             14528,
             [
                 ("layers.2", "f-00001-of-00002.bin"),
@@ -323,9 +325,11 @@ mod tests {
 
     #[test]
     fn a_written_index_reads_back() {
-        let text = index_text(1, 2, [("b", "x.bin"), ("a", "y.bin")]);
+        let text = index_text(Some(1), 2, [("b", "x.bin"), ("a", "y.bin")]);
         let index = parse(&text).expect("valid");
         assert_eq!((index.total_parameters, index.total_size_bytes), (Some(1), Some(2)));
+        let without = Index::parse(index_text(None, 2, [("b", "x.bin")]).as_bytes());
+        assert_eq!(without.expect("valid").total_parameters, None);
         assert_eq!(index.weight_map[0], ("a".into(), "y.bin".into()));
     }
 }

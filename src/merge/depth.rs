@@ -31,8 +31,11 @@ pub(crate) fn check_depth(
         .expected(
             format!("the layers of `{}`", primary.path.display()),
             format!(
-                "{} places that count differently (primary and secondary):{}",
-                lines.len(),
+                "{} (primary and secondary):{}",
+                match lines.len() {
+                    1 => "1 place that counts differently".to_owned(),
+                    count => format!("{count} places that count differently"),
+                },
                 capped(&lines)
             ),
         )

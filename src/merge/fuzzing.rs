@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 
-use crate::checkpoint::{Checkpoint, Inventory, SpecialTokens, StorageEntry, TensorEntry};
+use crate::checkpoint::{
+    Checkpoint, Inventory, SpecialTokens, StorageEntry, TensorEntry, WeightNames,
+};
 use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
 use crate::merge::plan::{Action, MergePlan, plan as make};
@@ -145,6 +147,8 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         total_parameters: [None, Some(0), Some(u64::MAX)].get(bytes.next() % 3).copied().flatten(),
         notes: Vec::new(),
         reading: ReadOptions::default(),
+        names: WeightNames::default(),
+        part: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Parents made of headers alone, for tests of the decisions.
 
-use crate::checkpoint::{Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry};
+use crate::checkpoint::{
+    Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry, WeightNames,
+};
 use crate::format::{ByteOrder, Container, Encoding, ReadOptions};
 use crate::tensor::{DType, Layout};
 
@@ -85,6 +87,8 @@ impl Headers {
             total_parameters: None,
             notes: Vec::new(),
             reading: ReadOptions::default(),
+            names: WeightNames::default(),
+            part: None,
         }
     }
 }
@@ -123,5 +127,20 @@ mod tests {
         let plan = plan(&a, &b, &MergeOptions::default()).unwrap();
         assert_eq!(plan.storages.len(), 21);
         assert!(plan.storages.iter().all(|storage| storage.action == Action::Slerp));
+    }
+
+    #[test]
+    fn the_childs_files_are_called_as_the_primarys() {
+        let (mut a, b) = (llama(64).open(), llama(64).open());
+        a.names = WeightNames::Diffusers;
+        let names = |a: &Checkpoint, b: &Checkpoint, max_shard_bytes| {
+            let options = MergeOptions { max_shard_bytes, ..MergeOptions::default() };
+            plan(a, b, &options).unwrap().shards.into_iter().map(|shard| shard.file_name)
+        };
+        assert_eq!(names(&a, &b, 1 << 30).next(), Some("diffusion_pytorch_model.bin".into()));
+        assert_eq!(names(&b, &a, 1 << 30).next(), Some("pytorch_model.bin".into()));
+        let last = names(&a, &b, 20_000).next_back().unwrap();
+        let count = names(&a, &b, 20_000).len();
+        assert_eq!(last, format!("diffusion_pytorch_model-{count:05}-of-{count:05}.bin"));
     }
 }

@@ -3,7 +3,7 @@
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::pair::Pair;
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 /// Mismatches shown in one error; the count of the others follows.
 const SHOWN: usize = 50;
@@ -26,8 +26,11 @@ pub(crate) fn shape_error(
         .expected(
             format!("the shapes and kinds of `{}`", primary.path.display()),
             format!(
-                "{} tensors that differ (primary and secondary):{}",
-                mismatches.len(),
+                "{} (primary and secondary):{}",
+                match mismatches.len() {
+                    1 => "1 tensor that differs".to_owned(),
+                    count => format!("{count} tensors that differ"),
+                },
                 capped(mismatches)
             ),
         )
@@ -69,7 +72,7 @@ pub(crate) fn missing_error(
         .file(&secondary.path)
         .expected(
             format!("the names of `{}`", primary.path.display()),
-            format!("{} others:{}", lines.len(), capped(&lines)),
+            format!("{}:{}", counted(lines.len() as u64, "other"), capped(&lines)),
         )
         .with_hint("--missing primary keeps the primary's tensors, --missing union those of both")
 }
@@ -88,10 +91,10 @@ pub(crate) fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result
         .filter_map(|pair| {
             let extension = pair.extension?;
             Some(format!(
-                "{}: {} rows and {} rows",
+                "{}: {} and {}",
                 escape(&pair.name),
-                extension.from_rows,
-                extension.to_rows
+                counted(extension.from_rows, "row"),
+                counted(extension.to_rows, "row")
             ))
         })
         .collect();
@@ -102,7 +105,7 @@ pub(crate) fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result
         .file(&primary.path)
         .expected(
             "equal vocabularies (--extend error)",
-            format!("{} tensors to extend:{}", lines.len(), capped(&lines)),
+            format!("{} to extend:{}", counted(lines.len() as u64, "tensor"), capped(&lines)),
         )
         .with_hint("leave --extend at its default to extend the shorter vocabulary"))
 }

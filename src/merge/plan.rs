@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
-use crate::checkpoint::{Checkpoint, Side, TensorEntry};
+use crate::checkpoint::split::{SplitTensor, split};
+use crate::checkpoint::{Checkpoint, Side, TensorEntry, WeightNames};
 use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::{KnownBuffer, is_parameter};
 use crate::merge::configs::check_configs;
@@ -32,6 +32,9 @@ pub struct MergePlan {
     pub storages: Vec<PlannedStorage>,
     /// The child's weight files.
     pub shards: Vec<PlannedShard>,
+    /// What they are called: as the primary's loader looks for them.
+    #[serde(skip)]
+    pub names: WeightNames,
     /// Bytes of all distinct storages: the index's `total_size`.
     pub total_size: u64,
     /// Elements of all parameters: the index's `total_parameters`.
@@ -96,7 +99,8 @@ pub enum Action {
 /// One weight file of the child.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedShard {
-    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`.
+    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`, with diffusers' stem for a primary
+    /// of diffusers.
     pub file_name: String,
     /// Indices into [`MergePlan::tensors`], in the file's order.
     pub tensors: Vec<usize>,
@@ -136,7 +140,9 @@ pub fn plan(
         })
         .collect();
     let split = split(&members, options.max_shard_bytes);
-    let shards = shard_file_names(split.shards.len())
+    let shards = primary
+        .names
+        .shards(split.shards.len())
         .into_iter()
         .zip(split.shards)
         .map(|(file_name, tensors)| PlannedShard { file_name, tensors })
@@ -160,6 +166,7 @@ pub fn plan(
         tensors,
         storages,
         shards,
+        names: primary.names,
         warnings,
     })
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::tensor::{DType, escape};
+use crate::tensor::{DType, counted, escape};
 
 /// One warning. Each says what was done.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,6 +149,10 @@ fn list(names: &[String]) -> String {
     text
 }
 
+fn is_or_are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -186,25 +190,30 @@ impl fmt::Display for Warning {
             ),
             Warning::OnlyPrimary { names } => write!(
                 f,
-                "{} tensors only in the primary are copied from it: {}",
-                names.len(),
+                "{} only in the primary {} copied from it: {}",
+                counted(names.len() as u64, "tensor"),
+                is_or_are(names.len()),
                 list(names)
             ),
             Warning::OnlySecondary { names, taken: true } => write!(
                 f,
-                "{} tensors only in the secondary are copied from it: {}",
-                names.len(),
+                "{} only in the secondary {} copied from it: {}",
+                counted(names.len() as u64, "tensor"),
+                is_or_are(names.len()),
                 list(names)
             ),
             Warning::OnlySecondary { names, taken: false } => write!(
                 f,
-                "{} tensors only in the secondary are left out: {}; give --missing union to keep them",
-                names.len(),
-                list(names)
+                "{} only in the secondary {} left out: {}; give --missing union to keep {}",
+                counted(names.len() as u64, "tensor"),
+                is_or_are(names.len()),
+                list(names),
+                if names.len() == 1 { "it" } else { "them" }
             ),
             Warning::DTypes { count, name, primary, secondary } => write!(
                 f,
-                "{count} pairs differ in dtype, `{}` for one: {primary} in the primary, {secondary} in the secondary; computed in float32 or better",
+                "{} in dtype, `{}` for one: {primary} in the primary, {secondary} in the secondary; computed in float32 or better",
+                if *count == 1 { "1 pair differs".to_owned() } else { format!("{count} pairs differ") },
                 escape(name)
             ),
             Warning::Untied { first, other } => write!(
@@ -249,17 +258,20 @@ impl fmt::Display for Warning {
                 escape(name)
             ),
             Warning::NonFinite { name, place, count } => {
-                write!(f, "`{}`: {count} NaN or Inf in the {place} were let through", escape(name))
+                let were = if *count == 1 { "was" } else { "were" };
+                write!(f, "`{}`: {count} NaN or Inf in the {place} {were} let through", escape(name))
             }
             Warning::DeviceMemory { names, device } => write!(
                 f,
-                "{device} ran out of memory, so {} tensors were computed on the CPU: {}",
-                names.len(),
+                "{device} ran out of memory, so {} {} computed on the CPU: {}",
+                counted(names.len() as u64, "tensor"),
+                if names.len() == 1 { "was" } else { "were" },
                 list(names)
             ),
             Warning::Unverified { storages, file } => write!(
                 f,
-                "{storages} storages of `{}` carry no CRC-32, so their bytes could not be checked",
+                "{} of `{}` without a CRC-32, so the bytes could not be checked",
+                counted(*storages as u64, "storage"),
                 escape(file)
             ),
             Warning::Note(text) => f.write_str(text),
@@ -270,5 +282,34 @@ impl fmt::Display for Warning {
 impl Serialize for Warning {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_tensor_is_told_of_in_the_singular() {
+        let names = |count: usize| (0..count).map(|name| format!("w{name}")).collect::<Vec<_>>();
+        let said = |count| {
+            let left = Warning::OnlySecondary { names: names(count), taken: false };
+            [Warning::OnlyPrimary { names: names(count) }, left].map(|warning| warning.to_string())
+        };
+        assert_eq!(
+            said(1),
+            [
+                "1 tensor only in the primary is copied from it: w0",
+                "1 tensor only in the secondary is left out: w0; give --missing union to keep it",
+            ]
+        );
+        assert_eq!(
+            said(2),
+            [
+                "2 tensors only in the primary are copied from it: w0, w1",
+                "2 tensors only in the secondary are left out: w0, w1; give --missing union to \
+                 keep them",
+            ]
+        );
     }
 }

@@ -12,4 +12,4 @@ pub(crate) use chance::chance;
 pub use dtype::DType;
 pub use json_path::JsonPath;
 pub use layout::{Layout, numel};
-pub use units::{cut, escape, escape_up_to, human_bytes, human_count};
+pub use units::{counted, cut, escape, escape_up_to, human_bytes, human_count};

@@ -31,6 +31,15 @@ pub fn human_count(count: u64) -> String {
     count.to_string()
 }
 
+/// A count with its noun: `1 tensor`, `2 tensors`, `3 directories`.
+pub fn counted(count: u64, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'o']) => format!("{count} {stem}ies"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// A string from a file, safe to print: control characters, bidirectional marks and backslashes
 /// become escapes, and what would be longer than 200 bytes is cut with `…`.
 pub fn escape(text: &str) -> String {
@@ -86,6 +95,14 @@ mod tests {
         assert_eq!(human_bytes(999), "999 B");
         assert_eq!(human_bytes(13_500_000_000), "13.5 GB");
         assert_eq!(human_bytes(5_000_000_000_000), "5.0 TB");
+    }
+
+    #[test]
+    fn one_of_a_kind_is_singular() {
+        let counts = [(0, "tensor"), (1, "tensor"), (2, "tensor"), (1, "entry"), (3, "entry")];
+        let words = ["0 tensors", "1 tensor", "2 tensors", "1 entry", "3 entries"];
+        assert_eq!(counts.map(|(count, noun)| counted(count, noun)), words);
+        assert_eq!(counted(2, "key"), "2 keys");
     }
 
     #[test]

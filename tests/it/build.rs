@@ -128,7 +128,7 @@ pub(crate) fn sharded(dir: &Path, name: &str, shards: &[Dict]) -> PathBuf {
         weight_map.extend(names.map(|name| (name, file_name(position))));
     }
     let weight_map = weight_map.iter().map(|(name, file)| (*name, file.as_str()));
-    let index = index_text(1, 1, weight_map);
+    let index = index_text(Some(1), 1, weight_map);
     fs::write(path.join("pytorch_model.bin.index.json"), index).unwrap();
     path
 }

@@ -115,7 +115,7 @@ fn broken_checkpoints_are_listed_with_the_reason() {
     fs::write(dir.path().join("loose.pt"), &bytes[..bytes.len() / 2]).unwrap();
     let shards = sharded(dir.path(), "shard-lost", &[model(4), Dict::new().noise("b", &[1], 1)]);
     fs::remove_file(shards.join("pytorch_model-00002-of-00002.bin")).unwrap();
-    let bare = sharded(dir.path(), "index-lost", &[model(4)]);
+    let bare = sharded(dir.path(), "index-lost", &[model(4), Dict::new().noise("b", &[1], 1)]);
     fs::remove_file(bare.join("pytorch_model.bin.index.json")).unwrap();
     fs::create_dir(dir.path().join("tensors")).unwrap();
     fs::write(dir.path().join("tensors/config.json"), "{}").unwrap();
@@ -130,7 +130,7 @@ fn broken_checkpoints_are_listed_with_the_reason() {
         .collect();
     let expected = [
         ("cut", "zip"),
-        ("index-lost", "1 shards without their index"),
+        ("index-lost", "2 shards without their index"),
         ("loose.pt", "zip"),
         ("shard-lost", "a shard is missing"),
         ("tensors", "only safetensors files"),

@@ -14,6 +14,8 @@ mod leftovers;
 mod names;
 /// The order of tensors in shards that were closed out of turn.
 mod order;
+/// Parts of models, alone and with their siblings.
+mod parts;
 /// Quantised weights in disguise, adapters, parts of models.
 mod quantised;
 /// Vocabularies in other dimensions, and edge rows that are special tokens.
