@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_is_no_id_names_no_token() {
-        for value in ["null", "-1", "[]", "\"2\"", "2.5", "{\"a\": 1}", "[1.5]", "NaN"] {
+        for value in ["null", "-1", "[]", "\"2\"", "2.5", "{\"a\": 1}", "[1.5]"] {
             assert!(of(&format!("{{\"eos_token_id\": {value}}}")).is_empty(), "{value}");
         }
         // Python takes the last one of a name.
