@@ -17,6 +17,9 @@ pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
 /// a model is given and never predicts.
 const KEYS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
 
+/// Ids that are taken of one list: models have a handful, and a file must not fill the memory.
+const MAX_IDS: usize = 4096;
+
 /// The parts of a multimodal config that describe its language model.
 const LANGUAGE_MODELS: [&str; 2] = ["text_config", "llm_config"];
 
@@ -60,7 +63,8 @@ impl SpecialTokens {
                     Some(Ids::Many(ids)) => ids,
                     None => continue,
                 };
-                for id in ids.into_iter().filter_map(|id| u64::try_from(id).ok()) {
+                let ids = ids.into_iter().filter_map(|id| u64::try_from(id).ok());
+                for id in ids.take(MAX_IDS) {
                     let keys = self.0.entry(id).or_default();
                     if !keys.contains(&key) {
                         keys.push(key);
@@ -116,6 +120,9 @@ mod tests {
         for value in ["null", "-1", "[]", "\"2\"", "2.5", "{\"a\": 1}", "[1.5]"] {
             assert!(of(&format!("{{\"eos_token_id\": {value}}}")).is_empty(), "{value}");
         }
+        let long: Vec<String> = (0..5000).map(|id: u64| id.to_string()).collect();
+        let tokens = of(&format!("{{\"eos_token_id\": [{}]}}", long.join(",")));
+        assert!(!tokens.keys_of(4095).is_empty() && tokens.keys_of(4096).is_empty());
         // Python takes the last one of a name.
         let twice = of(r#"{"eos_token_id": 1, "eos_token_id": [2, -1]}"#);
         assert_eq!(twice, of(r#"{"eos_token_id": 2}"#));
