@@ -134,8 +134,10 @@ fn edge(
             format!("row {place}{whose} is {}", tokens.keys_of(place).join(" and "))
         })
         .collect();
-    if passed > SHOWN as u64 {
-        reasons.push(format!("{} more are special tokens", passed - SHOWN as u64));
+    match passed.saturating_sub(SHOWN as u64) {
+        0 => {}
+        1 => reasons.push("1 more is a special token".to_owned()),
+        more => reasons.push(format!("{more} more are special tokens")),
     }
     let note = format!(
         "{}, so row {row} is {} {which} edge row",
@@ -186,6 +188,8 @@ mod tests {
             sentence,
             "510 and 0 of the primary; row 511 is bos_token_id and eos_token_id, so row 510 is the last edge row"
         );
+        let (_, _, sentence) = gradient(10, r#"{"eos_token_id": [9, 8, 7, 6]}"#);
+        assert!(sentence.contains("row 7 is eos_token_id and 1 more is a special token, so row 5"));
         let many = r#"{"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": [2, 3, 4, 9]}"#;
         let (last, first, sentence) = gradient(10, many);
         assert_eq!((last, first), (8, 5));

@@ -176,6 +176,9 @@ fn ends_with_module(name: &str, end: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Side;
+    use crate::merge::headers::Headers;
+    use crate::merge::{Edges, Extension, MergeOptions, plan};
 
     #[test]
     fn embeddings_and_heads_are_known_by_whole_module_names() {
@@ -233,5 +236,43 @@ mod tests {
         assert_eq!(own_axis("final_logits_bias", &[200, 1], 200), None);
         assert_eq!(own_axis("final_logits_bias", &[], 200), None);
         assert_eq!(own_axis("model.norm.weight", &[200], 200), None);
+    }
+
+    #[test]
+    fn a_plan_extends_each_tensor_along_its_own_dimension_and_counts_parameters_alone() {
+        let bart = |rows: u64| {
+            Headers::new()
+                .f16("final_logits_bias", &[1, rows])
+                .f16("model.shared.weight", &[rows, 8])
+                .tied("lm_head.weight", "model.shared.weight")
+                .f16("cls.predictions.dense.weight", &[4, rows])
+                .config(r#"{"vocab_size": 1, "eos_token_id": 199}"#)
+                .open()
+        };
+        let (mut short, long) = (bart(200), bart(208));
+        let planned =
+            |a: &Checkpoint, b: &Checkpoint| plan(a, b, &MergeOptions::default()).unwrap();
+        for (side, plan) in
+            [(Side::Primary, planned(&short, &long)), (Side::Secondary, planned(&long, &short))]
+        {
+            let found: Vec<_> =
+                plan.storages.iter().map(|s| (s.shape.clone(), s.extension)).collect();
+            let edges = Edges { last: 198, first: 0, longer_last: 207 };
+            let extension =
+                |axis| Some(Extension { side, from_rows: 200, to_rows: 208, axis, edges });
+            assert_eq!(
+                found,
+                [
+                    (vec![1, 208], extension(1)),
+                    (vec![208, 8], extension(0)),
+                    (vec![4, 208], extension(1))
+                ]
+            );
+            // The bias is a buffer.
+            assert_eq!(plan.total_parameters, 208 * 12);
+        }
+        // Eight rows of eight and eight columns of four.
+        short.total_parameters = Some(1000);
+        assert_eq!(planned(&short, &long).total_parameters, 1096);
     }
 }
