@@ -18,7 +18,7 @@ HALF, SINGLE = torch.float16, torch.float32
 LLAMA = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 MANY = {name: size for name, size in LLAMA.items() if name != "num_key_value_heads"}
-MOE = {**LLAMA, "hidden_act": "silu", "moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
+MOE = {**LLAMA, "moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}
 GPT2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2}
 BERT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
         "max_position_embeddings": 64, "pad_token_id": 0}
@@ -96,17 +96,21 @@ FLOAT32 = {}
 SEEDS = {200: 31, 208: 32}
 
 
-def parent(family, rows, directory, shards=SHARDS):
-    """A random model of that many rows, saved; every parameter is noise, so that no tensor equals the other parent's."""
+def random_model(family, rows):
+    """A model of that many rows; every parameter is noise, so that no tensor equals the other parent's."""
     kind, sizes = FAMILIES[family]
     torch.manual_seed(SEEDS[rows])
     model = kind.from_config(AutoConfig.for_model(family, vocab_size=rows, **sizes))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
-    model = model.to(SINGLE if family in FLOAT32 else HALF)
+    return model.to(SINGLE if family in FLOAT32 else HALF)
+
+
+def saved(model, directory, shards=SHARDS):
+    """The model in a directory."""
     model.save_pretrained(directory, safe_serialization=False, max_shard_size=shards)
-    return model
+    return directory
 
 
 def problems_of_child(context, family, primary, secondary, models):
@@ -116,9 +120,7 @@ def problems_of_child(context, family, primary, secondary, models):
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[key]:
             yield f"{key} {sorted(report[key])[:3]}"
-    again = context.fresh("child")
-    model.save_pretrained(again, safe_serialization=False, max_shard_size=SHARDS)
-    difference = equal_files(child, again)
+    difference = equal_files(child, saved(model, context.fresh("child")))
     if difference:
         yield f"cmp: {difference}"
     yield from off_values(model, *models)
@@ -147,9 +149,8 @@ def slerp(a, b):
 def problems_of_order(context, family, model):
     """Sizes of shards from which the order of the model's tensors is not found again."""
     for shards in (SHARDS, *OTHER_SHARDS):
-        saved = context.fresh("parent")
-        model.save_pretrained(saved, safe_serialization=False, max_shard_size=shards)
-        order = [tensor["name"] for tensor in context.inspect(saved)]
+        path = saved(model, context.fresh("parent"), shards)
+        order = [tensor["name"] for tensor in context.inspect(path)]
         wrong = [(have, want) for have, want in zip(order, model.state_dict()) if have != want]
         if wrong:
             yield f"order at {shards}: {len(wrong)} out of place, {wrong[0][0]} where {wrong[0][1]} stands"
@@ -161,7 +162,9 @@ def families_of_transformers(context):
     for family in FAMILIES:
         paths, models = [context.fresh(f"{family}-{rows}") for rows in ROWS], []
         try:
-            models = [parent(family, rows, path) for rows, path in zip(ROWS, paths)]
+            models = [random_model(family, rows) for rows in ROWS]
+            for model, path in zip(models, paths):
+                saved(model, path)
             wrong = [*problems_of_child(context, family, *paths, models),
                      *problems_of_child(context, family, *paths[::-1], models[::-1]),
                      *problems_of_order(context, family, models[0])]

@@ -1,5 +1,6 @@
 //! Floor 3: the mathematics and the decisions. No I/O, no torch.
 
+mod child_order;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::child_order::arrange;
 use crate::merge::options::{Extend, MergeOptions, Missing};
 use crate::merge::vocab::{Vocab, is_vocab_name};
 use crate::merge::warning::Warning;
@@ -111,6 +112,7 @@ pub(crate) fn pair(
     if options.extend == Extend::Error {
         check_no_extension(primary, &pairs)?;
     }
+    arrange(&mut pairs, primary);
     Ok(pairs)
 }
 
