@@ -24,22 +24,12 @@ def parts_of_modules(names):
     return [tuple(words) for words in modules.values() if len(words) > 1]
 
 
-def is_within(short, long):
-    """Whether `long` has the words of `short` in their order."""
-    rest = iter(long)
-    return all(word in rest for word in short)
-
-
 def main():
-    """Print each list that is not a part of a longer one, those of most families first."""
+    """Print each list, those of most families first."""
     lists = Counter()
     for family in FAMILIES:
         lists.update(set(parts_of_modules(random_model(family, ROWS[0]).state_dict())))
-    kept = []
-    for words in sorted(lists, key=lambda words: (-len(words), words)):
-        if not any(is_within(words, longer) for longer in kept):
-            kept.append(words)
-    for words in sorted(kept, key=lambda words: (-lists[words], words)):
+    for words in sorted(lists, key=lambda words: (-lists[words], words)):
         print(*words)
 
 

@@ -45,7 +45,11 @@ DECODERS = {
     "deepseek_v3": {**MANY, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2, "kv_lora_rank": 8,
                     "q_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "n_shared_experts": 1,
                     "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1},
-    "gpt2": GPT2, "gpt_bigcode": GPT2, "gptj": {**GPT2, "rotary_dim": 4}, "codegen": {**GPT2, "rotary_dim": 4},
+    **dict.fromkeys(["aria_text", "bamba", "bitnet", "diffllama", "doge", "ernie4_5_moe", "falcon_h1", "flex_olmo",
+                     "glm4_moe", "granitemoeshared", "hunyuan_v1_dense", "hunyuan_v1_moe", "jamba", "jetmoe", "llama4_text",
+                     "minimax", "vaultgemma", "xlstm"],
+                    {**MOE, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "moe_k": 2}),
+    "bert-generation": BERT, "gpt2": GPT2, "gpt_bigcode": GPT2, "gptj": {**GPT2, "rotary_dim": 4}, "codegen": {**GPT2, "rotary_dim": 4},
     "openai-gpt": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "ctrl": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "dff": 96},
     "gpt_neo": {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]],
@@ -63,6 +67,7 @@ DECODERS = {
     "modernbert-decoder": {**BERT, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
 }
 ENCODERS = {
+    **dict.fromkeys(["data2vec-text", "ernie", "mra", "roformer", "xlm-roberta-xl", "xmod", "yoso"], BERT),
     "bert": BERT, "roberta": BERT, "xlm-roberta": BERT, "camembert": BERT, "roberta-prelayernorm": BERT, "mpnet": BERT,
     "electra": {**BERT, "embedding_size": 16}, "albert": {**BERT, "embedding_size": 16}, "big_bird": {**BERT, "attention_type": "original_full"},
     "distilbert": {"dim": 64, "hidden_dim": 96, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 64},
@@ -88,11 +93,36 @@ ENCODER_DECODERS = {
                    "num_decoder_layers": 2, "num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4,
                    "max_position_embeddings": 64},
 }
+# Left out, of all families that have a language model's head in transformers 4.57.3:
+#   rwkv: transformers fills time_decay and time_first anew after it has loaded them;
+#   code_llama, gpt-sw3, ministral: another family's classes under their own name;
+#   encoder-decoder, musicgen, musicgen_melody: two models of other families in one;
+#   models of images, pages, tables or sound: blip, emu3, fuyu, gemma3, gemma3n, git, got_ocr2, granite_speech, layoutlm, llama4,
+#     mllama, moshi, perceiver, phi4_multimodal, qwen2_audio, seamless_m4t, seamless_m4t_v2, speech_to_text_2, tapas, trocr,
+#     voxtral, wav2vec2, whisper;
+#   parts of millions of elements that no key of the config makes small in one step: blt, cpmant, dbrx, fsmt, gptsan-japanese,
+#     longcat_flash, luke, mvp, nllb-moe, qwen3_next, roc_bert, t5gemma;
+#   a config that says more of each layer than the tables above: dots1, funnel, gemma3n_text, granitemoehybrid, reformer, zamba,
+#     zamba2;
+#   ibert (made for integers), qdqbert (needs another package), and the withdrawn mega, nezha, open-llama, transfo-xl,
+#     xlm-prophetnet.
 AS_CAUSAL_LM = {"xlnet": {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 96}}
 KINDS = [(AutoModelForCausalLM, {**DECODERS, **AS_CAUSAL_LM}), (AutoModelForMaskedLM, ENCODERS),
          (AutoModelForSeq2SeqLM, ENCODER_DECODERS)]
 FAMILIES = {family: (kind, sizes) for kind, families in KINDS for family, sizes in families.items()}
-FLOAT32 = {}
+# Families of which transformers keeps some tensors in another dtype than the model's when it loads them: they are made
+# in the dtype that it leaves as it is.
+DTYPES = {
+    "apertus": torch.bfloat16,  # act_fn.* always in bfloat16
+    **dict.fromkeys(["t5", "mt5", "umt5", "switch_transformers"], SINGLE),  # wo
+    "gpt_oss": SINGLE,  # the norms
+    **dict.fromkeys(["ernie4_5_moe", "glm4_moe"], SINGLE),  # e_score_correction_bias
+    "hunyuan_v1_moe": SINGLE,  # mlp.gate.wg
+    **dict.fromkeys(["mamba", "falcon_mamba"], SINGLE),  # A_log
+    "xlnet": SINGLE,  # the attention's matrices, made without a dtype
+    "deberta": SINGLE,  # q_bias and v_bias, made with one
+    "esm": SINGLE,  # rotary_embeddings.inv_freq, a buffer made in float32
+}
 SEEDS = {200: 31, 208: 32}
 
 
@@ -104,7 +134,7 @@ def random_model(family, rows):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
-    return model.to(SINGLE if family in FLOAT32 else HALF)
+    return model.to(DTYPES.get(family, HALF))
 
 
 def saved(model, directory, shards=SHARDS):

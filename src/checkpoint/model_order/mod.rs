@@ -192,7 +192,8 @@ fn with_later_names(
     for position in (0..tensors.len()).rev() {
         if firsts.next_if_eq(&&position).is_some() {
             behind = Some(position);
-        } else if let Some(next) = behind.filter(|next| tensors[*next].file == tensors[position].file)
+        } else if let Some(next) =
+            behind.filter(|next| tensors[*next].file == tensors[position].file)
         {
             let place = place[next];
             allowed[position].end = place.max(allowed[position].start);

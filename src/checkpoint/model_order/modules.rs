@@ -145,7 +145,9 @@ impl<'n> Modules<'n> {
 fn rank(word: &str) -> u8 {
     let has = |parts: &[&str]| parts.iter().any(|part| word.contains(part));
     match word {
-        _ if has(&["head", "embed_out", "classifier", "score", "lm_loss", "output_projection"]) => 4,
+        _ if has(&["head", "embed_out", "classifier", "score", "lm_loss", "output_projection"]) => {
+            4
+        }
         "output" | "cls" => 4,
         _ if has(&["emb", "wte", "wpe", "shared"]) || word == "weight" => 0,
         _ if has(&["bias"]) => 3,

@@ -84,8 +84,11 @@ fn told(shards: &[Shard], limit: u64) -> Story {
         shards.iter().zip(&overtook).filter(|(_, overtook)| !**overtook).map(|(s, _)| s).collect();
     let at_least = filled.iter().map(|shard| shard.bytes).max();
     let closed = filled.windows(2).map(|pair| pair[0].bytes.saturating_add(pair[1].first_bytes));
-    let overtakers =
-        shards.iter().zip(&overtook).filter(|(_, overtook)| **overtook).map(|(shard, _)| shard.bytes);
+    let overtakers = shards
+        .iter()
+        .zip(&overtook)
+        .filter(|(_, overtook)| **overtook)
+        .map(|(shard, _)| shard.bytes);
     let below = closed.chain(overtakers).min();
     let fits = match (at_least, below) {
         (Some(at_least), Some(below)) => at_least < below,
@@ -117,10 +120,7 @@ mod tests {
     #[test]
     fn a_shard_that_no_limit_explains_was_closed_out_of_turn() {
         // In turn, the limit would be 90 at least, and 10 + 16 would not have closed the first.
-        assert_eq!(
-            possible(&[&[5, 5], &[16, 1], &[90], &[20, 1]]),
-            [[false, false, true, false]]
-        );
+        assert_eq!(possible(&[&[5, 5], &[16, 1], &[90], &[20, 1]]), [[false, false, true, false]]);
         // A limit of 90 explains that all were in turn, one of 40 to 59 that two overtook.
         assert_eq!(
             possible(&[&[90], &[20, 20], &[90], &[20, 1]]),

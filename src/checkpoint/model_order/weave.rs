@@ -84,9 +84,10 @@ impl Knowledge<'_> {
     ) -> Vec<usize> {
         let mut woven = Vec::with_capacity(kept.len() + moved.len());
         let (mut at, mut next) = (0, 0);
-        while let (Some(a), Some(b), Some(place)) = (kept.get(at), moved.get(next), places.get(next)) {
-            let kept_first =
-                at < place.start || at < place.end && self.is_before(*a, *b, facts);
+        while let (Some(a), Some(b), Some(place)) =
+            (kept.get(at), moved.get(next), places.get(next))
+        {
+            let kept_first = at < place.start || at < place.end && self.is_before(*a, *b, facts);
             if kept_first {
                 woven.push(*a);
                 at += 1;
@@ -126,7 +127,8 @@ impl Knowledge<'_> {
                 own.behind = own.behind.max(first);
             }
             let first_behind = kept.get(place.end);
-            if let Some((own, other)) = first_behind.and_then(|k| self.modules.parting(tensor, *k)) {
+            if let Some((own, other)) = first_behind.and_then(|k| self.modules.parting(tensor, *k))
+            {
                 let first = nodes.get(&other).and_then(|found| found.kept);
                 let own = nodes.entry(own).or_insert(NOTHING);
                 own.before = own.before.into_iter().chain(first).min();
