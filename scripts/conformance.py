@@ -16,7 +16,8 @@ from pathlib import Path
 
 from checks.core import CHECKS, REPOSITORY, Context
 
-CHECK_MODULES = ["inspecting", "values", "extension", "dimensions", "with_transformers", "refusals", "big", "real"]
+CHECK_MODULES = ["inspecting", "values", "extension", "dimensions", "with_transformers", "refusals", "families", "big",
+                 "real"]
 
 
 def arguments():

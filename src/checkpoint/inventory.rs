@@ -1,6 +1,8 @@
 //! The tensors of a whole checkpoint, over all its shards, in the model's order.
 
-use crate::checkpoint::model_order::restored;
+use std::collections::HashSet;
+
+use crate::checkpoint::model_order::{SavedTensor, restored};
 use crate::format::{ByteOrder, Encoding, StateDict};
 use crate::tensor::{DType, Layout};
 
@@ -87,66 +89,49 @@ impl Inventory {
         a.storage == b.storage && a.dtype == b.dtype && a.layout == b.layout
     }
 
-    /// Puts back the order that `save_pretrained` loses in sharded files: it moves every later name
-    /// of a tied tensor to the end of its shard, and lets a tensor larger than a whole shard
-    /// overtake the shard being filled (transformers 4.57.3, huggingface_hub 0.36,
-    /// `serialization/_base.py`).
-    ///
-    /// The files don't say where such a tensor stood, so it goes where models have it; what no rule
-    /// moved keeps its place.
+    /// Puts back the order that `save_pretrained` loses in sharded files (transformers 4.57.3), as
+    /// far as the files and the names tell it.
     pub fn restore_model_order(&mut self) {
-        let files = self.storages.iter().map(|storage| storage.file + 1).max().unwrap_or(0);
-        if files < 2 {
+        if self.is_one_file() {
             return;
         }
-        let mut moved = Vec::new();
-        let mut kept: Vec<TensorEntry> = Vec::with_capacity(self.tensors.len());
-        let mut seen_storages = std::collections::HashSet::new();
-        let overtakers = self.overtakers(files);
-        for tensor in std::mem::take(&mut self.tensors) {
-            let tied_again = !seen_storages.insert(tensor.storage);
-            let empty = self.storages.get(tensor.storage).is_none_or(|s| s.size_bytes == 0);
-            if (tied_again && !empty) || overtakers.contains(&tensor.storage) {
-                moved.push(tensor);
-            } else {
-                kept.push(tensor);
-            }
-        }
-        if moved.is_empty() {
-            self.tensors = kept;
-            return;
-        }
-        let stay = kept.len();
-        kept.append(&mut moved);
-        let names: Vec<&str> = kept.iter().map(|tensor| tensor.name.as_str()).collect();
-        let order = restored(&names, stay);
-        let mut tensors: Vec<Option<TensorEntry>> = kept.into_iter().map(Some).collect();
+        let order = restored(&self.saved(0..self.tensors.len()), &[]);
+        let mut tensors: Vec<Option<TensorEntry>> =
+            std::mem::take(&mut self.tensors).into_iter().map(Some).collect();
         self.tensors =
             order.into_iter().filter_map(|at| tensors.get_mut(at).and_then(Option::take)).collect();
     }
 
-    /// Storages that stand alone in a shard which is followed by another one and is no shard's
-    /// natural end: they were larger than the limit and overtook the shard being filled.
-    fn overtakers(&self, files: usize) -> std::collections::HashSet<usize> {
-        let mut per_file = vec![Vec::new(); files];
-        for (position, storage) in self.storages.iter().enumerate() {
-            per_file[storage.file].push((position, storage.size_bytes));
+    /// Positions of the tensors in the order of the model, as far as the files, the names and
+    /// another checkpoint of the model tell it: `partners[i]` is the place of tensor i there.
+    pub(crate) fn order_beside(&self, partners: &[Option<usize>]) -> Vec<usize> {
+        let mut as_saved: Vec<usize> = (0..self.tensors.len()).collect();
+        if self.is_one_file() {
+            return as_saved;
         }
-        // The limit was at least the largest sum of a shard that holds several storages.
-        let limit = per_file
-            .iter()
-            .filter(|storages| storages.len() > 1)
-            .map(|storages| storages.iter().map(|s| s.1).fold(0, u64::saturating_add))
-            .max();
-        let Some(limit) = limit else {
-            return std::collections::HashSet::new();
-        };
-        per_file
-            .iter()
-            .take(files - 1)
-            .filter_map(|storages| match storages.as_slice() {
-                [(position, size)] if *size > limit => Some(*position),
-                _ => None,
+        // Each file has the later names of tied tensors last.
+        let mut seen = HashSet::new();
+        let later: Vec<bool> =
+            self.tensors.iter().map(|tensor| !seen.insert(tensor.storage)).collect();
+        as_saved.sort_by_key(|position| (self.file_of(&self.tensors[*position]), later[*position]));
+        let hint: Vec<Option<usize>> =
+            as_saved.iter().map(|position| partners.get(*position).copied().flatten()).collect();
+        let order = restored(&self.saved(as_saved.iter().copied()), &hint);
+        order.into_iter().map(|at| as_saved[at]).collect()
+    }
+
+    fn is_one_file(&self) -> bool {
+        self.storages.iter().all(|storage| storage.file == 0)
+    }
+
+    fn saved(&self, positions: impl Iterator<Item = usize>) -> Vec<SavedTensor<'_>> {
+        positions
+            .filter_map(|position| self.tensors.get(position))
+            .map(|tensor| SavedTensor {
+                name: &tensor.name,
+                file: self.file_of(tensor),
+                storage: tensor.storage,
+                storage_bytes: self.storages.get(tensor.storage).map_or(0, |s| s.size_bytes),
             })
             .collect()
     }

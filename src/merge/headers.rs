@@ -70,6 +70,16 @@ impl Headers {
         self
     }
 
+    /// The tensors so far, so many in each file and none of them tied, as read from the files.
+    pub(crate) fn files(mut self, counts: &[usize]) -> Headers {
+        let files = counts.iter().enumerate().flat_map(|(file, count)| vec![file; *count]);
+        for (storage, file) in self.inventory.storages.iter_mut().zip(files) {
+            storage.file = file;
+        }
+        self.inventory.restore_model_order();
+        self
+    }
+
     /// The parent.
     pub(crate) fn open(self) -> Checkpoint {
         let mut special_tokens = SpecialTokens::default();

@@ -1,6 +1,7 @@
 //! Floor 3: the mathematics and the decisions. No I/O, no torch.
 
 mod buffers;
+mod child_order;
 mod configs;
 mod depth;
 mod edges;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::Result;
 use crate::merge::buffers::KnownBuffer;
+use crate::merge::child_order::arrange;
 use crate::merge::depth::check_depth;
 use crate::merge::edges::Edges;
 use crate::merge::mismatch::{
@@ -158,6 +159,7 @@ pub(crate) fn pair(
     if options.extend == Extend::Error {
         check_no_extension(primary, &pairs)?;
     }
+    arrange(&mut pairs, primary);
     Ok(pairs)
 }
 
