@@ -13,6 +13,7 @@ use crate::checkpoint::split::INDEX_FILE_NAME;
 use crate::checkpoint::staging::Staging;
 use crate::checkpoint::strict::link_out;
 use crate::checkpoint::tokenizer::{MAX_TOKENIZER_BYTES, TokenizerFacts, TokenizerMode, choose};
+use crate::checkpoint::weights::SINGLE_FILE;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{DType, human_bytes};
 
@@ -97,7 +98,7 @@ impl SideFiles {
         let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
         let mut taken: HashSet<String> =
             primary.files.iter().filter_map(|file| name(file.path())).collect();
-        if primary.files.len() > 1 {
+        if !taken.contains(SINGLE_FILE) {
             taken.insert(INDEX_FILE_NAME.to_owned());
         }
         let modules = module_folders(dir)?;
