@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn ids_lists_and_those_of_the_language_model_are_found() {
         let text = r#"{"eos_token_id": [7, 8], "bos_token_id": 7, "rope": Infinity,
-            "text_config": {"pad_token_id": 9}, "vision_config": {"pad_token_id": 1},
-            "llm_config": {"eos_token_id": 10}, "decoder_start_token_id": 2}"#;
+            "llm_config": {"text_config": {"eos_token_id": 10}, "pad_token_id": 9},
+            "vision_config": {"pad_token_id": 1}, "decoder_start_token_id": 2}"#;
         let tokens = of(text);
         assert_eq!(tokens.keys_of(7), ["bos_token_id", "eos_token_id"]);
         assert_eq!(tokens.keys_of(8), ["eos_token_id"]);

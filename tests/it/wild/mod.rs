@@ -10,6 +10,8 @@ mod files;
 mod identity;
 /// What training programs save beside the weights.
 mod leftovers;
+/// sentence-transformers' modules: folders beside the weights.
+mod modules;
 /// Names behind wrappers and prefixes, old spellings, too much unpaired.
 mod names;
 /// The order of tensors in shards that were closed out of turn.
