@@ -237,7 +237,7 @@ fn arrange(
 fn the_order_found_gives_the_same_files_and_is_the_only_one_where_only_one_does() {
     let mut chance = chance(3);
     let (mut cases, mut determined) = (0, 0);
-    while cases < 60 {
+    while cases < 40 {
         let mut order = Vec::new();
         names(&mut chance, "", 6, &mut order);
         let possible = orders(&order, 0);
@@ -269,7 +269,7 @@ fn the_order_found_gives_the_same_files_and_is_the_only_one_where_only_one_does(
         };
         let gives_these_files = |order: &Vec<String>| {
             let model = in_order(order);
-            (1..13).any(|limit| saved(&model, limit) == files)
+            (1..40).any(|limit| saved(&model, limit) == files)
         };
         let explained: Vec<&Vec<String>> =
             possible.iter().filter(|order| gives_these_files(order)).collect();
@@ -279,7 +279,7 @@ fn the_order_found_gives_the_same_files_and_is_the_only_one_where_only_one_does(
         cases += 1;
         determined += usize::from(explained.len() == 1);
     }
-    assert!(determined > 10, "{determined} of {cases}");
+    assert!(determined > 5, "{determined} of {cases}");
 }
 
 #[test]
