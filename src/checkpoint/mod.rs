@@ -1,6 +1,7 @@
 //! Floor 2: a model directory. The only floor that opens files.
 
 mod above;
+mod adapter;
 mod child;
 mod child_layout;
 pub mod config;
@@ -30,6 +31,7 @@ mod tokenizer;
 mod weight_files;
 mod weights;
 
+pub use adapter::{AdapterConfig, is_adapter_file};
 pub use child::{ChildWriter, Opened};
 pub use child_layout::{ChildLayout, ShardSpec};
 pub use config::Config;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::adapter::AdapterConfig;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::hub::locate;
 use crate::checkpoint::inventory::{Inventory, TensorEntry};
@@ -30,6 +31,8 @@ pub struct Checkpoint {
     pub inventory: Inventory,
     /// config.json, where the directory has one.
     pub config: Option<Config>,
+    /// adapter_config.json beside the weights, where there is one.
+    pub adapter: Option<AdapterConfig>,
     /// `total_parameters` of the index, where it has the figure.
     pub total_parameters: Option<u64>,
     /// Things worth telling the user, in sentences.
@@ -50,6 +53,7 @@ impl Checkpoint {
             .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
         if !meta.is_dir() {
             let mut checkpoint = Checkpoint::empty(path, None);
+            checkpoint.adapter = AdapterConfig::beside(path);
             checkpoint.add_file(path)?;
             return Ok(checkpoint);
         }
@@ -58,6 +62,7 @@ impl Checkpoint {
         if is_present(&config)? {
             checkpoint.config = Some(Config::read(&config)?);
         }
+        checkpoint.adapter = AdapterConfig::inside(path);
         match weights_of(path)? {
             Weights::Single(file) => {
                 checkpoint.add_file(&file)?;
@@ -88,6 +93,7 @@ impl Checkpoint {
             containers: Vec::new(),
             inventory: Inventory::default(),
             config: None,
+            adapter: None,
             total_parameters: None,
             notes: Vec::new(),
         }

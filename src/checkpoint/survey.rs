@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::checkpoint::adapter::AdapterConfig;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::finding::Finding;
 use crate::checkpoint::hub::locate;
@@ -50,7 +51,10 @@ impl Survey {
         let Some(path) = survey.accept(locate(path)) else { return survey };
         match std::fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => survey.look_at_directory(&path),
-            Ok(_) => survey.add(&path),
+            Ok(_) => {
+                survey.checkpoint.adapter = AdapterConfig::beside(&path);
+                survey.add(&path);
+            }
             Err(error) => {
                 let error = Error::from_io(Kind::NoInput, "cannot open model", &path, error);
                 survey.refuse(&error);
@@ -103,6 +107,7 @@ impl Survey {
 
     fn look_at_directory(&mut self, dir: &Path) {
         self.checkpoint.dir = Some(dir.to_path_buf());
+        self.checkpoint.adapter = AdapterConfig::inside(dir);
         let config = dir.join("config.json");
         match self.accept(is_present(&config)) {
             Some(true) => self.checkpoint.config = self.accept(Config::read(&config)),

@@ -133,6 +133,7 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         containers: Vec::new(),
         inventory,
         config: None,
+        adapter: None,
         total_parameters: [None, Some(0), Some(u64::MAX)].get(bytes.next() % 3).copied().flatten(),
         notes: Vec::new(),
     }

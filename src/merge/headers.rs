@@ -1,6 +1,6 @@
 //! Parents made of headers alone, for tests of the decisions.
 
-use crate::checkpoint::{Checkpoint, Config, Inventory, StorageEntry, TensorEntry};
+use crate::checkpoint::{AdapterConfig, Checkpoint, Config, Inventory, StorageEntry, TensorEntry};
 use crate::format::{ByteOrder, Container, Encoding};
 use crate::tensor::{DType, Layout};
 
@@ -9,6 +9,7 @@ use crate::tensor::{DType, Layout};
 pub(crate) struct Headers {
     inventory: Inventory,
     config: Option<String>,
+    adapter: Option<AdapterConfig>,
 }
 
 impl Headers {
@@ -55,6 +56,13 @@ impl Headers {
         self
     }
 
+    /// The same with an adapter_config.json of this `peft_type` beside it.
+    pub(crate) fn adapter(mut self, peft_type: &str) -> Headers {
+        let peft_type = Some(peft_type.to_owned());
+        self.adapter = Some(AdapterConfig { peft_type, ..AdapterConfig::default() });
+        self
+    }
+
     /// The parent.
     pub(crate) fn open(self) -> Checkpoint {
         Checkpoint {
@@ -64,6 +72,7 @@ impl Headers {
             containers: vec![Container::Zip],
             inventory: self.inventory,
             config: self.config.map(|text| Config::parse(text).expect("a config")),
+            adapter: self.adapter,
             total_parameters: None,
             notes: Vec::new(),
         }

@@ -7,9 +7,12 @@ use serde::Serialize;
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::adapters;
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
 use crate::merge::parent::check_parent;
+use crate::merge::quantised::check_mostly_merged;
+use crate::merge::shells::check_partners;
 use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;
 use crate::tensor::{DType, Layout};
@@ -106,6 +109,7 @@ pub fn plan(
 ) -> Result<MergePlan> {
     check_parent(primary)?;
     check_parent(secondary)?;
+    check_partners(primary, secondary)?;
     let mut warnings = Vec::new();
     notes(primary, secondary, &mut warnings);
     let vocab = Vocab::of(primary, secondary);
@@ -116,6 +120,7 @@ pub fn plan(
             .expected("at least one tensor", "none"));
     }
     let (tensors, storages) = storages(primary, secondary, &pairs, options, &mut warnings)?;
+    check_mostly_merged([primary, secondary], &storages)?;
     let members: Vec<SplitTensor> = tensors
         .iter()
         .map(|tensor| SplitTensor {
@@ -156,7 +161,7 @@ fn notes(primary: &Checkpoint, secondary: &Checkpoint, warnings: &mut Vec<Warnin
         if checkpoint.config.is_none() {
             warnings.push(Warning::NoConfig { parent });
         }
-        for note in &checkpoint.notes {
+        for note in checkpoint.notes.iter().chain(&adapters::left_aside(checkpoint)) {
             warnings.push(Warning::Note(format!("{parent}: {note}")));
         }
     }
