@@ -119,8 +119,8 @@ pub enum Finding {
     /// A matrix much larger or smaller than those of its name and shape in the other layers.
     FarFromItsLike {
         tensor: String,
-        /// Its root mean square; of a tensor of 1 MiB or more, that of a seventh of its elements, or
-        /// what the largest of all alone makes it where that is more.
+        /// Its root mean square; of a tensor of 1 MiB or more, that of some elements all over
+        /// it, or what the largest of all alone makes it where that is more.
         rms: f64,
         /// The median of its kind.
         median: f64,

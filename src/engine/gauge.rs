@@ -7,8 +7,8 @@ use crate::tensor::DType;
 /// Elements that are squared one after the other.
 const RUN: usize = 64;
 
-/// Of so many runs one is squared. No power of two, as widths of matrices are.
-const STRIDE: usize = 7;
+/// Of so many runs one is squared. No factor of matrices' widths.
+const STRIDE: usize = 31;
 
 /// Bytes of a tensor from which on only some runs are squared.
 pub(crate) const SPARSE_BYTES: u64 = 1 << 20;
@@ -16,7 +16,8 @@ pub(crate) const SPARSE_BYTES: u64 = 1 << 20;
 /// The size of some elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Tally {
-    /// The largest magnitude; of NaN and Inf one that is not finite.
+    /// The largest magnitude: infinity or NaN where there is one, zero only where all are zero. Below 2
+    /// it may be less than the largest; see [`gauge`].
     pub(crate) largest: f64,
     /// Sum of the squares of those that were squared.
     pub(crate) squares: f64,
@@ -52,32 +53,39 @@ impl Tally {
 }
 
 /// The size of little-endian elements; `None` for a dtype that is not of the IEEE kind (float8). Bytes
-/// behind the last whole element are not looked at. `sparse`: square one run of seven.
+/// behind the last whole element are not looked at. `sparse`: square few runs, and of float32 and
+/// float64 don't look for the largest where all are below 2.
 pub(crate) fn gauge(bytes: &[u8], dtype: DType, sparse: bool) -> Option<Tally> {
     let stride = if sparse { STRIDE } else { 1 };
     // Without its sign the number of a larger magnitude is larger, and those that are no numbers are
-    // the largest. Signed, because that is the comparison that every machine has for many at a time.
+    // the largest. Loops of one integer operation or two, which compilers do many at a time.
     macro_rules! measure {
-        ($unsigned:ty, $signed:ty, $value:expr) => {{
+        ($unsigned:ty, $signed:ty, $value:expr, $look_twice:expr) => {{
+            const MAGNITUDE: $unsigned = <$unsigned>::MAX >> 1;
             let words = bytes.as_chunks::<{ size_of::<$unsigned>() }>().0;
-            let magnitude = |word: &[u8; size_of::<$unsigned>()]| {
-                (<$unsigned>::from_le_bytes(*word) & (<$unsigned>::MAX >> 1)).cast_signed()
+            let magnitude =
+                |word: &[u8; size_of::<$unsigned>()]| <$unsigned>::from_le_bytes(*word) & MAGNITUDE;
+            let seldom: Option<$unsigned> = if $look_twice && sparse {
+                let all = words.iter().fold(0, |all, word| all | magnitude(word));
+                // The exponent's highest bit stands for 2 and more.
+                (all & (MAGNITUDE ^ (MAGNITUDE >> 1)) == 0).then_some(all.min(1))
+            } else {
+                None
             };
-            let largest =
-                words.iter().fold(0, |largest: $signed, word| largest.max(magnitude(word)));
-            let value =
-                |word: &[u8; size_of::<$unsigned>()]| $value(magnitude(word).cast_unsigned());
-            let (squares, squared) = squares(words, value, stride);
-            Some(Tally { largest: $value(largest.cast_unsigned()), squares, squared })
+            let largest = seldom.unwrap_or_else(|| {
+                let most = |most: $signed, word| most.max(magnitude(word).cast_signed());
+                words.iter().fold(0, most).cast_unsigned()
+            });
+            let (squares, squared) = squares(words, |word| $value(magnitude(word)), stride);
+            Some(Tally { largest: $value(largest), squares, squared })
         }};
     }
+    let float = |bits: u32| f64::from(f32::from_bits(bits));
     match dtype {
-        DType::Float16 => measure!(u16, i16, half),
-        DType::BFloat16 => {
-            measure!(u16, i16, |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16)))
-        }
-        DType::Float32 => measure!(u32, i32, |bits: u32| f64::from(f32::from_bits(bits))),
-        DType::Float64 => measure!(u64, i64, f64::from_bits),
+        DType::Float16 => measure!(u16, i16, half, false),
+        DType::BFloat16 => measure!(u16, i16, |bits| float(u32::from(bits) << 16), false),
+        DType::Float32 => measure!(u32, i32, float, true),
+        DType::Float64 => measure!(u64, i64, f64::from_bits, true),
         _ => None,
     }
 }
@@ -139,7 +147,9 @@ mod tests {
         };
         for place in [0, 63, 64, 500, 1300] {
             let mut values = vec![-0.5f32; 1301];
-            assert_eq!(gauge(&bytes(&values), DType::Float32, true).unwrap().largest, 0.5);
+            let small = gauge(&bytes(&values), DType::Float32, true).unwrap();
+            assert!(small.largest > 0.0 && small.largest <= 0.5);
+            assert_eq!(gauge(&bytes(&values), DType::Float32, false).unwrap().largest, 0.5);
             values[place] = -3.0;
             assert_eq!(gauge(&bytes(&values), DType::Float32, true).unwrap().largest, 3.0);
             values[place] = f32::NAN;
@@ -154,18 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn squares_are_those_worked_by_hand_and_of_one_run_in_seven() {
+    fn squares_are_those_worked_by_hand_and_of_one_run_in_thirty_one() {
         let values = |count: usize| -> Vec<u8> {
             (0..count).flat_map(|at| (at as f64).to_le_bytes()).collect()
         };
         let dense = gauge(&values(100), DType::Float64, false).unwrap();
         assert_eq!((dense.squares, dense.squared), (328_350.0, 100));
-        // Runs of 64: of ten, the first and the eighth, 448 to 511.
-        let sparse = gauge(&values(640), DType::Float64, true).unwrap();
-        let by_hand: f64 = (0..64).chain(448..512).map(|at| f64::from(at * at)).sum();
+        // Runs of 64: of forty, the first and the 32nd, which begins at 1984.
+        let sparse = gauge(&values(2560), DType::Float64, true).unwrap();
+        let by_hand: f64 = (0..64).chain(1984..2048).map(|at| f64::from(at * at)).sum();
         assert_eq!((sparse.squares, sparse.squared), (by_hand, 128));
         let both = dense.and(sparse);
-        assert_eq!((both.squared, both.largest), (228, 639.0));
+        assert_eq!((both.squared, both.largest), (228, 2559.0));
         assert!(!Tally { largest: f64::NAN, ..dense }.and(dense).is_finite());
         assert!(!dense.and(Tally { largest: f64::NAN, ..dense }).is_finite());
     }

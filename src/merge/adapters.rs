@@ -66,9 +66,12 @@ const METHODS: [Method; 22] = [
 /// are not those of a whole model.
 pub(super) fn refusal(checkpoint: &Checkpoint) -> Option<Error> {
     let tensors = &checkpoint.inventory.tensors;
-    // One pass over all names, and the search for the method among the few that are left.
-    let factors: Vec<&TensorEntry> =
-        tensors.iter().filter(|tensor| begins(&tensor.name, parts)).collect();
+    // One pass over all names, and the search for the method among the few that are left. Factors
+    // without elements are placeholders of a model, or of a shell.
+    let factors: Vec<&TensorEntry> = tensors
+        .iter()
+        .filter(|tensor| tensor.layout.numel() != Some(0) && begins(&tensor.name, parts))
+        .collect();
     let by_name = METHODS.iter().find_map(|method| {
         let own = || method.parts.iter().copied();
         let first = factors.iter().find(|tensor| begins(&tensor.name, own))?;
@@ -93,7 +96,8 @@ pub(super) fn refusal(checkpoint: &Checkpoint) -> Option<Error> {
         Some((method, _)) => {
             let low_rank = method.peft_type.ends_with("LORA");
             let what = if low_rank { "low-rank factors" } else { "its own weights" };
-            format!("{what} in {} of {} tensors", factors.len(), tensors.len())
+            let plural = if tensors.len() == 1 { "" } else { "s" };
+            format!("{what} in {} of {} tensor{plural}", factors.len(), tensors.len())
         }
         None if config.is_some() => "adapter_config.json beside the weights".to_owned(),
         None => "the name of an adapter's weights".to_owned(),
@@ -214,6 +218,11 @@ mod tests {
         let hint = refusal(&vision).and_then(|error| error.hint().map(str::to_owned));
         assert!(hint.is_some_and(|hint| hint.ends_with("move adapter_config.json away")));
         assert!(refusal(&Headers::new().adapter("LORA").open()).is_none());
+    }
+
+    #[test]
+    fn factors_of_rank_zero_change_nothing() {
+        assert!(refusal(&llama(8).f16("layers.0.mlp.lora_A", &[0, 32]).open()).is_none());
     }
 
     #[test]

@@ -74,9 +74,12 @@ mod tests {
         headers.open()
     }
 
+    const NONE: [usize; 0] = [];
+
     /// Positions of the outliers among layers of one shape.
     fn found(rms: &[f64]) -> Vec<usize> {
-        let parent = layers(&vec![&[4u64, 4][..]; rms.len()]);
+        let shape: &[u64] = &[4, 4];
+        let parent = layers(&vec![shape; rms.len()]);
         let tensors = &parent.inventory.tensors;
         let measured: Vec<_> = tensors.iter().zip(rms.iter().copied()).collect();
         let names: Vec<&str> =
@@ -87,19 +90,19 @@ mod tests {
 
     #[test]
     fn one_that_is_ten_times_the_median_or_a_tenth_stands_out() {
-        assert_eq!(found(&[1.0, 2.0, 1.5, 15.0]), []);
+        assert_eq!(found(&[1.0, 2.0, 1.5, 15.0]), NONE);
         assert_eq!(found(&[1.0, 1.0, 1.0, 10.0]), [3]);
-        assert_eq!(found(&[1.0, 1.0, 1.0, 9.9]), []);
+        assert_eq!(found(&[1.0, 1.0, 1.0, 9.9]), NONE);
         assert_eq!(found(&[0.1, 1.0, 1.0, 1.0]), [0]);
-        assert_eq!(found(&[0.11, 1.0, 1.0, 1.0]), []);
+        assert_eq!(found(&[0.11, 1.0, 1.0, 1.0]), NONE);
         assert_eq!(found(&[1e-9, 1.0, 1e30, 1.0, 1.0]), [0, 2]);
     }
 
     #[test]
     fn few_zero_and_endless_ones_say_nothing() {
-        assert_eq!(found(&[1.0, 1.0, 100.0]), []);
-        assert_eq!(found(&[1.0, 1.0, 0.0, 100.0]), []);
-        assert_eq!(found(&[1.0, 1.0, f64::INFINITY, f64::NAN, 100.0]), []);
+        assert_eq!(found(&[1.0, 1.0, 100.0]), NONE);
+        assert_eq!(found(&[1.0, 1.0, 0.0, 100.0]), NONE);
+        assert_eq!(found(&[1.0, 1.0, f64::INFINITY, f64::NAN, 100.0]), NONE);
         assert_eq!(found(&[1.0, 1.0, 1.0, 0.0, f64::NAN, 100.0]), [5]);
     }
 
@@ -110,10 +113,10 @@ mod tests {
             let tensors = parent.inventory.tensors.iter();
             outliers(&tensors.zip(rms).collect::<Vec<_>>()).len()
         };
-        assert_eq!(outliers_of(&layers(&[&[4, 4]; 4])), 1);
-        assert_eq!(outliers_of(&layers(&[&[4, 4], &[4, 4], &[4, 4], &[4, 5]])), 0);
+        assert_eq!(outliers_of(&layers(&[&[4, 4][..]; 4])), 1);
+        assert_eq!(outliers_of(&layers(&[&[4, 4][..], &[4, 4], &[4, 4], &[4, 5]])), 0);
         assert_eq!(outliers_of(&layers(&[&[4][..]; 4])), 0);
-        assert_eq!(outliers_of(&layers(&[&[1, 4]; 4])), 0);
+        assert_eq!(outliers_of(&layers(&[&[1, 4][..]; 4])), 0);
         let other = Headers::new().f16("a.0.w", &[4, 4]).f16("a.1.w", &[4, 4]);
         let other = other.f16("a.2.w", &[4, 4]).f16("a.3.v", &[4, 4]).open();
         assert_eq!(outliers_of(&other), 0);

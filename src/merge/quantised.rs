@@ -55,15 +55,22 @@ pub(super) fn refusal(checkpoint: &Checkpoint) -> Option<Error> {
     let config = checkpoint.config.as_ref().map(|config| config.facts());
     let method = config.and_then(|facts| facts.quantization.as_deref());
     let tensors = &checkpoint.inventory.tensors;
-    let declared = |tensor: &&TensorEntry| method.is_some() && holds_codes(tensor);
-    let (tensor, found) = if let Some((tensor, scheme)) = tensors.iter().find_map(packed) {
-        (tensor, format!("{}, quantised ({})", tensor.dtype, method.unwrap_or(scheme)))
-    } else if let Some(tensor) = tensors.iter().find(declared) {
-        (tensor, format!("{}, quantised ({})", tensor.dtype, method.unwrap_or_default()))
-    } else {
-        let (tensor, partner) = disguised(tensors)?;
+    let (tensor, found) = if let Some((tensor, partner)) = disguised(tensors) {
         let scheme = scheme(tensor, partner);
-        (tensor, format!("{} beside `{}` ({scheme})", tensor.dtype, last(&partner.name)))
+        (
+            tensor,
+            format!(
+                "{} beside `{}` ({})",
+                tensor.dtype,
+                last(&partner.name),
+                method.unwrap_or(scheme)
+            ),
+        )
+    } else {
+        let declared = |tensor: &&TensorEntry| method.is_some() && holds_codes(tensor);
+        let declared = || tensors.iter().find(declared).map(|tensor| (tensor, ""));
+        let (tensor, scheme) = tensors.iter().find_map(packed).or_else(declared)?;
+        (tensor, format!("{}, quantised ({})", tensor.dtype, method.unwrap_or(scheme)))
     };
     Some(
         Error::new(Kind::Data, "quantised weights can't be merged")
@@ -122,6 +129,9 @@ fn is_partner(name: &str) -> bool {
 
 /// The scheme that codes and their partner look like.
 fn scheme(codes: &TensorEntry, partner: &TensorEntry) -> &'static str {
+    if let Some((_, scheme)) = packed(codes).or_else(|| packed(partner)) {
+        return scheme;
+    }
     let (own, partner) = (last(&codes.name), last(&partner.name));
     match codes.dtype {
         dtype if dtype.is_floating() => "FP8 with scales",
