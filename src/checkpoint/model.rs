@@ -16,6 +16,11 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, StateDict};
 use crate::tensor::escape;
 
+/// What to do with a directory of an adapter whose weights are not read.
+const ADAPTER_HINT: &str = "adapter_config.json says that this is an adapter; merge it into its base \
+                            model first (PEFT: `merge_and_unload()`, then `save_pretrained(DIR, \
+                            safe_serialization=False)`)";
+
 /// An opened checkpoint: headers, config and the files behind them. No data is loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -63,7 +68,11 @@ impl Checkpoint {
             checkpoint.config = Some(Config::read(&config)?);
         }
         checkpoint.adapter = AdapterConfig::inside(path);
-        match weights_of(path)? {
+        let weights = weights_of(path).map_err(|error| match checkpoint.adapter {
+            Some(_) => error.with_hint(ADAPTER_HINT),
+            None => error,
+        })?;
+        match weights {
             Weights::Single(file) => {
                 checkpoint.add_file(&file)?;
             }

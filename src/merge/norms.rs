@@ -10,8 +10,8 @@ use crate::merge::shells::kind;
 /// Tensors of one kind from which on one can stand out.
 const LEAST: usize = 4;
 
-/// How many times larger or smaller than the median is far. In whole models the matrices of one kind
-/// stay within 4: GPT-2, BERT, Llama, Qwen, T5 and their like.
+/// How many times larger or smaller than the median is far. In all-MiniLM-L6-v2, a trained BERT, the
+/// matrices of one kind lie between 0.68 and 1.16 of their median.
 const FAR: f64 = 10.0;
 
 /// A matrix far from its like.
