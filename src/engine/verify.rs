@@ -1,5 +1,5 @@
 //! Whether a checkpoint is whole and finite: every byte is read once, its CRC taken and, in the same
-//! pass, its exponents looked at.
+//! pass, its elements looked at.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

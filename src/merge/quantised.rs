@@ -111,20 +111,16 @@ fn disguised(tensors: &[TensorEntry]) -> Option<(&TensorEntry, &TensorEntry)> {
         let quantiser = format!("{}_quantizer", codes.name);
         let places = [module(&codes.name), &codes.name, &quantiser];
         let beside = places.iter().filter_map(|place| partners.get(place)).flatten();
-        let partner = beside.copied().find(|partner| belongs(codes, partner))?;
+        let partner = beside.copied().find(|partner| partner.name != codes.name)?;
         Some((codes, partner))
     })
 }
 
-/// Whether a partner's name is that of codes' scales or the like, and not of the codes themselves.
-fn belongs(codes: &TensorEntry, partner: &TensorEntry) -> bool {
-    // Codes have one or several partners each; a module's own scale is one of floats.
-    codes.name != partner.name && last(&partner.name) != "logit_scale"
-}
-
+/// Whether a name is that of scales or the like. CLIP's and Swin's logit_scale is a parameter.
 fn is_partner(name: &str) -> bool {
     let last = last(name).to_ascii_lowercase();
-    PARTNERS.iter().any(|part| last.contains(part)) || WHOLE_PARTNERS.contains(&last.as_str())
+    let contains = |part: &&str| last != "logit_scale" && last.contains(*part);
+    PARTNERS.iter().any(contains) || WHOLE_PARTNERS.contains(&last.as_str())
 }
 
 /// The scheme that codes and their partner look like.
