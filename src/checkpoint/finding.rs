@@ -31,7 +31,7 @@ impl Severity {
 }
 
 /// One thing found. Files are plain names in the model's directory, or paths where they are not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "file, tensor and counts say what they are")]
 pub enum Finding {
@@ -86,6 +86,8 @@ pub enum Finding {
     WrongShard { file: String, tensors: Vec<String> },
     /// One shard of several was looked at by itself.
     OneShard { file: String },
+    /// A head that is not the embedding that config.json ties it to.
+    UntiedHead { tensor: String, embedding: String },
     /// A model directory without config.json.
     NoConfig,
     /// Weights beside those that were checked; other programs may take them instead.
@@ -120,6 +122,19 @@ pub enum Finding {
     NoEmbedding,
     /// Tensors of a dtype that is not looked at for NaN.
     Unexamined { dtype: DType, tensors: usize },
+    /// Matrices that are zero, every element.
+    AllZero { tensors: Vec<String> },
+    /// A matrix much larger or smaller than those of its name and shape in the other layers.
+    FarFromItsLike {
+        tensor: String,
+        /// Its root mean square; of a tensor of 1 MiB or more, that of some elements all over
+        /// it, or what the largest of all alone makes it where that is more.
+        rms: f64,
+        /// The median of its kind.
+        median: f64,
+        /// Tensors of its kind.
+        of: usize,
+    },
 }
 
 impl Finding {
@@ -150,6 +165,7 @@ impl Finding {
             Finding::TotalSize { .. }
             | Finding::WrongShard { .. }
             | Finding::OneShard { .. }
+            | Finding::UntiedHead { .. }
             | Finding::NoConfig
             | Finding::OtherWeights { .. } => Severity::Warning,
             Finding::ConfigDType { .. }
@@ -162,7 +178,9 @@ impl Finding {
             | Finding::Opaque { .. }
             | Finding::NoTokenizer
             | Finding::NoEmbedding
-            | Finding::Unexamined { .. } => Severity::Note,
+            | Finding::Unexamined { .. }
+            | Finding::AllZero { .. }
+            | Finding::FarFromItsLike { .. } => Severity::Note,
         }
     }
 
@@ -250,6 +268,14 @@ impl fmt::Display for Finding {
             Finding::OneShard { file } => {
                 write!(f, "one of several shards: {}: the others were not looked at", escape(file))
             }
+            Finding::UntiedHead { tensor, embedding } => write!(
+                f,
+                "not the embedding, though config.json ties it (tie_word_embeddings): `{}`: its \
+                 values are not those of `{}`; most programs will use the embedding in its place \
+                 (transformers before 5, vLLM), some the head",
+                escape(tensor),
+                escape(embedding)
+            ),
             Finding::NoConfig => f.write_str("no config.json: most programs can't load this model"),
             Finding::OtherWeights { files } => write!(
                 f,
@@ -293,6 +319,13 @@ impl fmt::Display for Finding {
             Finding::Unexamined { dtype, tensors } => {
                 write!(f, "not looked at for NaN: tensors of {dtype} ({tensors})")
             }
+            Finding::AllZero { tensors } => write!(f, "every element is zero: {}", listed(tensors)),
+            Finding::FarFromItsLike { tensor, rms, median, of } => write!(
+                f,
+                "far from its like: `{}`: root mean square {rms:.2e}, median of the {of} tensors of \
+                 its kind {median:.2e}",
+                escape(tensor)
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Floor 2: a model directory. The only floor that opens files.
 
 mod above;
+mod adapter;
 mod beside;
 mod buffer_names;
 mod child;
@@ -47,6 +48,7 @@ mod weight_files;
 mod weight_names;
 mod weights;
 
+pub use adapter::{AdapterConfig, is_adapter_file};
 pub use child::{ChildWriter, Opened};
 pub use child_layout::{ChildLayout, ShardSpec};
 pub use config::Config;

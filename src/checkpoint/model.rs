@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::adapter::AdapterConfig;
 use crate::checkpoint::choice::not_taken;
 use crate::checkpoint::chosen::{Weights, weights_of};
 use crate::checkpoint::config::Config;
@@ -21,6 +22,11 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{self, Container, Index, MAX_INDEX_BYTES, ReadAt, ReadOptions, StateDict};
 use crate::tensor::escape;
 
+/// What to do with a directory of an adapter whose weights are not read.
+const ADAPTER_HINT: &str = "adapter_config.json says that this is an adapter; merge it into its base \
+                            model first (PEFT: `merge_and_unload()`, then `save_pretrained(DIR, \
+                            safe_serialization=False)`)";
+
 /// An opened checkpoint: headers, config and the files behind them. No data is loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -38,6 +44,8 @@ pub struct Checkpoint {
     pub config: Option<Config>,
     /// Ids of special tokens, by config.json and generation_config.json.
     pub special_tokens: SpecialTokens,
+    /// adapter_config.json beside the weights, where there is one.
+    pub adapter: Option<AdapterConfig>,
     /// `total_parameters` of the index, where it has the figure.
     pub total_parameters: Option<u64>,
     /// Things worth telling the user, in sentences.
@@ -85,6 +93,7 @@ impl Checkpoint {
             None => {
                 let mut checkpoint = Checkpoint::empty(path, None);
                 checkpoint.reading = reading;
+                checkpoint.adapter = AdapterConfig::beside(path);
                 checkpoint.add_file(path)?;
                 checkpoint.part = Parts::at(path);
                 return Ok(checkpoint);
@@ -99,7 +108,12 @@ impl Checkpoint {
             checkpoint.config = Some(read);
         }
         checkpoint.special_tokens.add_generation_config(&dir)?;
-        let weights = weights.map_or_else(|| weights_of(&dir), Ok)?;
+        checkpoint.adapter = AdapterConfig::inside(&dir);
+        let weights = weights.map_or_else(|| weights_of(&dir), Ok);
+        let weights = weights.map_err(|error| match checkpoint.adapter {
+            Some(_) => error.with_hint(ADAPTER_HINT),
+            None => error,
+        })?;
         checkpoint.names = weights.names;
         if weights.is_index {
             no_key(&weights.file, &checkpoint.reading)?;
@@ -122,6 +136,7 @@ impl Checkpoint {
             inventory: Inventory::default(),
             config: None,
             special_tokens: SpecialTokens::default(),
+            adapter: None,
             total_parameters: None,
             notes: Vec::new(),
             reading: ReadOptions::default(),

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use crate::checkpoint::adapter::AdapterConfig;
 use crate::checkpoint::choice::not_taken;
 use crate::checkpoint::chosen::{Weights, weights_of};
 use crate::checkpoint::config::Config;
@@ -60,6 +61,7 @@ impl Survey {
             Ok(_) => match Weights::by_index(&path) {
                 Some((dir, weights)) => survey.look_at_directory(&dir, Some(weights)),
                 None => {
+                    survey.checkpoint.adapter = AdapterConfig::beside(&path);
                     survey.add(&path);
                     survey.look_for_parts(&path);
                 }
@@ -118,6 +120,7 @@ impl Survey {
     /// The weights of `dir` are those given, else those that a merge would take.
     fn look_at_directory(&mut self, dir: &Path, weights: Option<Weights>) {
         self.checkpoint.dir = Some(dir.to_path_buf());
+        self.checkpoint.adapter = AdapterConfig::inside(dir);
         let config = dir.join("config.json");
         match self.accept(is_present(&config)) {
             Some(true) => self.checkpoint.config = self.accept(Config::read(&config)),

@@ -7,6 +7,7 @@ use crate::cli::args::{InspectArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::Result;
 use crate::format::{Container, ReadAt};
+use crate::merge::check_parent;
 use crate::tensor::{DType, JsonPath, escape, human_bytes};
 
 #[derive(Serialize)]
@@ -41,6 +42,10 @@ pub(crate) fn inspect(args: &InspectArgs, output: &OutputArgs) -> Result<()> {
         print::result(&text(model))?;
         for note in &model.notes {
             print::line(&format!("note: {note}"));
+        }
+        if let Err(error) = check_parent(model) {
+            print::line(&format!("note: this can't be merged: {error}"));
+            error.hint().into_iter().for_each(|hint| print::line(&format!("hint: {hint}")));
         }
     }
     Ok(())

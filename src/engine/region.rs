@@ -1,12 +1,13 @@
 //! A run of bytes to be checked: one record of an archive, or one storage of a legacy file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource};
+use crate::engine::gauge::Tally;
 use crate::engine::task::{SpanCrc, joined_crc};
 use crate::engine::torch::torch_kind;
 use crate::error::{Error, Result};
@@ -42,6 +43,31 @@ pub(crate) struct Lens {
     pub(crate) kind: TorchKind,
     /// Whether an element, or a sum of squares, was not finite.
     pub(crate) suspicious: AtomicBool,
+    /// How large the elements of each span are.
+    tallies: Mutex<BTreeMap<usize, Tally>>,
+}
+
+impl Lens {
+    fn new(dtype: DType, kind: TorchKind) -> Lens {
+        Lens { dtype, kind, suspicious: AtomicBool::new(false), tallies: Mutex::default() }
+    }
+
+    /// Notes how large some elements of a span are; those of one span come in order.
+    pub(crate) fn note(&self, span: usize, tally: Tally) {
+        if !tally.is_finite() {
+            self.suspicious.store(true, Ordering::Relaxed);
+        }
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = tallies.entry(span).or_default();
+        *sum = sum.and(tally);
+    }
+
+    /// How large all elements are; `None` where not all of `spans` were seen, or not all are finite.
+    pub(crate) fn tally(&self, spans: usize) -> Option<Tally> {
+        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = tallies.len() == spans && !self.suspicious.load(Ordering::Relaxed);
+        whole.then(|| tallies.values().fold(Tally::default(), |sum, tally| sum.and(*tally)))
+    }
 }
 
 impl<'a> Region<'a> {
@@ -118,7 +144,7 @@ impl<'a> Region<'a> {
             let dtype = tensor.dtype;
             let known = self.lenses.iter().any(|lens| lens.dtype == dtype);
             if let Some(kind) = torch_kind(dtype).filter(|_| dtype.is_floating() && !known) {
-                self.lenses.push(Lens { dtype, kind, suspicious: AtomicBool::new(false) });
+                self.lenses.push(Lens::new(dtype, kind));
             }
         }
     }

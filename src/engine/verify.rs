@@ -1,5 +1,5 @@
 //! Whether a checkpoint is whole and finite: every byte is read once, its CRC taken and, in the same
-//! pass, its exponents looked at.
+//! pass, its elements looked at.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,17 @@ use crc_fast::{CrcAlgorithm::Crc32IsoHdlc, Digest};
 
 use crate::checkpoint::{Checkpoint, Finding, Opening, Rows, Survey, TensorEntry};
 use crate::engine::buffer::Buffer;
-use crate::engine::finite::all_finite;
+use crate::engine::gauge::{SPARSE_BYTES, Tally, gauge};
 use crate::engine::kernel::{Kernel, PIECE, count_nonfinite};
 use crate::engine::region::{Region, SPAN_BYTES};
 use crate::engine::reporter::Reporter;
 use crate::engine::source::{Source, swap};
+use crate::engine::suspects::suspects;
 use crate::engine::task::SpanCrc;
 use crate::engine::torch::{torch_error, use_one_thread};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Encoding, FormatError, ReadAt, Rule, inflate_pieces};
-use crate::merge::{KnownBuffer, vocab_rows};
+use crate::merge::{KnownBuffer, refusals, vocab_rows};
 use crate::tensor::DType;
 
 /// Bytes of the widest element that is computed with.
@@ -80,6 +81,7 @@ pub fn verify(
     let rows: Vec<Rows> = rows.map(|(name, rows)| Rows { tensor: name.to_owned(), rows }).collect();
     survey.check_vocabulary(&rows);
     let Survey { checkpoint, mut findings, .. } = survey;
+    findings.extend(refusals(&checkpoint).map(|error| Finding::refused(&error)));
     findings.extend(unexamined(&checkpoint));
     findings.extend(check_data(&checkpoint, settings, reporter)?);
     let changed = checkpoint.files.iter().filter_map(|file| file.check_unchanged().err());
@@ -143,12 +145,13 @@ fn check_data(
         }
     });
     reporter.finish();
-    if let Some(error) = job.stopped.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(error) = job.stopped.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
-    let mut found = job.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut found = std::mem::take(&mut *job.found.lock().unwrap_or_else(PoisonError::into_inner));
     found.sort_by_key(|entry| entry.0);
     findings.extend(found.into_iter().map(|entry| entry.1));
+    findings.extend(suspects(checkpoint, &job.regions));
     Ok(findings)
 }
 
@@ -304,7 +307,7 @@ impl Eye<'_> {
             let mut look = |part: &[u8]| {
                 self.go_on()?;
                 self.buffer.bytes_mut()[..part.len()].copy_from_slice(part);
-                self.look(region, part.len())
+                self.look(region, span, part.len())
             };
             let mut take = |piece: &[u8]| {
                 digest.update(piece);
@@ -327,15 +330,15 @@ impl Eye<'_> {
                     .read_exact_at(region.file_offset.saturating_add(at), bytes)
                     .map_err(|error| region.file.read_error("cannot read checkpoint", error))?;
                 digest.update(bytes);
-                self.look(region, length)?;
+                self.look(region, span, length)?;
             }
         }
         let crc32 = u32::try_from(digest.finalize()).unwrap_or_default();
         Ok(SpanCrc { crc32, bytes: digest.get_amount() })
     }
 
-    /// Looks at the first bytes of the buffer through each lens of the region.
-    fn look(&mut self, region: &Region<'_>, length: usize) -> Result<()> {
+    /// Looks at the first bytes of the buffer, part of a span, through each lens of the region.
+    fn look(&mut self, region: &Region<'_>, span: usize, length: usize) -> Result<()> {
         for lens in &region.lenses {
             let item = lens.kind.elt_size_in_bytes();
             if length < item || lens.suspicious.load(Ordering::Relaxed) {
@@ -343,16 +346,17 @@ impl Eye<'_> {
             }
             let width = if region.big_endian { lens.dtype.swap_bytes() } else { 1 };
             swap(&mut self.buffer.bytes_mut()[..length], width);
-            let finite = match all_finite(&self.buffer.bytes_mut()[..length], lens.dtype) {
-                Some(finite) => finite,
+            let sparse = region.size_bytes >= SPARSE_BYTES;
+            let tally = match gauge(&self.buffer.bytes_mut()[..length], lens.dtype, sparse) {
+                Some(tally) => tally,
                 None => {
                     let view = self.buffer.view(0, lens.kind, length / item)?;
-                    self.kernel.square(&view)?.is_finite()
+                    let squares = self.kernel.square(&view)?;
+                    // No element is larger, and none is there where the sum is zero.
+                    Tally { largest: squares.sqrt(), squares, squared: (length / item) as u64 }
                 }
             };
-            if !finite {
-                lens.suspicious.store(true, Ordering::Relaxed);
-            }
+            lens.note(span, tally);
             swap(&mut self.buffer.bytes_mut()[..length], width);
         }
         Ok(())

@@ -8,7 +8,8 @@ use crate::checkpoint::{
 };
 use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
-use crate::merge::plan::{Action, MergePlan, plan as make};
+use crate::merge::plan::{MergePlan, plan as make};
+use crate::merge::planned::Action;
 use crate::tensor::{DType, Layout};
 
 /// Names that pairing and vocabulary treat differently, and two that they don't know.
@@ -144,6 +145,7 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         inventory,
         config: None,
         special_tokens: SpecialTokens::default(),
+        adapter: None,
         total_parameters: [None, Some(0), Some(u64::MAX)].get(bytes.next() % 3).copied().flatten(),
         notes: Vec::new(),
         reading: ReadOptions::default(),

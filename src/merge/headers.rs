@@ -1,7 +1,8 @@
 //! Parents made of headers alone, for tests of the decisions.
 
 use crate::checkpoint::{
-    Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry, WeightNames,
+    AdapterConfig, Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry,
+    WeightNames,
 };
 use crate::format::{ByteOrder, Container, Encoding, ReadOptions};
 use crate::tensor::{DType, Layout};
@@ -11,6 +12,7 @@ use crate::tensor::{DType, Layout};
 pub(crate) struct Headers {
     inventory: Inventory,
     config: Option<String>,
+    adapter: Option<AdapterConfig>,
 }
 
 impl Headers {
@@ -80,6 +82,13 @@ impl Headers {
         self
     }
 
+    /// The same with an adapter_config.json of this `peft_type` beside it.
+    pub(crate) fn adapter(mut self, peft_type: &str) -> Headers {
+        let peft_type = Some(peft_type.to_owned());
+        self.adapter = Some(AdapterConfig { peft_type, ..AdapterConfig::default() });
+        self
+    }
+
     /// The parent.
     pub(crate) fn open(self) -> Checkpoint {
         let mut special_tokens = SpecialTokens::default();
@@ -94,6 +103,7 @@ impl Headers {
             inventory: self.inventory,
             config: self.config.map(|text| Config::parse(text).expect("a config")),
             special_tokens,
+            adapter: self.adapter,
             total_parameters: None,
             notes: Vec::new(),
             reading: ReadOptions::default(),

@@ -6,7 +6,8 @@ use crate::merge::edges::Edges;
 use crate::merge::headers::{Headers, llama};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
 use crate::merge::pair::Extension;
-use crate::merge::plan::{Action, MergePlan, PlannedStorage, plan};
+use crate::merge::plan::{MergePlan, plan};
+use crate::merge::planned::{Action, PlannedStorage};
 use crate::merge::{KnownBuffer, Warning};
 use crate::tensor::DType;
 

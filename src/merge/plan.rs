@@ -5,13 +5,17 @@ use serde::Serialize;
 use crate::checkpoint::split::{SplitTensor, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry, WeightNames};
 use crate::error::{Error, Kind, Result};
+use crate::merge::adapters;
 use crate::merge::buffers::{KnownBuffer, is_parameter};
 use crate::merge::configs::check_configs;
 use crate::merge::edges::EdgeRows;
 use crate::merge::options::{MergeOptions, Method};
-use crate::merge::pair::{Extension, Pair};
+use crate::merge::pair::Pair;
 use crate::merge::pairing::pair;
 use crate::merge::parent::check_parent;
+use crate::merge::planned::{Action, PlannedShard, PlannedStorage, PlannedTensor};
+use crate::merge::quantised::check_mostly_merged;
+use crate::merge::shells::check_partners;
 use crate::merge::ties::{Share, Ties};
 use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;
@@ -43,69 +47,6 @@ pub struct MergePlan {
     pub warnings: Vec<Warning>,
 }
 
-/// One name of the child.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedTensor {
-    /// Name in the state dict.
-    pub name: String,
-    /// Index into [`MergePlan::storages`]; tied names share one.
-    pub storage: usize,
-}
-
-/// One tensor to be made: contiguous, alone in its storage.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedStorage {
-    /// The first name that shows it.
-    pub name: String,
-    /// dtype in the child.
-    pub dtype: DType,
-    /// Shape in the child.
-    pub shape: Vec<u64>,
-    /// How it is made.
-    pub action: Action,
-    /// Index of the primary's tensor in its inventory.
-    pub primary: Option<usize>,
-    /// Index of the secondary's tensor in its inventory.
-    pub secondary: Option<usize>,
-    /// Rows that one side lacks.
-    pub extension: Option<Extension>,
-    /// The known buffer that it is, if any.
-    pub buffer: Option<KnownBuffer>,
-    /// Elements.
-    pub numel: u64,
-}
-
-impl PlannedStorage {
-    /// Bytes in the child.
-    pub fn size_bytes(&self) -> u64 {
-        self.numel * self.dtype.size_bytes()
-    }
-}
-
-/// How a tensor of the child is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Both parents, along an arc (or a line where the arc is none).
-    Slerp,
-    /// Both parents, along a line.
-    Linear,
-    /// Copied from the primary: not floating, only there, or a known buffer.
-    CopyPrimary,
-    /// Copied from the secondary: only there.
-    CopySecondary,
-}
-
-/// One weight file of the child.
-#[derive(Clone, Debug, Serialize)]
-pub struct PlannedShard {
-    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`, with diffusers' stem for a primary
-    /// of diffusers.
-    pub file_name: String,
-    /// Indices into [`MergePlan::tensors`], in the file's order.
-    pub tensors: Vec<usize>,
-}
-
 /// Makes the plan, or says everything that is in its way.
 ///
 /// # Errors
@@ -117,6 +58,7 @@ pub fn plan(
 ) -> Result<MergePlan> {
     check_parent(primary)?;
     check_parent(secondary)?;
+    check_partners(primary, secondary)?;
     let mut warnings = Vec::new();
     notes(primary, secondary, &mut warnings);
     check_configs(primary, secondary, options.force_config, &mut warnings)?;
@@ -132,6 +74,7 @@ pub fn plan(
     }
     let share = ties.share(primary, secondary, &pairs, options.force_config, &mut warnings)?;
     let (tensors, storages) = storages(primary, secondary, &pairs, &share, options, &mut warnings)?;
+    check_mostly_merged([primary, secondary], &storages)?;
     let members: Vec<SplitTensor> = tensors
         .iter()
         .map(|tensor| SplitTensor {
@@ -176,7 +119,7 @@ fn notes(primary: &Checkpoint, secondary: &Checkpoint, warnings: &mut Vec<Warnin
         if checkpoint.config.is_none() {
             warnings.push(Warning::NoConfig { parent });
         }
-        for note in &checkpoint.notes {
+        for note in checkpoint.notes.iter().chain(&adapters::left_aside(checkpoint)) {
             warnings.push(Warning::Note(format!("{parent}: {note}")));
         }
     }

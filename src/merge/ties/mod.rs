@@ -1,6 +1,7 @@
 //! Names that are one tensor: output heads that are the embedding, however a parent stores them, and
 //! all else that a parent stores as one.
 
+mod apart;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
 use crate::merge::vocab::{embedding, is_embedding_name, is_head_matrix_name, is_vocab_name};
 use crate::tensor::{DType, Layout};
 
+pub use apart::stored_apart;
 pub(crate) use share::{Share, lost_head_error};
 
 /// Tensors with one row per token that are compared with each other; models have up to six.

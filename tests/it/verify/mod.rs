@@ -2,6 +2,7 @@
 
 mod files;
 mod flips;
+mod suspects;
 
 use std::fs;
 use std::path::Path;
