@@ -33,6 +33,10 @@ const KNOWN: [&str; 14] = [
 const MOMENTS: [&str; 6] =
     ["exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "param_groups"];
 
+/// Further keys of such states. As words of longer keys these are weights, too: `opt_model`.
+const ASIDE: [&str; 6] =
+    ["opt", "opts", "opt_state", "opt_state_dict", "random_state", "random_states"];
+
 /// The largest is so many times as large as the next one: "by far".
 const BY_FAR: u64 = 10;
 
@@ -185,7 +189,8 @@ fn look_around<'p>(
             let key = pickle.text(*key);
             if is_tensor(pickle, *value) {
                 tensors += 1;
-                if !key.is_some_and(is_aside) {
+                // The state of random numbers lies among counters, not among weights.
+                if at > 0 || !key.is_some_and(is_aside) {
                     bytes = bytes.saturating_add(tensor_bytes(pickle, *value));
                 }
                 continue;
@@ -225,8 +230,8 @@ fn is_aside(key: &str) -> bool {
         let word = word.to_ascii_lowercase();
         word.starts_with("optimizer")
             || word.starts_with("optimiser")
-            || ["optim", "optims", "opt", "rng", "random"].contains(&word.as_str())
-    })
+            || ["optim", "optims", "rng"].contains(&word.as_str())
+    }) || ASIDE.contains(&key)
 }
 
 /// Whether a dict is the state of an optimizer, or of one parameter in it.

@@ -104,7 +104,10 @@ fn states_of_optimizers_and_random_numbers_are_no_state_dicts() {
         assert_eq!(found(&[("adam", state)], None), Err(Rule::NoStateDict));
     }
     assert_eq!(found(&[("rng_state", of(600)), ("m", inner())], None), one("m", &["rng_state"]));
-    // Words that only begin alike.
+    // Words that only begin alike, and a part of BLIP-2's model.
+    let blip = dict(&[("opt_model.w", usual()), ("optim.w", usual())]);
+    let pairs = [("opt_model", blip), ("stats", dict(&[("mean", of(1))]))];
+    assert_eq!(found(&pairs, None), one("opt_model", &["stats"]));
     assert_eq!(found(&[("optimal", inner())], None), one("optimal", &[]));
 }
 
