@@ -202,7 +202,7 @@ fn a_device_without_memory_leaves_the_tensor_to_the_cpu_and_says_so() {
     assert!(devices(&run.json()).iter().all(|device| device == "cpu"));
     // Five tries for the first tensor, from 32 pieces to 2: the sixth succeeds.
     let run = merge_on("oom=1x5", &pair, &outs[1], &["--json", "--threads", "1"]).success();
-    assert!(run.stderr.contains("so 1 tensors were"), "{}", run.stderr);
+    assert!(run.stderr.contains("so 1 tensor was"), "{}", run.stderr);
     let found = devices(&run.json());
     assert_eq!(found.iter().filter(|device| *device == "cpu").count(), 1);
     assert_eq!(found.iter().filter(|device| *device == "cuda:0").count(), 27);

@@ -211,7 +211,7 @@ fn parents_of_two_dtypes_give_a_child_in_the_primarys() {
     let b = Dict::new().with("w", DType::Float64, &[2], &[0.0, 1.0]).bare(dir.path(), "b");
     let out = dir.path().join("child");
     let run = merge(&a, &b, &out, &[]).success();
-    assert!(run.stderr.contains("1 pairs differ in dtype, `w`"), "{}", run.stderr);
+    assert!(run.stderr.contains("1 pair differs in dtype, `w`"), "{}", run.stderr);
     let half = 0.5f64.sqrt();
     assert_eq!(torch_model(&out)["w"], rounded(&[half, half], &[2], Kind::BFloat16));
 }
