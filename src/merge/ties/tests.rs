@@ -215,7 +215,7 @@ fn masks_that_only_one_parent_shares_are_no_tie() {
     use crate::tensor::DType::{Float16, Int64};
     let (first, second) = ("h.0.attn.bias", "h.1.attn.bias");
     for (dtype, shape) in [(Float16, &[1, 1, 4, 4][..]), (Int64, &[4, 4])] {
-        let w = || Headers::new().f16("w", &[4, 4]);
+        let w = || Headers::new().f16("w", &[16, 16]);
         let shared = w().tensor(first, dtype, shape).tied(second, first).open();
         let apart = w().tensor(first, dtype, shape).tensor(second, dtype, shape).open();
         let one = plan(&shared, &apart, &MergeOptions::default()).unwrap();
