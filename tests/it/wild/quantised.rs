@@ -95,9 +95,11 @@ fn plain_names_are_an_adapter_by_the_config_beside_them() {
 #[test]
 fn an_adapter_in_safetensors_is_told_by_its_config() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("adapter_model.safetensors"), b"").unwrap();
-    std::fs::write(dir.path().join("adapter_config.json"), r#"{"peft_type": "LORA"}"#).unwrap();
-    let said = merge(dir.path(), dir.path(), &dir.path().join("child"), &[]).refused(66);
+    let path = dir.path().join("adapter");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("adapter_model.safetensors"), b"").unwrap();
+    std::fs::write(path.join("adapter_config.json"), r#"{"peft_type": "LORA"}"#).unwrap();
+    let said = merge(&path, &path, &dir.path().join("child"), &[]).refused(66);
     assert!(said.contains("hint: adapter_config.json says that this is an adapter"), "{said}");
 }
 
