@@ -9,6 +9,8 @@ mod groups;
 mod headers;
 mod heads;
 mod names;
+#[cfg(test)]
+mod names_tests;
 mod options;
 mod pairing;
 #[cfg(test)]
