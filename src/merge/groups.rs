@@ -171,9 +171,20 @@ fn signature(model: &Checkpoint) -> u64 {
     for tensor in &model.inventory.tensors {
         (&tensor.name, tensor.dtype, &tensor.layout, tensor.storage).hash(&mut hasher);
     }
-    for storage in &model.inventory.storages {
+    // Which tensors have equal bytes decides of ties, and the bytes of integers of what is merged.
+    let mut first: HashMap<(u32, u64), usize> = HashMap::new();
+    for (place, storage) in model.inventory.storages.iter().enumerate() {
         storage.size_bytes.hash(&mut hasher);
+        let sum = storage.crc32.map(|sum| (sum, storage.size_bytes));
+        sum.map(|sum| *first.entry(sum).or_insert(place)).hash(&mut hasher);
     }
+    for tensor in model.inventory.tensors.iter().filter(|tensor| !tensor.dtype.is_floating()) {
+        let storage = model.inventory.storages.get(tensor.storage);
+        let is_buffer = is_buffer(&tensor.name, tensor.dtype, &tensor.layout.shape);
+        storage.filter(|_| !is_buffer).map(|storage| storage.crc32).hash(&mut hasher);
+    }
+    model.inventory.twins.hash(&mut hasher);
+    model.adapter.is_some().hash(&mut hasher);
     if let Some(config) = &model.config {
         match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(config.text()) {
             Ok(mut values) => {

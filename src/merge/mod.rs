@@ -15,6 +15,8 @@ mod headers;
 mod heads;
 mod mismatch;
 mod names;
+#[cfg(test)]
+mod names_tests;
 mod norms;
 mod options;
 mod pair;

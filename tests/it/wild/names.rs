@@ -193,6 +193,9 @@ fn two_tensors_of_one_name_are_refused() {
     }
 }
 
+/// A program's word, and what it makes of a name.
+type Form<'f> = (&'f str, &'f dyn Fn(&str) -> String);
+
 /// Further names as people have them: Lightning's module, PEFT's shell, DDP around a part, a value
 /// head of trl, weight norms of two torch versions.
 #[test]
@@ -207,7 +210,7 @@ fn further_names_are_matched() {
     let b = dict(9, &str::to_owned).bare(dir.path(), "b");
     merge(&a, &b, &dir.path().join("plain"), &[]).success();
     let plain = child_bytes(&dir.path().join("plain"));
-    let forms: [(&str, &dyn Fn(&str) -> String); 5] = [
+    let forms: [Form<'_>; 5] = [
         ("lightning", &|name| format!("model.{name}")),
         ("fabric", &|name| format!("_forward_module.{name}")),
         ("peft", &|name| format!("base_model.model.{name}")),
