@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use llm_slerp_merge::checkpoint::Checkpoint;
-use llm_slerp_merge::merge::{MergeOptions, plan};
+use llm_slerp_merge::merge::{MergeOptions, plan, unsure};
 use serde_json::Value;
 
 use crate::build::Dict;
@@ -276,8 +276,12 @@ fn find_and_merge_agree() {
         .iter()
         .map(|group| group["models"].as_array().unwrap().iter().map(path).collect())
         .collect();
-    let models: Vec<Option<Checkpoint>> =
-        places.iter().map(|place| Checkpoint::open(place).ok()).collect();
+    let open = |place: &PathBuf| {
+        let mut model = Checkpoint::open(place).ok()?;
+        model.compare(&unsure(&model)).ok()?;
+        Some(model)
+    };
+    let models: Vec<Option<Checkpoint>> = places.iter().map(open).collect();
     let takes = |a: usize, b: usize| match (&models[a], &models[b]) {
         (Some(a), Some(b)) => plan(a, b, &MergeOptions::default()).is_ok(),
         _ => false,
