@@ -6,6 +6,7 @@ mod facts;
 pub mod fuzzing;
 #[cfg(test)]
 mod headers;
+mod merged_buffers;
 mod options;
 mod pairing;
 mod parent;

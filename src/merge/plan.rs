@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::split::{SplitTensor, shard_file_names, split};
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::merged_buffers::is_merged_buffer;
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pairing::{Extension, Pair, pair};
 use crate::merge::parent::check_parent;
@@ -328,7 +329,11 @@ fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]) -> u64 {
     }
     storages
         .iter()
-        .filter(|storage| storage.dtype.is_floating() && !is_buffer(&storage.name, &storage.shape))
+        .filter(|storage| {
+            let is_buffer =
+                is_buffer(&storage.name, &storage.shape) || is_merged_buffer(&storage.name);
+            storage.dtype.is_floating() && !is_buffer
+        })
         .map(|storage| storage.numel)
         .fold(0, u64::saturating_add)
 }
