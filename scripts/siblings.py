@@ -25,12 +25,27 @@ def parts_of_modules(names):
 
 
 def main():
-    """Print each list, those of most families first."""
-    lists = Counter()
+    """Print each list, those of most families first; where families differ in the order of the same parts, those of the
+    fewer are only for models that have a part of their name (`@longformer`)."""
+    lists, tops = Counter(), {}
     for family in FAMILIES:
-        lists.update(set(parts_of_modules(random_model(family, ROWS[0]).state_dict())))
+        names = list(random_model(family, ROWS[0]).state_dict())
+        found = set(parts_of_modules(names))
+        # A family that has the same parts in two orders tells nothing.
+        found = {words for words in found
+                 if words == ("weight", "bias") or sum(set(words) == set(other) for other in found) == 1}
+        lists.update(found)
+        for words in found:
+            tops.setdefault(words, {}).setdefault(names[0].split(".")[0])
+    orders = {}
     for words in sorted(lists, key=lambda words: (-lists[words], words)):
-        print(*words)
+        same_parts = orders.setdefault(frozenset(words), [])
+        if not same_parts:
+            print(*words)
+        for top in tops[words] if same_parts else ():
+            if not any(top in tops[other] for other in same_parts):
+                print(f"@{top}", *words)
+        same_parts.append(words)
 
 
 if __name__ == "__main__":

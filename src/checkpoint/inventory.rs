@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::checkpoint::model_order::{SavedTensor, restored};
+use crate::checkpoint::model_order::{SavedTensor, restored, restored_beside};
 use crate::format::{ByteOrder, Encoding, StateDict};
 use crate::tensor::{DType, Layout};
 
@@ -95,7 +95,7 @@ impl Inventory {
         if self.is_one_file() {
             return;
         }
-        let order = restored(&self.saved(0..self.tensors.len()), &[]);
+        let order = restored(&self.saved(0..self.tensors.len()));
         let mut tensors: Vec<Option<TensorEntry>> =
             std::mem::take(&mut self.tensors).into_iter().map(Some).collect();
         self.tensors =
@@ -105,19 +105,22 @@ impl Inventory {
     /// Positions of the tensors in the order of the model, as far as the files, the names and
     /// another checkpoint of the model tell it: `partners[i]` is the place of tensor i there.
     pub(crate) fn order_beside(&self, partners: &[Option<usize>]) -> Vec<usize> {
-        let mut as_saved: Vec<usize> = (0..self.tensors.len()).collect();
+        let as_found: Vec<usize> = (0..self.tensors.len()).collect();
         if self.is_one_file() {
-            return as_saved;
+            return as_found;
         }
         // Each file has the later names of tied tensors last.
         let mut seen = HashSet::new();
         let later: Vec<bool> =
             self.tensors.iter().map(|tensor| !seen.insert(tensor.storage)).collect();
+        let mut as_saved = as_found.clone();
         as_saved.sort_by_key(|position| (self.file_of(&self.tensors[*position]), later[*position]));
         let hint: Vec<Option<usize>> =
             as_saved.iter().map(|position| partners.get(*position).copied().flatten()).collect();
-        let order = restored(&self.saved(as_saved.iter().copied()), &hint);
-        order.into_iter().map(|at| as_saved[at]).collect()
+        match restored_beside(&self.saved(as_saved.iter().copied()), &hint) {
+            Some(order) => order.into_iter().map(|at| as_saved[at]).collect(),
+            None => as_found,
+        }
     }
 
     fn is_one_file(&self) -> bool {

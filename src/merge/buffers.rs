@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::merge::merged_buffers::is_merged_buffer;
 use crate::tensor::DType;
 
 /// What a known buffer is.
@@ -76,8 +77,7 @@ pub(crate) fn is_buffer(name: &str, dtype: DType, shape: &[u64]) -> bool {
 
 /// Whether a floating tensor counts among a model's parameters.
 pub(crate) fn is_parameter(name: &str, dtype: DType, shape: &[u64]) -> bool {
-    // The bias of BART and its kin is merged like a weight, and yet is a buffer.
-    !is_buffer(name, dtype, shape) && name.rsplit('.').next() != Some("final_logits_bias")
+    !is_buffer(name, dtype, shape) && !is_merged_buffer(name)
 }
 
 #[cfg(test)]

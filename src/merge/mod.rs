@@ -13,6 +13,7 @@ mod groups;
 #[cfg(test)]
 mod headers;
 mod heads;
+mod merged_buffers;
 mod mismatch;
 mod names;
 #[cfg(test)]

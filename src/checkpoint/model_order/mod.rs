@@ -40,20 +40,28 @@ pub(super) struct SavedTensor<'n> {
 }
 
 /// Positions in `tensors`, which stand as the files have them, in the order of the model's state dict.
-/// `hint` has for each tensor its place in another model of the same names, where it is known there;
-/// it may be empty. It is believed only where that order could be a model's.
-pub(super) fn restored(tensors: &[SavedTensor<'_>], hint: &[Option<usize>]) -> Vec<usize> {
+pub(super) fn restored(tensors: &[SavedTensor<'_>]) -> Vec<usize> {
+    restored_beside(tensors, &[]).unwrap_or_else(|| (0..tensors.len()).collect())
+}
+
+/// The same with a hint: for each tensor its place in another model of the same names, where it is
+/// known there. `None` where the files alone tell the order, or where the hint can't be the order
+/// of a model.
+pub(super) fn restored_beside(
+    tensors: &[SavedTensor<'_>],
+    hint: &[Option<usize>],
+) -> Option<Vec<usize>> {
     let groups = Groups::of(tensors);
     let stories = stories(&groups.shards(tensors));
-    let in_file_order = || (0..tensors.len()).collect();
     if groups.later.is_empty() && stories.len() == 1 {
-        return in_file_order();
+        return None;
     }
     let modules = Modules::of(tensors.iter().map(|tensor| tensor.name));
     let mut knowledge = Knowledge { modules, hint: &[] };
-    if !hint.is_empty() && faults(&mut knowledge, &order_of(hint)) == (0, 0) {
-        knowledge.hint = hint;
+    if faults(&mut knowledge, &order_of(hint)) != (0, 0) {
+        return None;
     }
+    knowledge.hint = hint;
     let mut best = None;
     for story in stories {
         let order = told(&mut knowledge, tensors, &groups, &story);
@@ -68,7 +76,7 @@ pub(super) fn restored(tensors: &[SavedTensor<'_>], hint: &[Option<usize>]) -> V
             break;
         }
     }
-    best.map_or_else(in_file_order, |(_, order)| order)
+    best.map(|(_, order)| order)
 }
 
 /// Tensors by storage, as the split groups them.

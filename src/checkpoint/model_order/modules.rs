@@ -35,7 +35,7 @@ pub(super) struct Modules<'n> {
     starts: Vec<usize>,
     /// Per kind, the words of its parts that aren't numbers.
     parts: Vec<Vec<&'n str>>,
-    siblings: Siblings,
+    siblings: &'static Siblings,
     /// What the table says of two kinds.
     known: HashMap<(usize, usize), Option<bool>>,
 }
@@ -49,7 +49,7 @@ impl<'n> Modules<'n> {
             paths: Vec::new(),
             starts: vec![0],
             parts: vec![Vec::new()],
-            siblings: Siblings::new(),
+            siblings: Siblings::known(),
             known: HashMap::new(),
         };
         let mut nodes: HashMap<(usize, &str, bool), usize> = HashMap::new();
@@ -126,11 +126,11 @@ impl<'n> Modules<'n> {
     pub(super) fn by_table(&mut self, a: usize, b: usize) -> Option<bool> {
         let (a, b) = (&self.nodes[a], &self.nodes[b]);
         let parts = &self.parts[self.nodes[a.parent].kind];
-        let siblings = &self.siblings;
+        let (siblings, model) = (self.siblings, &self.parts[0]);
         *self
             .known
             .entry((a.kind, b.kind))
-            .or_insert_with(|| siblings.before(a.word, b.word, parts))
+            .or_insert_with(|| siblings.before(a.word, b.word, parts, model))
     }
 
     /// Whether `a` stands before its sibling `b`, by what such words mostly name; `None` where they

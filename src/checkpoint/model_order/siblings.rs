@@ -1,25 +1,39 @@
 //! In which order modules have their parts, as the models of transformers 4.57.3 register them.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
-/// One kind of module a line: its tensors and parts in order. Written by `scripts/siblings.py`.
+/// One kind of module a line: its tensors and parts in order; behind `@`, for models that have a part
+/// of that name. Written by `scripts/siblings.py`.
 const LISTS: &str = include_str!("siblings.txt");
 
 /// The lists by the words in them.
 pub(super) struct Siblings {
     /// Per word: lists that have it, and its place there.
     lists_of: HashMap<&'static str, Vec<(usize, usize)>>,
+    /// Per list, the part that its models have, where it isn't for all.
+    models: Vec<Option<&'static str>>,
     /// Words of each list.
     lengths: Vec<usize>,
 }
 
 impl Siblings {
-    /// All lists.
-    pub(super) fn new() -> Siblings {
-        let mut siblings = Siblings { lists_of: HashMap::new(), lengths: Vec::new() };
+    /// All lists, which are read once.
+    pub(super) fn known() -> &'static Siblings {
+        static KNOWN: LazyLock<Siblings> = LazyLock::new(Siblings::read);
+        &KNOWN
+    }
+
+    fn read() -> Siblings {
+        let mut siblings =
+            Siblings { lists_of: HashMap::new(), models: Vec::new(), lengths: Vec::new() };
         for (list, line) in LISTS.lines().enumerate() {
+            let mut words = line.split(' ').peekable();
+            let model = words.next_if(|word| word.starts_with('@'));
+            siblings.models.push(model.map(|model| &model[1..]));
             let mut length = 0;
-            for (place, word) in line.split(' ').enumerate() {
+            for (place, word) in words.enumerate() {
                 siblings.lists_of.entry(word).or_default().push((list, place));
                 length += 1;
             }
@@ -29,8 +43,8 @@ impl Siblings {
     }
 
     /// Whether `a` stands before `b` in a module of these parts: as in the list that has both and
-    /// is most like the module.
-    pub(super) fn before(&self, a: &str, b: &str, parts: &[&str]) -> Option<bool> {
+    /// is most like the module. `model` are the parts of the whole model.
+    pub(super) fn before(&self, a: &str, b: &str, parts: &[&str], model: &[&str]) -> Option<bool> {
         let (of_a, of_b) = (self.lists_of.get(a)?, self.lists_of.get(b)?);
         let mut common: HashMap<usize, usize> = HashMap::new();
         for list in parts.iter().filter_map(|part| self.lists_of.get(part)).flatten() {
@@ -38,12 +52,15 @@ impl Siblings {
         }
         let likeness = |list: usize| {
             let common = common.get(&list).copied().unwrap_or(0);
-            (common, std::cmp::Reverse(self.lengths[list]), std::cmp::Reverse(list))
+            let own = self.models[list].is_some();
+            (common, own, Reverse(self.lengths[list]), Reverse(list))
         };
-        let places = of_a.iter().filter_map(|(list, place)| {
-            let other = of_b.iter().find(|other| other.0 == *list)?.1;
-            Some((*list, *place < other))
-        });
+        let is_for_it = |list: usize| self.models[list].is_none_or(|part| model.contains(&part));
+        let places =
+            of_a.iter().filter(|(list, _)| is_for_it(*list)).filter_map(|(list, place)| {
+                let other = of_b.iter().find(|other| other.0 == *list)?.1;
+                Some((*list, *place < other))
+            });
         places.max_by_key(|(list, _)| likeness(*list)).map(|(_, before)| before)
     }
 }
@@ -54,15 +71,19 @@ mod tests {
 
     #[test]
     fn the_list_that_is_most_like_the_module_decides() {
-        let siblings = Siblings::new();
+        let siblings = Siblings::known();
         let llama = ["q_proj", "k_proj", "v_proj", "o_proj"];
-        assert_eq!(siblings.before("q_proj", "k_proj", &llama), Some(true));
+        assert_eq!(siblings.before("q_proj", "k_proj", &llama, &[]), Some(true));
         let bart = ["k_proj", "v_proj", "q_proj", "out_proj"];
-        assert_eq!(siblings.before("q_proj", "k_proj", &bart), Some(false));
+        assert_eq!(siblings.before("q_proj", "k_proj", &bart, &[]), Some(false));
         let deberta = ["layer", "rel_embeddings", "LayerNorm"];
-        assert_eq!(siblings.before("rel_embeddings", "layer", &deberta), Some(false));
-        assert_eq!(siblings.before("rel_embeddings", "LayerNorm", &deberta), Some(true));
-        assert_eq!(siblings.before("weight", "bias", &["weight", "bias"]), Some(true));
-        assert_eq!(siblings.before("q_proj", "nobody_knows", &llama), None);
+        assert_eq!(siblings.before("rel_embeddings", "layer", &deberta, &[]), Some(false));
+        assert_eq!(siblings.before("rel_embeddings", "LayerNorm", &deberta, &[]), Some(true));
+        assert_eq!(siblings.before("weight", "bias", &["weight", "bias"], &[]), Some(true));
+        let names = ["position_embeddings", "token_type_embeddings"];
+        let parts = ["word_embeddings", "LayerNorm", names[0], names[1]];
+        assert_eq!(siblings.before(names[0], names[1], &parts, &["bert", "cls"]), Some(true));
+        assert_eq!(siblings.before(names[0], names[1], &parts, &["longformer"]), Some(false));
+        assert_eq!(siblings.before("q_proj", "nobody_knows", &llama, &[]), None);
     }
 }

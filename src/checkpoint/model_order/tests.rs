@@ -33,9 +33,9 @@ fn found(files: &[(usize, &Tensor)], hint: &[&str]) -> Vec<String> {
         })
         .collect();
     let place = |tensor: &SavedTensor<'_>| hint.iter().position(|name| *name == tensor.name);
-    let hint: Vec<Option<usize>> =
-        if hint.is_empty() { Vec::new() } else { tensors.iter().map(place).collect() };
-    restored(&tensors, &hint).iter().map(|at| tensors[*at].name.to_owned()).collect()
+    let hint: Vec<Option<usize>> = tensors.iter().map(place).collect();
+    let order = restored_beside(&tensors, &hint).unwrap_or_else(|| restored(&tensors));
+    order.iter().map(|at| tensors[*at].name.to_owned()).collect()
 }
 
 /// Asserts that a model of these names and bytes comes out in its order at any limit.

@@ -80,7 +80,7 @@ fn a_secondary_of_one_file_tells_the_order_where_the_primarys_shards_leave_it_op
     let (shards, whole) = (saved("unknown", "sharded"), saved("unknown", "whole"));
     assert_ne!(order(&shards), order(&whole), "the shards tell it themselves");
     is_saved_as([&shards, &whole], "5GB", &whole);
-    is_saved_as([&shards, &whole], "300", &shards);
+    is_saved_as([&shards, &whole], "1000", &shards);
 }
 
 #[test]
