@@ -14,6 +14,9 @@ use crate::tensor::{JsonPath, counted, escape, human_count};
 /// Unreadable directories that are named in the warning.
 const SHOWN: usize = 3;
 
+/// Pairs that are shown of those that merge in one order only.
+const PAIRS_SHOWN: usize = 20;
+
 /// A checkpoint that was found.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -43,6 +46,8 @@ pub(crate) struct Survey {
     pub(crate) found: Vec<Found>,
     /// Places in `found` of those that fit each other.
     pub(crate) groups: Vec<Vec<usize>>,
+    /// Places in `found` of pairs that merge with the first as the primary, but not the second.
+    pub(crate) one_way: Vec<(usize, usize)>,
     /// Directories that could not be read.
     pub(crate) unreadable: Vec<PathBuf>,
 }
@@ -57,8 +62,11 @@ pub(crate) fn survey(dirs: &[PathBuf], opening: &Opening) -> Result<Survey> {
     let (places, models): (Vec<usize>, Vec<&Checkpoint>) = whole().unzip();
     let group =
         |members: Vec<usize>| members.iter().filter_map(|m| places.get(*m).copied()).collect();
-    let groups = groups(&models).into_iter().map(group).collect();
-    Ok(Survey { found, groups, unreadable: discovery.unreadable })
+    let fits = groups(&models);
+    let groups = fits.groups.into_iter().map(group).collect();
+    let pair = |(a, b): (usize, usize)| Some((*places.get(a)?, *places.get(b)?));
+    let one_way = fits.one_way.into_iter().filter_map(pair).collect();
+    Ok(Survey { found, groups, one_way, unreadable: discovery.unreadable })
 }
 
 /// What a candidate is, and the headers of one that can be merged.
@@ -192,6 +200,9 @@ fn text(survey: &Survey) -> String {
             true => format!("{}: no two fit each other", counted(models as u64, "model")),
             false => fitting(survey, models),
         });
+        if !survey.one_way.is_empty() {
+            paragraphs.push(in_one_order(survey));
+        }
     }
     let broken: Vec<String> = survey
         .found
@@ -209,6 +220,19 @@ fn text(survey: &Survey) -> String {
         ));
     }
     paragraphs.join("\n\n")
+}
+
+/// The pairs that have no letter in common and can be merged all the same.
+fn in_one_order(survey: &Survey) -> String {
+    let name = |place: usize| survey.found.get(place).map(Found::name).unwrap_or_default();
+    let shown = survey.one_way.iter().take(PAIRS_SHOWN);
+    let mut lines: Vec<String> =
+        shown.map(|(a, b)| format!("\n  {} as the primary of {}", name(*a), name(*b))).collect();
+    if let Some(more) = survey.one_way.len().checked_sub(PAIRS_SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("\n  and {more} more"));
+    }
+    let pairs = counted(survey.one_way.len() as u64, "pair");
+    format!("{pairs} can be merged in this order only:{}", lines.concat())
 }
 
 /// One line for each group: how many, which pairs, what happens to the vocabularies.
@@ -254,9 +278,13 @@ fn as_json(survey: &Survey) -> Value {
     let groups = survey.groups.iter().enumerate().map(|(group, members)| {
         json!({ "group": letters(group), "models": members.iter().filter_map(path).collect::<Vec<_>>() })
     });
+    let one_way = survey.one_way.iter().map(
+        |(primary, secondary)| json!({ "primary": path(primary), "secondary": path(secondary) }),
+    );
     json!({
         "models": models.collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>(),
+        "one_way": one_way.collect::<Vec<_>>(),
         "unreadable": JsonPath::list(&survey.unreadable),
     })
 }

@@ -53,7 +53,7 @@ pub(crate) fn merge(program: &OsStr) -> Result<()> {
 
 /// There must be two models that fit each other.
 fn check(survey: &Survey) -> Result<()> {
-    if !survey.groups.is_empty() {
+    if !survey.groups.is_empty() || !survey.one_way.is_empty() {
         return Ok(());
     }
     let models = survey.found.iter().filter(|found| found.facts.is_ok()).count();
@@ -82,8 +82,25 @@ fn members(survey: &Survey, wanted: impl Fn(&[usize]) -> bool) -> Vec<usize> {
     members.into_iter().collect()
 }
 
+/// The models that can be the primary of another.
+fn primaries(survey: &Survey) -> Vec<usize> {
+    let one_way = survey.one_way.iter().map(|pair| pair.0);
+    let all: BTreeSet<usize> = members(survey, |_| true).into_iter().chain(one_way).collect();
+    all.into_iter().collect()
+}
+
+/// The models that can be the secondary of `primary`.
+fn secondaries(survey: &Survey, primary: usize) -> Vec<usize> {
+    let one_way = survey.one_way.iter().filter(|pair| pair.0 == primary).map(|pair| pair.1);
+    let group = members(survey, |group| group.contains(&primary));
+    let all: BTreeSet<usize> = group.into_iter().chain(one_way).collect();
+    all.into_iter().filter(|place| *place != primary).collect()
+}
+
 fn greeting(survey: &Survey) -> String {
-    let fitting = members(survey, |_| true).len();
+    let one_way = survey.one_way.iter().flat_map(|pair| [pair.0, pair.1]);
+    let fitting = members(survey, |_| true).into_iter().chain(one_way);
+    let fitting = fitting.collect::<BTreeSet<usize>>().len();
     match survey.found.len().saturating_sub(fitting) {
         0 => format!("{fitting} models found."),
         others => format!(
@@ -114,12 +131,11 @@ impl fmt::Display for Choice<'_> {
 
 /// All questions; `None` where the user left.
 fn ask(survey: &Survey, program: &OsStr) -> Result<Option<Answers>> {
-    let places = members(survey, |_| true);
+    let places = primaries(survey);
     let Some(primary) = choose("Primary (t = 0):", choices(survey, &places))? else {
         return Ok(None);
     };
-    let mut places = members(survey, |group| group.contains(&primary.place));
-    places.retain(|place| *place != primary.place);
+    let places = secondaries(survey, primary.place);
     let Some(secondary) = choose("Secondary (t = 1):", choices(survey, &places))? else {
         return Ok(None);
     };

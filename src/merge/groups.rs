@@ -17,20 +17,35 @@ const IDLE_KEYS: [&str; 5] =
 /// Pairs that are not worth a thread.
 const LEAST_SHARE: usize = 32;
 
+/// Which checkpoints merge with the default options, by their places in a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fits {
+    /// Groups any two of which merge, each as the primary of the other.
+    pub groups: Vec<Vec<usize>>,
+    /// Pairs that merge with the first as the primary, and are refused the other way round.
+    pub one_way: Vec<(usize, usize)>,
+}
+
 /// Whether two checkpoints merge with the default options, each as the primary of the other.
 pub fn fits(a: &Checkpoint, b: &Checkpoint) -> bool {
+    fit(a, b) == (true, true)
+}
+
+/// Whether `a` merges as the primary of `b`, and `b` as the primary of `a`.
+fn fit(a: &Checkpoint, b: &Checkpoint) -> (bool, bool) {
     let options = MergeOptions::default();
-    plan(a, b, &options).is_ok() && plan(b, a, &options).is_ok()
+    (plan(a, b, &options).is_ok(), plan(b, a, &options).is_ok())
 }
 
 /// The groups of checkpoints any two of which fit each other, by their places in `models`: each of two
 /// or more and none part of another, in the order of their first members. Two that fit are together
-/// in one group at least; a checkpoint that fits two which don't fit each other is in several.
+/// in one group at least; a checkpoint that fits two which don't fit each other is in several. And the
+/// pairs that merge in one order only.
 ///
 /// Only headers are asked for: `files` may be empty.
-pub fn groups(models: &[&Checkpoint]) -> Vec<Vec<usize>> {
+pub fn groups(models: &[&Checkpoint]) -> Fits {
     let kinds = kinds(models);
-    let fitting = fitting(models, &kinds);
+    let (fitting, one_way) = fitting(models, &kinds);
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut covered: HashSet<(usize, usize)> = HashSet::new();
     for kind in 0..kinds.len() {
@@ -59,7 +74,13 @@ pub fn groups(models: &[&Checkpoint]) -> Vec<Vec<usize>> {
     }
     groups.retain(|places| places.len() > 1);
     groups.sort();
-    groups
+    let pairs = one_way.into_iter().flat_map(|(primary, secondary)| {
+        let kinds = &kinds;
+        kinds[primary].iter().flat_map(move |a| kinds[secondary].iter().map(move |b| (*a, *b)))
+    });
+    let mut one_way: Vec<(usize, usize)> = pairs.collect();
+    one_way.sort_unstable();
+    Fits { groups, one_way }
 }
 
 /// The models by what a plan is made from: those of one kind are the same to it.
@@ -76,8 +97,12 @@ fn kinds(models: &[&Checkpoint]) -> Vec<Vec<usize>> {
     kinds
 }
 
+/// Kinds that merge with the first as the primary, and not the other way round.
+type OneWay = Vec<(usize, usize)>;
+
 /// Of each kind, those that it fits, itself among them where two of it do.
-fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> Vec<HashSet<usize>> {
+fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> (Vec<HashSet<usize>>, OneWay) {
+    let mut one_way = Vec::new();
     let mut fitting = vec![HashSet::new(); kinds.len()];
     let first: Vec<&Checkpoint> =
         kinds.iter().filter_map(|places| models.get(*places.first()?).copied()).collect();
@@ -98,18 +123,28 @@ fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> Vec<HashSet<usize>> 
         let behind = sizes[at + 1..].iter().take_while(|(other, _)| size.may_fit(*other));
         behind.map(|(_, b)| (*a, *b))
     });
-    for (a, b) in fitting_pairs(&first, &pairs.collect::<Vec<_>>()) {
-        fitting[a].insert(b);
-        fitting[b].insert(a);
+    for (a, b, fit) in fitting_pairs(&first, &pairs.collect::<Vec<_>>()) {
+        match fit {
+            (true, true) => {
+                fitting[a].insert(b);
+                fitting[b].insert(a);
+            }
+            (true, false) => one_way.push((a, b)),
+            (false, _) => one_way.push((b, a)),
+        }
     }
-    fitting
+    (fitting, one_way)
 }
 
-/// Those of `pairs` that fit, asked on all cores: a plan of a large model takes a millisecond.
-fn fitting_pairs(models: &[&Checkpoint], pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+/// Two kinds, and in which order they merge.
+type Fitting = (usize, usize, (bool, bool));
+
+/// Those of `pairs` that merge in an order, asked on all cores: a plan of a large model takes a
+/// millisecond.
+fn fitting_pairs(models: &[&Checkpoint], pairs: &[(usize, usize)]) -> Vec<Fitting> {
     let fit = |part: &[(usize, usize)]| {
-        let fit = part.iter().copied().filter(|(a, b)| fits(models[*a], models[*b]));
-        fit.collect::<Vec<_>>()
+        let fit = part.iter().map(|(a, b)| (*a, *b, fit(models[*a], models[*b])));
+        fit.filter(|(_, _, fit)| *fit != (false, false)).collect::<Vec<_>>()
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let share = pairs.len().div_ceil(cores).max(LEAST_SHARE);
@@ -206,7 +241,7 @@ mod tests {
     use crate::merge::headers::{Headers, llama};
 
     fn of(models: &[Checkpoint]) -> Vec<Vec<usize>> {
-        groups(&models.iter().collect::<Vec<_>>())
+        groups(&models.iter().collect::<Vec<_>>()).groups
     }
 
     #[test]
@@ -282,6 +317,21 @@ mod tests {
             |at: u64| Headers::new().f16("a.w", &[99]).f16(&format!("b{at}.w"), &[1]).open();
         let models: Vec<Checkpoint> = (0..12).map(model).collect();
         assert_eq!(of(&models), [(0..12).collect::<Vec<_>>()]);
+    }
+
+    #[test]
+    fn models_that_merge_in_one_order_only_are_told() {
+        let tied = || {
+            let headers = Headers::new().f16("embed_tokens.weight", &[9, 4]).f16("a.w", &[4, 4]);
+            headers.tied("lm_head.weight", "embed_tokens.weight").open()
+        };
+        let own = || {
+            let headers = Headers::new().f16("embed_tokens.weight", &[9, 4]).f16("a.w", &[4, 4]);
+            headers.f16("lm_head.weight", &[9, 4]).open()
+        };
+        let models = [tied(), own(), tied()];
+        let found = groups(&models.iter().collect::<Vec<_>>());
+        assert_eq!(found, Fits { groups: vec![vec![0, 2]], one_way: vec![(1, 0), (1, 2)] });
     }
 
     #[test]

@@ -41,7 +41,7 @@ mod wrappers;
 pub use buffers::KnownBuffer;
 pub use edges::{EdgeRows, Edges};
 pub use facts::ModelFacts;
-pub use groups::{fits, groups};
+pub use groups::{Fits, fits, groups};
 pub use norms::{Outlier, is_matrix, outliers};
 pub use options::{Extend, MergeOptions, Method, Missing};
 pub use pair::Extension;
