@@ -1,13 +1,18 @@
 """Families of transformers 4.57.3: of each two tiny random parents with vocabularies of 200 and 208, merged both ways round.
 
-The child loads with no missing, unexpected or mismatched key, saving it again gives the same bytes, its embedding is
-numpy's, and the order of the parents' tensors is the model's at several sizes of shards.
+The child loads with no missing, unexpected or mismatched key, saving it again gives the same bytes, a matrix of it is
+what numpy makes of the parents, and the order of the parents' tensors is the model's at several sizes of shards.
 """
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from itertools import zip_longest
+
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from .core import check, equal_files
+from .core import Context, check, equal_files
 
 SHARDS = "60KB"
 OTHER_SHARDS = ["1KB", "4KB", "16KB"]
@@ -127,13 +132,16 @@ SEEDS = {200: 31, 208: 32}
 
 
 def random_model(family, rows):
-    """A model of that many rows; every parameter is noise, so that no tensor equals the other parent's."""
+    """A model of that many rows; all that it computes with is noise, so that no tensor equals the other parent's."""
     kind, sizes = FAMILIES[family]
     torch.manual_seed(SEEDS[rows])
     model = kind.from_config(AutoConfig.for_model(family, vocab_size=rows, **sizes))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
+        for name, buffer in model.named_buffers():
+            if name == "final_logits_bias":
+                buffer.normal_(std=0.1)
     return model.to(DTYPES.get(family, HALF))
 
 
@@ -157,7 +165,12 @@ def problems_of_child(context, family, parents, models):
 
 
 def problems_of_whole_parents(context, parents, models):
-    """Whether parents of one file each, which have no index, give another child than those in shards."""
+    """Whether parents of one file each, which have no index, give another child than those in shards.
+
+    The index counts parameters that a model leaves out on saving (Marian's positions); no one file tells of those.
+    """
+    if models[0]._keys_to_ignore_on_save:
+        return
     whole = [saved(model, context.fresh("whole"), "5GB") for model in models]
     children = [context.merge(*pair, "--max-shard-size", SHARDS) for pair in (parents, whole)]
     difference = equal_files(*children)
@@ -185,29 +198,41 @@ def slerp(a, b):
     return (a + b) * np.sin(theta / 2) / np.sin(theta)
 
 
-def problems_of_order(context, family, model):
+def problems_of_order(context, model):
     """Sizes of shards from which the order of the model's tensors is not found again."""
     for shards in (SHARDS, *OTHER_SHARDS):
         path = saved(model, context.fresh("parent"), shards)
         order = [tensor["name"] for tensor in context.inspect(path)]
-        wrong = [(have, want) for have, want in zip(order, model.state_dict()) if have != want]
+        wanted = [name for name in model.state_dict() if name not in (model._keys_to_ignore_on_save or ())]
+        wrong = [pair for pair in zip_longest(order, wanted) if pair[0] != pair[1]]
         if wrong:
             yield f"order at {shards}: {len(wrong)} out of place, {wrong[0][0]} where {wrong[0][1]} stands"
+
+
+def problems_of_family(family, binary, scratch):
+    """What is wrong with a family, in words; run in a process of its own."""
+    scratch.mkdir()
+    context = Context(binary, scratch)
+    paths = [context.fresh(f"{family}-{rows}") for rows in ROWS]
+    try:
+        models = [random_model(family, rows) for rows in ROWS]
+        for model, path in zip(models, paths):
+            saved(model, path)
+        return [*problems_of_child(context, family, paths, models),
+                *problems_of_child(context, family, paths[::-1], models[::-1]),
+                *problems_of_whole_parents(context, paths, models),
+                *problems_of_order(context, models[0])]
+    except Exception as failure:  # one family must not hide the others
+        return [f"{type(failure).__name__}: {failure}"]
+    finally:
+        shutil.rmtree(scratch)
 
 
 @check()
 def families_of_transformers(context):
     """One line a family: the child of each order of the parents, and the order of their tensors."""
-    for family in FAMILIES:
-        paths, models = [context.fresh(f"{family}-{rows}") for rows in ROWS], []
-        try:
-            models = [random_model(family, rows) for rows in ROWS]
-            for model, path in zip(models, paths):
-                saved(model, path)
-            wrong = [*problems_of_child(context, family, paths, models),
-                     *problems_of_child(context, family, paths[::-1], models[::-1]),
-                     *problems_of_whole_parents(context, paths, models),
-                     *problems_of_order(context, family, models[0])]
-        except Exception as failure:  # one family must not hide the others
-            wrong = [f"{type(failure).__name__}: {failure}"]
-        context.expect(not wrong, family, "; ".join(wrong))
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        found = {family: pool.submit(problems_of_family, family, context.binary, context.scratch / family)
+                 for family in FAMILIES}
+        for family, wrong in found.items():
+            context.expect(not wrong.result(), family, "; ".join(wrong.result()))

@@ -34,7 +34,12 @@ mod tests {
     /// A parent whose `m.huge.w` overtook the shard of the others.
     fn sharded() -> Headers {
         let headers = Headers::new().f16("m.huge.w", &[90, 8]);
-        headers.f16("m.xa.w", &[1]).f16("m.xb.w", &[1]).f16("m.xc.w", &[1]).files(&[1, 3])
+        headers
+            .f16("m.xa.w", &[1])
+            .f16("m.xb.w", &[1])
+            .f16("m.xc.w", &[1])
+            .files(&[1, 3])
+            .config("{}")
     }
 
     fn order(primary: Headers, secondary: Headers) -> Vec<String> {
@@ -52,6 +57,19 @@ mod tests {
             });
             let expected = names.map(|name| format!("m.{name}.w"));
             assert_eq!(order(sharded(), secondary), expected);
+        }
+    }
+
+    #[test]
+    fn a_secondary_of_one_file_tells_where_the_primarys_tied_name_stands() {
+        let one = || Headers::new().f16("m.xa.w", &[90, 8]);
+        for names in [["xa", "xb", "xc"], ["xa", "xc", "xb"]] {
+            let primary = one().tied("m.xc.w", "m.xa.w").f16("m.xb.w", &[1]).files(&[1, 1]);
+            let secondary = names[1..].iter().fold(one(), |headers, name| match *name {
+                "xc" => headers.tied("m.xc.w", "m.xa.w"),
+                _ => headers.f16("m.xb.w", &[1]),
+            });
+            assert_eq!(order(primary, secondary), names.map(|name| format!("m.{name}.w")));
         }
     }
 

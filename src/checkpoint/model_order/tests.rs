@@ -178,6 +178,9 @@ fn names(chance: &mut impl FnMut(u64) -> u64, prefix: &str, most: usize, out: &m
     }
 }
 
+/// Whether a part is a module, its word, and the orders in which it may have its own names.
+type Part = ((bool, String), Vec<Vec<String>>);
+
 /// Every order in which torch could have these names.
 fn orders(names: &[String], level: usize) -> Vec<Vec<String>> {
     let word = |name: &String| name.split('.').nth(level).unwrap().to_owned();
@@ -186,7 +189,7 @@ fn orders(names: &[String], level: usize) -> Vec<Vec<String>> {
     for name in names {
         parts.entry((!is_leaf(name), word(name))).or_default().push(name.clone());
     }
-    let parts: Vec<((bool, String), Vec<Vec<String>>)> = parts
+    let parts: Vec<Part> = parts
         .into_iter()
         .map(|((module, word), names)| {
             let inner = if module { orders(&names, level + 1) } else { vec![names] };
@@ -199,11 +202,7 @@ fn orders(names: &[String], level: usize) -> Vec<Vec<String>> {
     all
 }
 
-fn arrange(
-    parts: &[((bool, String), Vec<Vec<String>>)],
-    chosen: &mut Vec<usize>,
-    all: &mut Vec<Vec<String>>,
-) {
+fn arrange(parts: &[Part], chosen: &mut Vec<usize>, all: &mut Vec<Vec<String>>) {
     if chosen.len() == parts.len() {
         let mut orders = vec![Vec::new()];
         for part in chosen.iter().map(|at| &parts[*at].1) {

@@ -156,17 +156,15 @@ impl Knowledge<'_> {
     /// Which of two kinds of siblings comes first where some layer's files tell. Lists of layers,
     /// which have many parts of one kind, tell nothing.
     fn told_by_other_layers(&self, found: &HashMap<usize, Found>) -> HashMap<(usize, usize), bool> {
-        let mut parts: HashMap<usize, Vec<(usize, Found)>> = HashMap::new();
-        for (node, found) in found {
-            let siblings = parts.entry(self.modules.parent(*node)).or_default();
-            if siblings.len() <= MOST_PARTS {
-                siblings.push((*node, *found));
-            }
-        }
+        let mut nodes: Vec<(usize, usize, Found)> =
+            found.iter().map(|(node, found)| (self.modules.parent(*node), *node, *found)).collect();
+        // The first layer tells where two differ.
+        nodes.sort_unstable_by_key(|(parent, node, _)| (*parent, *node));
         let mut layers = HashMap::new();
-        for siblings in parts.values().filter(|siblings| siblings.len() <= MOST_PARTS) {
-            for (a, of_a) in siblings {
-                for (b, of_b) in siblings {
+        let modules = nodes.chunk_by(|a, b| a.0 == b.0);
+        for siblings in modules.filter(|siblings| siblings.len() <= MOST_PARTS) {
+            for (_, a, of_a) in siblings {
+                for (_, b, of_b) in siblings {
                     let kinds = (self.modules.kind(*a), self.modules.kind(*b));
                     if kinds.0 != kinds.1
                         && let Some(before) = told_by_files(*of_a, *of_b)
