@@ -71,7 +71,6 @@ pub fn groups(models: &[&Checkpoint]) -> Fits {
             groups.push(places);
         }
     }
-    groups.retain(|places| places.len() > 1);
     groups.sort();
     let pairs = one_way.into_iter().flat_map(|(primary, secondary)| {
         let kinds = &kinds;
