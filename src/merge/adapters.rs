@@ -230,7 +230,7 @@ mod tests {
         let plain = Headers::new().f16("w", &[2]);
         for (headers, config, words) in [
             (factors(), None, "low-rank factors in 1 of 1 tensor"),
-            (factors().f16("w", &[2]), None, "low-rank factors in 1 of 2 tensors"),
+            (factors().f16("h.0.o_proj.w", &[2]), None, "low-rank factors in 1 of 2 tensors"),
             (learned(), None, "its own weights in 1 of 1 tensor"),
             (plain, Some(base), "adapter_config.json beside the weights, trained on `org/base`"),
         ] {
