@@ -161,6 +161,7 @@ fn is_named(checkpoint: &Checkpoint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{AdapterConfig, FileSource};
     use crate::merge::headers::{Headers, llama};
 
     fn said(headers: Headers) -> Option<String> {
@@ -218,6 +219,46 @@ mod tests {
         let hint = refusal(&vision).and_then(|error| error.hint().map(str::to_owned));
         assert!(hint.is_some_and(|hint| hint.ends_with("move adapter_config.json away")));
         assert!(refusal(&Headers::new().adapter("LORA").open()).is_none());
+    }
+
+    #[test]
+    fn the_refusal_says_what_was_seen_and_of_which_base() {
+        let base =
+            AdapterConfig { base_model: Some("org/base".into()), ..AdapterConfig::default() };
+        let factors = || Headers::new().f16("h.0.lora_A.weight", &[2, 4]);
+        let learned = || Headers::new().f16("prompt_embeddings", &[2, 4]);
+        let plain = Headers::new().f16("w", &[2]);
+        for (headers, config, words) in [
+            (factors(), None, "low-rank factors in 1 of 1 tensor"),
+            (factors().f16("h.0.o_proj.w", &[2]), None, "low-rank factors in 1 of 2 tensors"),
+            (learned(), None, "its own weights in 1 of 1 tensor"),
+            (plain, Some(base), "adapter_config.json beside the weights, trained on `org/base`"),
+        ] {
+            let mut parent = headers.open();
+            parent.adapter = config;
+            let text = refusal(&parent).expect(words).to_string();
+            assert!(text.ends_with(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn weights_under_an_adapters_name_are_refused_whatever_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let saved_as = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            let mut parent = llama(8).open();
+            parent.files = vec![FileSource::open(&path).unwrap()];
+            refusal(&parent)
+        };
+        assert!(saved_as("pytorch_model.bin").is_none());
+        let error = saved_as("adapter_model.bin").expect("refused");
+        let text = error.to_string();
+        assert!(text.starts_with("this is an adapter, not a model"), "{text}");
+        assert!(text.ends_with("found the name of an adapter's weights"), "{text}");
+        let hint = error.hint().unwrap();
+        assert!(hint.starts_with("merge it into its base model first"), "{hint}");
+        assert!(!hint.contains("adapter_config.json"), "{hint}");
     }
 
     #[test]

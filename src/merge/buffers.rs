@@ -88,7 +88,7 @@ mod tests {
     fn buffers_are_known_by_name_and_kind() {
         use DType::{Bool, Float16, Float32, Int64, UInt8};
         use KnownBuffer::{Counter, Frequencies, Mask, Positions, Statistics};
-        let table: [(&str, DType, &[u64], Option<KnownBuffer>); 27] = [
+        let table: [(&str, DType, &[u64], Option<KnownBuffer>); 40] = [
             ("h.0.attn.bias", UInt8, &[1, 1, 32, 32], Some(Mask)),
             ("h.0.attn.bias", Bool, &[1, 1, 64, 64], Some(Mask)),
             ("h.0.attn.bias", Float32, &[1, 1, 4, 4], Some(Mask)),
@@ -105,16 +105,29 @@ mod tests {
             ("x.mask", Float16, &[2, 4, 4], None),
             ("x.mask", Float16, &[8], None),
             ("layers.0.blocks.1.attn_mask", Float32, &[4, 49, 49], Some(Mask)),
+            ("layers.0.blocks.1.attn_mask", Float32, &[4, 49, 48], None),
             ("embeddings.position_ids", Int64, &[1, 32], Some(Positions)),
+            ("embeddings.token_type_ids", Int64, &[1, 32], Some(Positions)),
+            ("attn.attention_bias_idxs", Int64, &[49, 49], Some(Positions)),
             ("embeddings.position_ids", Float32, &[1, 32], None),
             ("attn.relative_position_index", Int64, &[49, 49], Some(Positions)),
             ("rotary_emb.inv_freq", Float32, &[8], Some(Frequencies)),
             ("rotary_emb.inv_freq", Float32, &[8, 2], None),
+            ("rotary_emb.inv_freq", Int64, &[8], None),
             ("rope.freqs", Float32, &[8], Some(Frequencies)),
+            ("rope.freqs", Float32, &[8, 2], None),
             ("freqs", Float32, &[8], None),
             ("rotary_emb.cos_cached", Float16, &[1, 1, 8, 4], Some(Frequencies)),
+            ("rotary_emb.sin_cached", Float16, &[8, 4], Some(Frequencies)),
+            ("rotary_emb.sin_cached", Float16, &[8], None),
+            ("rotary_emb.sin_cached", Int64, &[8, 4], None),
             ("bn.num_batches_tracked", Int64, &[], Some(Counter)),
+            ("bn.num_batches_tracked", Float32, &[], None),
+            ("positions._float_tensor", Float32, &[1], Some(Counter)),
+            ("positions._float_tensor", Float32, &[2], None),
+            ("bn.running_mean", Float32, &[8], Some(Statistics)),
             ("bn.running_var", Float32, &[8], Some(Statistics)),
+            ("bn.running_var", Float32, &[8, 2], None),
             ("model.norm.weight", Float16, &[8], None),
         ];
         for (name, dtype, shape, expected) in table {

@@ -56,3 +56,51 @@ fn counts(names: &[String]) -> BTreeMap<&str, BTreeSet<&str>> {
     }
     counts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::headers::Headers;
+    use crate::merge::{MergeOptions, plan};
+
+    #[test]
+    fn numbers_count_behind_a_word_and_nothing_else_does() {
+        for (names, expected) in [
+            (&["h.0.w", "h.1.w", "h.1.b"][..], &[("h", 2)][..]),
+            (&["a.layers.10.experts.3.w"], &[("a.layers", 1), ("a.layers.10.experts", 1)]),
+            (&["h.7"], &[("h", 1)]),
+            // A number in front of a name, one in a word, an empty component.
+            (&["0.w", "h.x1.w", "h.1x.w", "h..w", ""], &[]),
+        ] {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let found: Vec<_> = counts(&names).into_iter().map(|(p, all)| (p, all.len())).collect();
+            assert_eq!(found, expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn every_place_that_counts_differently_is_told() {
+        let parent = |layers: u64, experts: u64| {
+            let layer = |headers: Headers, at| headers.f16(&format!("h.{at}.w"), &[9]);
+            let expert = |headers: Headers, at| headers.f16(&format!("e.{at}.w"), &[9]);
+            let headers = (0..layers).fold(Headers::new().f16("body.w", &[999]), layer);
+            (0..experts).fold(headers, expert).open()
+        };
+        let said = |a: &Checkpoint, b: &Checkpoint| {
+            plan(a, b, &MergeOptions::default()).map_or_else(|e| e.to_string(), |_| String::new())
+        };
+        for ((layers, experts), lines) in [
+            ((3, 4), "1 place that counts differently (primary and secondary):\n  h.N: 2 and 3"),
+            (
+                (3, 5),
+                "2 places that count differently (primary and secondary):\n  e.N: 4 and 5\n  h.N: 2 and 3",
+            ),
+            ((2, 4), ""),
+            // What only one counts is no depth.
+            ((2, 0), ""),
+        ] {
+            let text = said(&parent(2, 4), &parent(layers, experts));
+            assert!(text.ends_with(lines) && lines.is_empty() == text.is_empty(), "{text}");
+        }
+    }
+}

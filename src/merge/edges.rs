@@ -231,6 +231,17 @@ mod tests {
         // The shorter parent's ids say nothing of the longer one's rows.
         let found = edges((8, 12), (r#"{"eos_token_id": 11}"#, "{}"), Extend::Bridge);
         assert_eq!(found.rows, Edges { last: 7, first: 0, longer_last: 11 });
+        assert_eq!(found.sentence(), "7 of the primary and 11 of the secondary");
+        // Only the first row passed over says whose it is.
+        let found = edges(
+            (8, 12),
+            (r#"{"eos_token_id": 1}"#, r#"{"eos_token_id": [10, 11]}"#),
+            Extend::Bridge,
+        );
+        assert_eq!(
+            found.sentence(),
+            "7 of the primary and 9 of the secondary; row 11 of the secondary is eos_token_id and row 10 is eos_token_id, so row 9 is its last edge row"
+        );
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl ModelFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::merge::headers::Headers;
     use std::path::Path;
 
     fn open(name: &str) -> Checkpoint {
@@ -92,5 +93,33 @@ mod tests {
         let gpt2 = ModelFacts::of(&open("gpt2/primary"));
         assert_eq!((gpt2.parameters, gpt2.tied), (62_560, Some(true)));
         assert_eq!(gpt2.architecture.as_deref(), Some("GPT2LMHeadModel"));
+    }
+
+    #[test]
+    fn containers_and_architectures_have_the_names_that_a_list_shows() {
+        use Container::{Legacy, Zip};
+        for (containers, config, expected) in [
+            (&[Zip, Zip][..], "{}", ("zip", None)),
+            (&[Legacy], r#"{"model_type": "llama"}"#, ("legacy", Some("llama"))),
+            (
+                &[Zip, Legacy],
+                r#"{"architectures": ["A", "B"], "model_type": "c"}"#,
+                ("zip and legacy", Some("A")),
+            ),
+        ] {
+            let mut parent = Headers::new().config(config).open();
+            parent.containers = containers.to_vec();
+            let facts = ModelFacts::of(&parent);
+            assert_eq!((facts.container, facts.architecture.as_deref()), expected);
+        }
+    }
+
+    #[test]
+    fn parameters_are_floating_elements_counted_once_and_no_buffers() {
+        let parent = Headers::new().tensor("a.w", DType::Float32, &[3, 2]).f16("b.w", &[5, 2]);
+        let parent = parent.tied("c.w", "b.w").tensor("ids", DType::Int64, &[7]);
+        let facts = ModelFacts::of(&parent.f16("rotary.inv_freq", &[4]).open());
+        assert_eq!((facts.parameters, facts.vocab, facts.tied), (16, None, None));
+        assert_eq!(facts.dtypes, [DType::Float16, DType::Float32]);
     }
 }

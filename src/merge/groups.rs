@@ -5,10 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::checkpoint::Checkpoint;
 use crate::merge::buffers::is_buffer;
-use crate::merge::heads::is_head;
 use crate::merge::options::MergeOptions;
 use crate::merge::plan::plan;
-use crate::merge::vocab::{is_vocab_name, rows};
+use crate::merge::sizes::Size;
 
 /// Keys of config.json that no decision is made by, and that differ from save to save.
 const IDLE_KEYS: [&str; 5] =
@@ -72,7 +71,6 @@ pub fn groups(models: &[&Checkpoint]) -> Fits {
             groups.push(places);
         }
     }
-    groups.retain(|places| places.len() > 1);
     groups.sort();
     let pairs = one_way.into_iter().flat_map(|(primary, secondary)| {
         let kinds = &kinds;
@@ -160,44 +158,6 @@ fn fitting_pairs(models: &[&Checkpoint], pairs: &[(usize, usize)]) -> Vec<Fittin
         });
         joined.flatten().collect()
     })
-}
-
-/// How large a model is, so that no plan is made of two that can't fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Size {
-    /// Elements that a partner must have as well, but for a tenth of [`Size::most`].
-    least: u64,
-    /// Those, and all that may be of another size or of no partner: embeddings and heads.
-    most: u64,
-}
-
-impl Size {
-    fn of(model: &Checkpoint) -> Size {
-        let rows = rows(model);
-        let mut seen = HashSet::new();
-        let mut size = Size { least: 0, most: 0 };
-        for tensor in &model.inventory.tensors {
-            let shape = &tensor.layout.shape;
-            if is_buffer(&tensor.name, tensor.dtype, shape) {
-                continue;
-            }
-            let numel = tensor.layout.numel().unwrap_or(0);
-            size.most = size.most.saturating_add(numel);
-            // Names of one tensor may be of several in the other.
-            let first = seen.insert((tensor.storage, tensor.dtype, &tensor.layout));
-            let extended = shape.iter().any(|size| Some(*size) == rows);
-            let aside = || is_vocab_name(&tensor.name) || tensor.name.split('.').any(is_head);
-            if first && !extended && !aside() {
-                size.least = size.least.saturating_add(numel);
-            }
-        }
-        size
-    }
-
-    /// Whether a model that is larger by [`Size::least`] may have a partner for all but a tenth.
-    fn may_fit(self, larger: Size) -> bool {
-        larger.least <= self.most.saturating_add(self.most / 10)
-    }
 }
 
 /// Equal for models of which every plan is the same: 64 bits, enough to tell some thousand apart.
@@ -332,6 +292,22 @@ mod tests {
         let models = [tied(), own(), tied()];
         let found = groups(&models.iter().collect::<Vec<_>>());
         assert_eq!(found, Fits { groups: vec![vec![0, 2]], one_way: vec![(1, 0), (1, 2)] });
+    }
+
+    #[test]
+    fn of_bytes_only_what_decides_a_merge_makes_another_kind() {
+        use crate::tensor::DType::{Int64, UInt8};
+        let parent = |sums: [u32; 3]| {
+            let headers = Headers::new().f16("a.w", &[3]).tensor("table", Int64, &[5]);
+            let headers = headers.tensor("h.0.attn.bias", UInt8, &[1, 1, 7, 7]);
+            let names = ["a.w", "table", "h.0.attn.bias"];
+            names.iter().zip(sums).fold(headers, |headers, (name, sum)| headers.crc(name, sum))
+        };
+        // Integers are merged where they are equal; weights and buffers whatever they hold.
+        for (sums, same) in [([9, 2, 3], true), ([1, 9, 3], false), ([1, 2, 9], true)] {
+            let models = [parent([1, 2, 3]).open(), parent(sums).open()];
+            assert_eq!(kinds(&models.each_ref()).len() == 1, same, "{sums:?}");
+        }
     }
 
     #[test]

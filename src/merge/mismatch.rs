@@ -109,3 +109,53 @@ pub(crate) fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result
         )
         .with_hint("leave --extend at its default to extend the shorter vocabulary"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::headers::{Headers, llama};
+    use crate::merge::{Extend, MergeOptions, Missing, plan};
+
+    fn refused(a: Headers, b: Headers, options: &MergeOptions) -> String {
+        let error = plan(&a.open(), &b.open(), options).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        error.to_string()
+    }
+
+    #[test]
+    fn fifty_lines_are_shown_and_the_others_counted() {
+        let last = |count: usize| {
+            let lines: Vec<String> = (1..=count).map(|line| format!("line {line}")).collect();
+            let text = capped(&lines);
+            (text.lines().count(), text.lines().last().unwrap_or_default().to_owned())
+        };
+        assert_eq!(last(0), (0, String::new()));
+        assert_eq!(last(50), (51, "  line 50".to_owned()));
+        assert_eq!(last(53), (52, "  and 3 more".to_owned()));
+    }
+
+    #[test]
+    fn vocabularies_that_differ_are_refused_where_none_may_be_extended() {
+        let options = MergeOptions { extend: Extend::Error, ..MergeOptions::default() };
+        let said = refused(llama(64), llama(72), &options);
+        assert!(said.starts_with("the vocabularies differ"), "{said}");
+        for words in [
+            "2 tensors to extend",
+            "\n  model.embed_tokens.weight: 64 rows and 72 rows",
+            "\n  lm_head.weight: 64 rows and 72 rows",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
+        let same = llama(64).open();
+        assert!(plan(&same, &same, &options).is_ok());
+    }
+
+    #[test]
+    fn parents_of_other_names_are_refused_with_the_first_of_each() {
+        let options = MergeOptions { missing: Some(Missing::Primary), ..MergeOptions::default() };
+        let said =
+            refused(Headers::new().f16("a.w", &[2]), Headers::new().f16("b.w", &[2]), &options);
+        assert!(said.starts_with("the parents have no tensor in common"), "{said}");
+        assert!(said.contains("`a.w` and others") && said.contains("`b.w` and others"), "{said}");
+    }
+}

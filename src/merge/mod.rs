@@ -30,6 +30,7 @@ mod planned;
 mod prefix;
 mod quantised;
 mod shells;
+mod sizes;
 mod slerp;
 mod spellings;
 mod ties;

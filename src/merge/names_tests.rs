@@ -112,6 +112,39 @@ fn a_foreign_prefix_of_the_primary_is_taken_off() {
 }
 
 #[test]
+fn the_line_says_what_the_child_is_called_like() {
+    let ends = |a: &[&str], b: &[&str], union: bool, end: &str| {
+        let said = names(a, b, union).matched.unwrap();
+        assert!(said.ends_with(&format!("; the child has {end}")), "{said}");
+        said
+    };
+    // The prefix is the secondary's, and the primary's names stay.
+    let said = ends(&GPT2, &HEADED, false, "the primary's names");
+    assert!(said.contains("reading the secondary's without `transformer.`;"), "{said}");
+    // It is the primary's own, or a program's that the child does without.
+    ends(&HEADED, &GPT2, false, "the primary's names");
+    let lightning = LLAMA.map(|name| format!("net.{name}"));
+    let lightning = lightning.each_ref().map(String::as_str);
+    ends(&lightning, &LLAMA, false, "the primary's names without these words");
+    ends(
+        &GPT2,
+        &HEADED,
+        true,
+        "the primary's names behind `transformer.`, where its heads are not",
+    );
+    // An old spelling that both have is not told of.
+    let old = ["a.LayerNorm.gamma", "b.w"];
+    let wrapped = ["_orig_mod.a.LayerNorm.gamma", "_orig_mod.b.w"];
+    let said = ends(&wrapped, &old, false, "the primary's names without these words");
+    assert!(!said.contains("gamma"), "{said}");
+    let words =
+        "reading the primary's without `_orig_mod`, `a.LayerNorm.gamma` as `a.LayerNorm.weight`;";
+    let today = ["a.LayerNorm.weight", "b.w"];
+    let said = ends(&wrapped, &today, false, "the primary's names without these words");
+    assert!(said.contains(words), "{said}");
+}
+
+#[test]
 fn the_secondarys_other_tensors_get_names_of_the_childs_kind() {
     let masked = [GPT2[0], GPT2[1], GPT2[2], "h.0.attn.bias"];
     let names = names(&HEADED, &masked, true);

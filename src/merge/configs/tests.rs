@@ -160,6 +160,26 @@ fn figures_of_functions_are_noted_with_both_values() {
             "hidden_act: \"gelu\" and \"gelu_new\"",
         ),
         (
+            r#"{"hidden_act": "silu"}"#,
+            r#"{"hidden_act": "relu"}"#,
+            "hidden_act: \"silu\" and \"relu\"",
+        ),
+        (
+            r#"{"attention_layers": [1, 2]}"#,
+            r#"{"attention_layers": [1, 2, 3]}"#,
+            "attention_layers: [1,2] and [1,2,3]",
+        ),
+        (
+            r#"{"rope_scaling": {"type": "linear", "factor": 2}}"#,
+            r#"{"rope_scaling": {"type": "linear", "factor": 4}}"#,
+            r#"rope_scaling: {"factor":2,"rope_type":"linear"} and {"factor":4,"rope_type":"linear"}"#,
+        ),
+        (
+            r#"{"rope_scaling": {"type": "linear", "factor": 2}}"#,
+            r#"{"rope_scaling": {"type": "linear", "factor": 2, "low": 1}}"#,
+            r#"rope_scaling: {"factor":2,"rope_type":"linear"} and {"factor":2,"low":1,"rope_type":"linear"}"#,
+        ),
+        (
             r#"{"sliding_window": 4096}"#,
             r#"{"sliding_window": null}"#,
             "sliding_window: 4096 and none",
@@ -190,6 +210,17 @@ fn the_same_in_other_words_is_the_same() {
         (r#"{"rms_norm_eps": 1e-05}"#, r#"{"rms_norm_eps": 0.00001}"#),
         (r#"{"rope_theta": 10000}"#, r#"{"rope_theta": 10000.0}"#),
         (r#"{"hidden_act": "silu"}"#, r#"{"hidden_act": "swish"}"#),
+        (r#"{"attention_layers": [1, 2]}"#, r#"{"attention_layers": [1.0, 2.0]}"#),
+        // What the family takes for written.
+        (
+            r#"{"model_type": "gpt_neox"}"#,
+            r#"{"model_type": "gpt_neox", "rotary_pct": 0.25, "use_parallel_residual": true}"#,
+        ),
+        // Objects that are no parts of a model.
+        (
+            r#"{"label2id": {"num_heads": 4}, "generation_config": {"num_heads": 4}}"#,
+            r#"{"label2id": {"num_heads": 8}, "generation_config": {"num_heads": 8}}"#,
+        ),
         (
             r#"{"rope_scaling": {"type": "linear", "factor": 2}, "rope_theta": 1e4}"#,
             r#"{"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}"#,
