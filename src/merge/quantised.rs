@@ -235,6 +235,10 @@ mod tests {
             ("weight", Int8, "weight_quantizer._scale", "8-bit integers with scales"),
             ("B", Int32, "s", "packed integers with scales"),
             ("weight", UInt8, "qzeros", "GPTQ or AWQ"),
+            ("weight", UInt8, "weight_scales", "BitNet or NVFP4"),
+            ("w_blocks", UInt8, "scales", "packed integers with scales"),
+            ("B", UInt8, "scales", "packed integers with scales"),
+            ("B", Int16, "codes", "AQLM"),
         ] {
             let found = found(beside(own, dtype, partner)).expect(partner);
             assert!(found.starts_with("quantised weights can't be merged"), "{found}");
