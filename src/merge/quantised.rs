@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::checkpoint::{Checkpoint, StorageEntry, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::is_buffer;
-use crate::merge::planned::{Action, PlannedStorage};
+use crate::merge::planned::PlannedStorage;
 use crate::tensor::DType;
 
 /// What to do with all of them.
@@ -193,7 +193,7 @@ fn is_copied_unequal([primary, secondary]: [&Checkpoint; 2], made: &PlannedStora
     };
     let sums = |storage: &StorageEntry| (storage.crc32, storage.record_bytes, storage.byte_order);
     let equal = a_in.crc32.is_some() && sums(&a_in) == sums(&b_in) && a.layout == b.layout;
-    made.action == Action::CopyPrimary && !made.dtype.is_floating() && !equal
+    !made.dtype.is_floating() && !equal
 }
 
 #[cfg(test)]
