@@ -62,7 +62,9 @@ fn a_buffer_that_is_converted_is_not_compared() {
     {
         let options = MergeOptions { dtype, ..MergeOptions::default() };
         let plan = plan(&floats, &floats, &options).unwrap();
-        assert_eq!(storage(&plan, "h.0.attn.bias").secondary.is_some(), compared, "{dtype:?}");
+        let mask = storage(&plan, "h.0.attn.bias");
+        let expected = (Action::CopyPrimary, compared);
+        assert_eq!((mask.action, mask.secondary.is_some()), expected, "{dtype:?}");
     }
     let integers = masked(DType::UInt8, 4).open();
     let options = MergeOptions { dtype: Some(DType::Float32), ..MergeOptions::default() };
