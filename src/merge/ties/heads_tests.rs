@@ -148,12 +148,20 @@ fn a_forced_tie_of_two_embeddings_keeps_the_first() {
     let (encoder, decoder) = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight");
     let a = Headers::new().f16(encoder, &[8, 4]).tied(decoder, encoder).open();
     let b = Headers::new().f16(encoder, &[8, 4]).f16(decoder, &[8, 4]);
-    let b = b.crc(encoder, 1).crc(decoder, 2).open();
+    let b = b.crc(encoder, 1).crc(decoder, 2);
+    let third = b.clone().tied("third.weight", decoder).open();
+    let b = b.open();
     let options = MergeOptions { force_config: true, ..MergeOptions::default() };
     let forced = plan(&a, &b, &options).unwrap();
     assert_eq!((forced.storages.len(), forced.storages[0].secondary), (1, Some(0)));
     let untied = Warning::Untied { first: encoder.to_owned(), other: decoder.to_owned() };
     assert!(forced.warnings.contains(&untied));
+    // One more name of what was left out is one more name of what is kept, and said once.
+    let options = MergeOptions { missing: Some(Missing::Union), ..options };
+    let union = plan(&a, &third, &options).unwrap();
+    assert_eq!((union.storages.len(), union.tensors.len()), (1, 3));
+    assert_eq!(union.warnings.iter().filter(|warning| **warning == untied).count(), 1);
+    assert!(!union.warnings.iter().any(|w| *w != untied && matches!(w, Warning::Untied { .. })));
     let error = plan(&a, &b, &MergeOptions::default()).unwrap_err();
     assert_eq!((error.kind(), error.tensor_name()), (Kind::Data, Some(decoder)));
     assert!(error.to_string().starts_with("two tensors of the secondary are one in the primary"));
