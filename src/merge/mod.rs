@@ -26,6 +26,8 @@ mod pairing;
 mod pairing_tests;
 mod parent;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod planned;
 mod prefix;
 mod quantised;

@@ -125,3 +125,38 @@ fn dtype_from_word<'de, D: serde::Deserializer<'de>>(
         .map(Some)
         .ok_or_else(|| serde::de::Error::custom(format!("`{word}` is no dtype")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_file_are_those_of_the_command_line() {
+        for (extend, word) in [
+            (Extend::Gradient, "gradient"),
+            (Extend::Bridge, "bridge"),
+            (Extend::Inherit, "inherit"),
+            (Extend::Mean, "mean"),
+            (Extend::Zero, "zero"),
+            (Extend::Error, "error"),
+        ] {
+            assert_eq!(extend.name(), word);
+            assert_eq!(serde_json::to_value(extend).unwrap(), word);
+        }
+    }
+
+    #[test]
+    fn a_dtype_is_a_word_and_keep_is_none() {
+        for (dtype, word) in
+            [(None, "keep"), (Some(DType::Float16), "float16"), (Some(DType::BFloat16), "bfloat16")]
+        {
+            let options = MergeOptions { dtype, ..MergeOptions::default() };
+            let mut written = serde_json::to_value(&options).unwrap();
+            assert_eq!(written["dtype"], word);
+            assert_eq!(serde_json::from_value::<MergeOptions>(written.clone()).unwrap(), options);
+            written["dtype"] = "float17".into();
+            let error = serde_json::from_value::<MergeOptions>(written).unwrap_err();
+            assert!(error.to_string().contains("`float17` is no dtype"), "{error}");
+        }
+    }
+}

@@ -62,7 +62,9 @@ fn a_buffer_that_is_converted_is_not_compared() {
     {
         let options = MergeOptions { dtype, ..MergeOptions::default() };
         let plan = plan(&floats, &floats, &options).unwrap();
-        assert_eq!(storage(&plan, "h.0.attn.bias").secondary.is_some(), compared, "{dtype:?}");
+        let mask = storage(&plan, "h.0.attn.bias");
+        let expected = (Action::CopyPrimary, compared);
+        assert_eq!((mask.action, mask.secondary.is_some()), expected, "{dtype:?}");
     }
     let integers = masked(DType::UInt8, 4).open();
     let options = MergeOptions { dtype: Some(DType::Float32), ..MergeOptions::default() };
@@ -176,4 +178,125 @@ fn shapes_and_kinds_that_differ_are_all_listed() {
         "{said}"
     );
     assert!(said.contains("b.w: float16 and int64"), "{said}");
+}
+
+#[test]
+fn a_body_gets_the_others_prefix_only_where_it_gets_its_head() {
+    let a = Headers::new().f16("wte.weight", &[8, 4]).f16("h.0.attn.weight", &[4, 4]).open();
+    let b = Headers::new().f16("lm_head.weight", &[8, 4]);
+    let b = b.f16("transformer.wte.weight", &[8, 4]).f16("transformer.h.0.attn.weight", &[4, 4]);
+    let b = b.open();
+    let names = |missing| -> Vec<String> {
+        let options = MergeOptions { missing, ..MergeOptions::default() };
+        plan(&a, &b, &options).unwrap().tensors.into_iter().map(|tensor| tensor.name).collect()
+    };
+    let headed = ["transformer.wte.weight", "transformer.h.0.attn.weight", "lm_head.weight"];
+    assert_eq!(names(Some(Missing::Union)), headed);
+    assert_eq!(names(Some(Missing::Primary)), ["wte.weight", "h.0.attn.weight"]);
+    assert_eq!(names(None), ["wte.weight", "h.0.attn.weight"]);
+}
+
+#[test]
+fn a_tensor_of_either_parent_alone_is_refused_where_none_may_be_missing() {
+    let (less, more) = (llama(64).open(), llama(64).f16("x.w", &[2]).open());
+    for (a, b, said) in
+        [(&more, &less, "x.w: only in the primary"), (&less, &more, "x.w: only in the secondary")]
+    {
+        let refusal = refused(a, b, &with(Missing::Error));
+        assert!(refusal.starts_with("the parents do not have the same tensors"), "{refusal}");
+        assert!(refusal.contains(said), "{refusal}");
+    }
+}
+
+#[test]
+fn buffers_are_copied_only_where_both_are_the_same_kind() {
+    let parent =
+        |name: &str, shape: &[u64]| Headers::new().f16("w", &[8, 8]).f16(name, shape).open();
+    for (name, a, b) in [
+        // A mask and a bias; statistics of other widths.
+        ("h.0.attn.bias", &[1, 1, 4, 4][..], &[8][..]),
+        ("h.0.attn.bias", &[8], &[1, 1, 4, 4]),
+        ("bn.running_var", &[4], &[5]),
+    ] {
+        let said = refused(&parent(name, a), &parent(name, b), &MergeOptions::default());
+        assert!(said.contains(&format!("{name}: {a:?} and {b:?}")), "{said}");
+    }
+}
+
+#[test]
+fn kinds_of_dtype_may_differ_among_floats_alone() {
+    use DType::{BFloat16, Float16, Float32, Int32, Int64};
+    let parent = |dtype| Headers::new().f16("w", &[8, 8]).tensor("x", dtype, &[4]).open();
+    for (a, b, action) in [
+        (Float16, Float32, Some(Action::Slerp)),
+        (BFloat16, Float16, Some(Action::Slerp)),
+        (Int64, Int64, Some(Action::CopyPrimary)),
+        (Int32, Int64, None),
+        (Float16, Int64, None),
+        (Int64, Float16, None),
+    ] {
+        let planned = plan(&parent(a), &parent(b), &MergeOptions::default());
+        let found =
+            planned.ok().map(|plan| (storage(&plan, "x").action, storage(&plan, "x").dtype));
+        assert_eq!(found, action.map(|action| (action, a)), "{a} {b}");
+    }
+}
+
+#[test]
+fn only_floating_rows_are_extended() {
+    let parent = |rows: u64, dtype| {
+        Headers::new().f16("wte.weight", &[rows, 4]).tensor("x.bias", dtype, &[rows]).open()
+    };
+    let floats = [DType::Float16, DType::Float32].map(|dtype| parent(6, dtype));
+    for short in &floats {
+        assert_eq!(storage(&merged(short, &parent(8, DType::Float16)), "x.bias").shape, [8]);
+    }
+    let (short, long) = (parent(6, DType::Int64), parent(8, DType::Int64));
+    let said = refused(&short, &long, &MergeOptions::default());
+    assert!(said.contains("x.bias: [6] and [8]"), "{said}");
+    let head =
+        |dtype| Headers::new().f16("wte.weight", &[6, 4]).tensor("lm_head.bias", dtype, &[6]);
+    let long = Headers::new().f16("wte.weight", &[8, 4]).open();
+    for (dtype, rows) in [(DType::Float16, 8), (DType::Int64, 6)] {
+        assert_eq!(storage(&merged(&head(dtype).open(), &long), "lm_head.bias").shape, [rows]);
+    }
+}
+
+#[test]
+fn a_head_alone_is_extended_on_the_shorter_side_only() {
+    let body = |rows: u64| Headers::new().f16("wte.weight", &[rows, 4]);
+    let headed = |rows: u64| body(rows).f16("lm_head.weight", &[rows, 4]).open();
+    let extended = |a: &Checkpoint, b: &Checkpoint| {
+        let plan = plan(a, b, &with(Missing::Union)).unwrap();
+        let head = storage(&plan, "lm_head.weight");
+        assert_eq!(head.shape, [8, 4]);
+        head.extension.map(|rows| (rows.side, rows.from_rows, rows.to_rows))
+    };
+    let (short, long) = (body(6).open(), body(8).open());
+    assert_eq!(extended(&headed(6), &long), Some((Side::Primary, 6, 8)));
+    assert_eq!(extended(&long, &headed(6)), Some((Side::Secondary, 6, 8)));
+    assert_eq!(extended(&headed(8), &short), None);
+    assert_eq!(extended(&short, &headed(8)), None);
+    assert_eq!(extended(&headed(8), &long), None);
+}
+
+#[test]
+fn tied_tensors_without_a_partner_are_named_and_those_with_one_are_not() {
+    let tied = || Headers::new().f16("a", &[2]).tied("b", "a").f16("w", &[8, 8]).open();
+    let (both, without) = (tied(), Headers::new().f16("w", &[8, 8]).open());
+    let first = Headers::new().f16("a", &[2]).f16("w", &[8, 8]).open();
+    let alone = |a: &Checkpoint, b: &Checkpoint| -> Vec<String> {
+        let plan = merged(a, b);
+        let named = plan.warnings.iter().filter_map(|warning| match warning {
+            Warning::OnlyPrimary { names } | Warning::OnlySecondary { names, .. } => Some(names),
+            _ => None,
+        });
+        named.flatten().cloned().collect()
+    };
+    for (a, b) in [(&both, &without), (&without, &both)] {
+        assert_eq!(alone(a, b), ["a", "b"]);
+    }
+    for (a, b) in [(&both, &first), (&first, &both), (&both, &both)] {
+        assert_eq!(alone(a, b), [] as [&str; 0]);
+    }
 }

@@ -38,7 +38,7 @@ impl Prefix {
             return true;
         }
         // What all of the rest stands in is the model itself, unless it has but one stack.
-        let inner = shared(inside().filter(|name| !is_head(name)));
+        let inner = shared(inside());
         if inner.first().is_some_and(|part| !["encoder", "decoder"].contains(part)) {
             return true;
         }
@@ -157,6 +157,13 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_must_make_more_names_equal_than_none_does() {
+        let (a, b) = (names(&["net.a.w", "net.b.w"]), names(&["net.a.w", "b.w"]));
+        assert_eq!(find(&a, &b), (None, 1));
+        assert_eq!(find(&b, &a), (None, 1));
+    }
+
+    #[test]
     fn a_tensor_that_both_have_outside_is_no_part_of_the_body() {
         let a = names(&["net.a.w", "net.b.w", "odd.w"]);
         let b = names(&["a.w", "b.w", "odd.w"]);
@@ -188,5 +195,12 @@ mod tests {
         assert!(foreign("base_model.model.", &["base_model.model.a.w", "base_model.model.b.w"]));
         // The classifier of a fine-tuned model beside the wrapped one: it is no part of it.
         assert!(foreign("net.", &["net.lm_head.weight", "net.wte.weight", "score.weight"]));
+        // The same beside a body without a head inside, and a head beside layers of a family.
+        let bert = ["model.embeddings.w", "model.encoder.layer.0.w", "score.weight"];
+        assert!(foreign("model.", &bert[..2]) && !foreign("model.", &bert));
+        let headed = ["transformer.lm_head.weight", "transformer.wte.weight", "transformer.h.0.w"];
+        assert!(foreign("transformer.", &headed) && !foreign("transformer.", &headed[1..]));
+        // Layers are a sign of a family's own `model` alone.
+        assert!(foreign("net.", &["net.embed.w", "net.layers.0.w"]));
     }
 }

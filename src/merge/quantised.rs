@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::checkpoint::{Checkpoint, StorageEntry, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::is_buffer;
-use crate::merge::planned::{Action, PlannedStorage};
+use crate::merge::planned::PlannedStorage;
 use crate::tensor::DType;
 
 /// What to do with all of them.
@@ -193,7 +193,7 @@ fn is_copied_unequal([primary, secondary]: [&Checkpoint; 2], made: &PlannedStora
     };
     let sums = |storage: &StorageEntry| (storage.crc32, storage.record_bytes, storage.byte_order);
     let equal = a_in.crc32.is_some() && sums(&a_in) == sums(&b_in) && a.layout == b.layout;
-    made.action == Action::CopyPrimary && !made.dtype.is_floating() && !equal
+    !made.dtype.is_floating() && !equal
 }
 
 #[cfg(test)]
@@ -235,6 +235,10 @@ mod tests {
             ("weight", Int8, "weight_quantizer._scale", "8-bit integers with scales"),
             ("B", Int32, "s", "packed integers with scales"),
             ("weight", UInt8, "qzeros", "GPTQ or AWQ"),
+            ("weight", UInt8, "weight_scales", "BitNet or NVFP4"),
+            ("w_blocks", UInt8, "scales", "packed integers with scales"),
+            ("B", UInt8, "scales", "packed integers with scales"),
+            ("B", Int16, "codes", "AQLM"),
         ] {
             let found = found(beside(own, dtype, partner)).expect(partner);
             assert!(found.starts_with("quantised weights can't be merged"), "{found}");

@@ -244,18 +244,55 @@ mod tests {
         assert!(said(layers(&[&[4, 4], &[0], &[4, 4]])).is_some());
         assert!(said(layers(&[&[4, 4], &[1], &[4, 4]])).is_some());
         assert!(said(layers(&[&[0][..]; 4])).is_some());
+        // Half of a kind is not most of it, and vectors are no matrices.
+        assert_eq!(said(layers(&[&[4, 4], &[0]])), None);
+        assert_eq!(said(layers(&[&[4, 4], &[0], &[0]])), None);
+        assert_eq!(said(layers(&[&[4], &[0], &[4]])), None);
         // A few, or few among many, may be placeholders, and scalars are parameters.
         assert_eq!(said(layers(&[&[0][..]; 3])), None);
         assert_eq!(said(layers(&[&[1][..]; 40])), None);
         assert_eq!(said(layers(&[&[0, 4][..]; 40])), None);
-        let mut many = layers(&[&[0][..]; 4]);
-        for other in 0..11 {
-            many = many.f16(&format!("b.{other}.bias"), &[4]);
+        // 4 of 15 tensors are more than a quarter, 4 of 16 are not.
+        for (others, shell) in [(10, true), (11, false)] {
+            let many = (0..others).fold(layers(&[&[0][..]; 4]), |headers, other| {
+                headers.f16(&format!("b.{other}.bias"), &[4])
+            });
+            assert_eq!(said(many).is_some(), shell, "{others}");
         }
-        assert_eq!(said(many), None);
         // A PReLU among the linear layers of a Sequential.
         let sequential = Headers::new().f16("net.0.weight", &[4, 4]).f16("net.1.weight", &[1]);
         assert_eq!(said(sequential.f16("net.2.weight", &[4, 4])), None);
+    }
+
+    #[test]
+    fn a_shell_of_single_elements_is_known_by_its_weights() {
+        for (hollow, whole, shell) in [(4, 3, true), (4, 4, false), (3, 0, false), (5, 0, true)] {
+            let mut headers = Headers::new().f16("weight", &[1]);
+            for layer in 1..hollow {
+                headers = headers.f16(&format!("a.{layer}.norm.weight"), &[1]);
+            }
+            for layer in 0..whole {
+                headers = headers.f16(&format!("b.{layer}.scale.weight"), &[4]);
+            }
+            for layer in 0..20 {
+                headers = headers.f16(&format!("c.{layer}.bias"), &[4]);
+            }
+            assert_eq!(said(headers).is_some(), shell, "{hollow} of {}", hollow + whole);
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_a_matrix_in_every_family_may_not_be_hollow() {
+        for (name, refused) in [
+            ("h.0.mlp.c_fc.weight", true),
+            ("a.query.weight", true),
+            ("a.down_proj.weight", true),
+            ("fc1.weight", true),
+            ("fc1.bias", false),
+            ("a.fc3.weight", false),
+        ] {
+            assert_eq!(said(llama(8).f16(name, &[0])).is_some(), refused, "{name}");
+        }
     }
 
     #[test]
@@ -287,6 +324,8 @@ mod tests {
         // Empty in both; a bias of one against one of many, which pairing tells of.
         for (a, b) in
             [([0].as_slice(), [0].as_slice()), (&[1], &[4]), (&[0], &[0, 4]), (&[1], &[1])]
+                .into_iter()
+                .chain([(&[1][..], &[1, 1][..]), (&[0], &[1])])
         {
             assert!(checked(a, b), "{a:?} {b:?}");
         }

@@ -154,4 +154,55 @@ mod tests {
     fn rounding_beyond_one_is_clamped() {
         assert_eq!(Sums { dot: 1.000_001, a_squared: 1.0, b_squared: 1.0 }.cos_theta(), Some(1.0));
     }
+
+    #[test]
+    fn a_line_is_taken_for_all_where_it_was_asked_for() {
+        let sums = Sums { dot: 0.0, a_squared: 1.0, b_squared: 1.0 };
+        let linear = coefficients(Method::Linear, 0.25, &sums);
+        assert_eq!(linear, Coefficients { s0: 0.75, s1: 0.25, path: Path::Linear });
+    }
+
+    #[test]
+    fn the_angle_is_that_of_the_directions_whatever_the_lengths() {
+        // 3 / (2 · 3) = 1/2; −3 / (2 · 3); 8 / (4 · 2).
+        for (dot, a, b, cos) in
+            [(3.0, 4.0, 9.0, 0.5), (-3.0, 4.0, 9.0, -0.5), (8.0, 16.0, 4.0, 1.0)]
+        {
+            let sums = Sums { dot, a_squared: a, b_squared: b };
+            assert_eq!(sums.cos_theta(), Some(cos));
+        }
+        // 1e-20 is the square of the least norm that has a direction.
+        for (a, b, has) in [
+            (1e-20, 1.0, true),
+            (1.0, 1e-20, true),
+            (0.99e-20, 1.0, false),
+            (1.0, 0.99e-20, false),
+            (0.0, 1.0, false),
+            (1.0, 0.0, false),
+        ] {
+            let sums = Sums { dot: 0.0, a_squared: a, b_squared: b };
+            assert_eq!(sums.cos_theta(), has.then_some(0.0), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn almost_opposite_vectors_take_the_arc_and_nan_takes_the_line() {
+        assert_eq!(at(0.5, -0.9995, 1.0, 1.0).path, Path::Slerp);
+        assert_eq!(at(0.5, -0.999_500_1, 1.0, 1.0).path, Path::LerpOpposite);
+        assert_eq!(at(0.5, f64::NAN, 1.0, 1.0).path, Path::LerpZero);
+    }
+
+    #[test]
+    fn the_sums_of_pieces_add_up_and_one_nan_or_inf_makes_them_so() {
+        let piece = |dot, a_squared, b_squared| Sums { dot, a_squared, b_squared };
+        let mut sums = piece(1.0, 2.0, 3.0);
+        sums.add(piece(-4.0, 5.0, 6.0));
+        assert_eq!(sums, piece(-3.0, 7.0, 9.0));
+        assert!(sums.is_finite());
+        for bad in [f64::NAN, f64::INFINITY] {
+            for sums in [piece(bad, 1.0, 1.0), piece(1.0, bad, 1.0), piece(1.0, 1.0, bad)] {
+                assert!(!sums.is_finite(), "{sums:?}");
+            }
+        }
+    }
 }

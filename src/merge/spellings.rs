@@ -48,8 +48,15 @@ mod tests {
 
     #[test]
     fn other_names_stay() {
-        let names = ["blocks.0.gamma", "norm.gamma", "a.LayerNorm.weight", "gamma", "x.weight_gg"];
-        for name in names {
+        for name in [
+            "blocks.0.gamma",
+            "norm.gamma",
+            "mlp.act_fn.beta",
+            "a.LayerNorm.weight",
+            "gamma",
+            "beta",
+            "x.weight_gg",
+        ] {
             assert_eq!(today(name), name);
         }
     }

@@ -165,11 +165,29 @@ mod tests {
 
     #[test]
     fn the_refusal_names_the_first_tensors_of_either_side() {
-        let more = ["b", "c", "d", "e", "f"].iter().fold(body(), |h, name| h.f16(name, &[9]));
-        let error = plan(&body().open(), &more.open(), &MergeOptions::default()).unwrap_err();
-        let text = error.to_string();
-        assert!(text.ends_with("45 % of them alone: only in the primary none; only in the secondary `b`, `c`, `d`, 2 more"), "{text}");
-        let hint = error.hint().unwrap();
-        assert!(hint.contains("--missing primary") && hint.contains("--missing union"), "{hint}");
+        for (others, said) in [
+            (
+                &["b", "c"][..],
+                "18 % of them alone: only in the primary none; only in the secondary `b`, `c`",
+            ),
+            (
+                &["b", "c", "d"],
+                "27 % of them alone: only in the primary none; only in the secondary `b`, `c`, `d`",
+            ),
+            (
+                &["b", "c", "d", "e", "f"],
+                "45 % of them alone: only in the primary none; only in the secondary `b`, `c`, `d`, 2 more",
+            ),
+        ] {
+            let more = others.iter().fold(body(), |h, name| h.f16(name, &[9]));
+            let error = plan(&body().open(), &more.open(), &MergeOptions::default()).unwrap_err();
+            let text = error.to_string();
+            assert!(text.ends_with(said), "{text}");
+            let hint = error.hint().unwrap();
+            assert!(
+                hint.contains("--missing primary") && hint.contains("--missing union"),
+                "{hint}"
+            );
+        }
     }
 }

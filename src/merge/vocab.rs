@@ -179,6 +179,7 @@ mod tests {
     use crate::checkpoint::Side;
     use crate::merge::headers::Headers;
     use crate::merge::{Edges, Extension, MergeOptions, plan};
+    use crate::tensor::DType;
 
     #[test]
     fn embeddings_and_heads_are_known_by_whole_module_names() {
@@ -249,7 +250,7 @@ mod tests {
                 .config(r#"{"vocab_size": 1, "eos_token_id": 199}"#)
                 .open()
         };
-        let (mut short, long) = (bart(200), bart(208));
+        let (mut short, mut long) = (bart(200), bart(208));
         let planned =
             |a: &Checkpoint, b: &Checkpoint| plan(a, b, &MergeOptions::default()).unwrap();
         for (side, plan) in
@@ -274,5 +275,88 @@ mod tests {
         // Eight rows of eight and eight columns of four.
         short.total_parameters = Some(1000);
         assert_eq!(planned(&short, &long).total_parameters, 1096);
+        // The primary has its rows already.
+        long.total_parameters = Some(1000);
+        assert_eq!(planned(&long, &short).total_parameters, 1000);
+    }
+
+    #[test]
+    fn an_embedding_is_a_floating_matrix_of_that_name_and_the_commonest_name_wins() {
+        use crate::tensor::DType::{Float16, Int64};
+        let parent = |tensors: &[(&str, DType, &[u64])]| {
+            let tensors = tensors.iter();
+            tensors.fold(Headers::new(), |h, (name, dtype, shape)| h.tensor(name, *dtype, shape))
+        };
+        for (tensors, found) in [
+            (&[("wte.weight", Float16, &[9, 4][..])][..], Some(9)),
+            (&[("wte.weight", Float16, &[9])], None),
+            (&[("wte.weight", Float16, &[9, 4, 1])], None),
+            (&[("wte.weight", Int64, &[9, 4])], None),
+            (&[("wpe.weight", Float16, &[9, 4])], None),
+            (
+                &[("shared.weight", Float16, &[9, 4]), ("embed_tokens.weight", Float16, &[7, 4])],
+                Some(7),
+            ),
+        ] {
+            let parent = parent(tensors).open();
+            assert_eq!(
+                embedding(&parent.inventory).map(|tensor| tensor.layout.shape[0]),
+                found,
+                "{tensors:?}"
+            );
+            assert_eq!(rows(&parent), found, "{tensors:?}");
+        }
+    }
+
+    #[test]
+    fn without_an_embedding_of_a_known_name_the_config_gives_the_rows_of_a_matrix() {
+        let config = r#"{"vocab_size": 9}"#;
+        for (shape, found) in [
+            (&[9, 4][..], Some(9)),
+            (&[8, 4], None),
+            (&[4, 9], None),
+            (&[9], None),
+            (&[9, 4, 1], None),
+        ] {
+            let parent = Headers::new().f16("w", shape);
+            assert_eq!(rows(&parent.clone().config(config).open()), found, "{shape:?}");
+            assert_eq!(rows(&parent.open()), None);
+        }
+    }
+
+    #[test]
+    fn the_rows_of_a_vocabulary_are_those_of_its_embedding_and_plain_heads() {
+        let listed = |names: &[&str]| {
+            let parent = names
+                .iter()
+                .zip(5..)
+                .fold(Headers::new(), |h, (name, rows)| h.f16(name, &[rows, 2]));
+            let parent = parent.open();
+            vocab_rows(&parent.inventory)
+                .map(|(name, rows)| (name.to_owned(), rows))
+                .collect::<Vec<_>>()
+        };
+        let of = |name: &str, rows| (name.to_owned(), rows);
+        assert_eq!(
+            listed(&["lm_head.weight", "wte.weight", "output.weight", "embed_out.bias"]),
+            [of("wte.weight", 6), of("lm_head.weight", 5), of("embed_out.bias", 8)]
+        );
+        assert_eq!(listed(&["lm_head.weight", "w"]), []);
+    }
+
+    #[test]
+    fn names_tell_heads_their_matrices_and_embeddings_apart() {
+        for (name, head, matrix, embedding) in [
+            ("lm_head.weight", true, true, false),
+            ("model.embed_out.weight", true, true, false),
+            ("lm_head.bias", true, false, false),
+            ("output.weight", false, false, false),
+            ("model.norm.weight", false, false, false),
+            ("decoder.embed_tokens.weight", false, false, true),
+        ] {
+            assert_eq!(is_head_name(name), head, "{name}");
+            assert_eq!(is_head_matrix_name(name), matrix, "{name}");
+            assert_eq!(is_embedding_name(name), embedding, "{name}");
+        }
     }
 }

@@ -312,4 +312,17 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn five_names_are_shown_and_the_others_counted() {
+        for (count, ends) in
+            [(5, "w0, w1, w2, w3, w4"), (6, "w3, w4 and 1 more"), (8, "w3, w4 and 3 more")]
+        {
+            let names: Vec<String> = (0..count).map(|name| format!("w{name}")).collect();
+            let warning = Warning::BuffersDiffer { names };
+            let said = warning.to_string();
+            assert!(said.ends_with(ends), "{said}");
+            assert_eq!(serde_json::to_value(&warning).unwrap(), said);
+        }
+    }
 }

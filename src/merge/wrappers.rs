@@ -152,6 +152,19 @@ mod tests {
         assert_eq!(plain(&wrapped), expected);
         assert_eq!(plain(&["my_orig_mod.w", "_orig_mods.w"]), ["my_orig_mod.w", "_orig_mods.w"]);
         assert_eq!(plain(&["_orig_mod", "x"]), ["_orig_mod", "x"]);
+        // What was taken off is said, so nothing else may be in it.
+        for (names, words) in [
+            (
+                &wrapped[..2],
+                &["_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod"][..],
+            ),
+            (&["module.a.w"], &["module"]),
+            (&["my_orig_mod.w", "_orig_mods.w", "modules.w", "_orig_mod"], &[]),
+        ] {
+            let parent = parent(names);
+            let taken = Plain::of(&parent).unwrap().taken;
+            assert_eq!(taken.into_iter().collect::<Vec<_>>(), words);
+        }
     }
 
     #[test]
@@ -177,7 +190,7 @@ mod tests {
         assert!(Plain::of(&both).unwrap().without_module().is_none());
         let one = parent(&["a.module.w", "a.v"]);
         let plain = Plain::of(&one).unwrap();
-        assert!(plain.has_module());
+        assert!(plain.has_module() && !plain.without_module().unwrap().has_module());
         assert_eq!(plain.without_module().unwrap().names, ["a.w", "a.v"]);
     }
 }

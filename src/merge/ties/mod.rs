@@ -2,6 +2,8 @@
 //! all else that a parent stores as one.
 
 mod apart;
+#[cfg(test)]
+mod heads_tests;
 mod share;
 #[cfg(test)]
 mod tests;
