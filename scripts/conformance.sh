@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv-conformance if it is missing, build the binary if it is missing, run conformance.py.
+# Make .venv-conformance if it is missing, build the binary if it is not of these sources, run conformance.py.
 #   scripts/conformance.sh [--binary PATH] [--only WORD ...] [--long] [--real]
 set -eu
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ fi
 
 case " $* " in
 *" --binary "* | *" --binary="* | *" --list "*) ;;
-*) [ -x target/release/llm-slerp-merge ] || cargo build --release ;;
+*) cargo build --locked --release ;;
 esac
 
 exec "$venv/bin/python" scripts/conformance.py "$@"
