@@ -9,7 +9,7 @@ use super::error::{FormatError, Rule};
 use super::load::{is_tensor, take_room};
 use super::pickle::{Pickle, Ref};
 use super::shown_bytes::tensor_bytes;
-use crate::tensor::{escape, escape_up_to, human_bytes};
+use crate::tensor::{counted, escape, escape_up_to, human_bytes};
 
 /// Keys under which training programs keep a state dict. Other values may stand in it.
 const KNOWN: [&str; 14] = [
@@ -274,15 +274,14 @@ fn largest(pickle: &Pickle<'_>, nodes: &[Node<'_>]) -> Result<usize, FormatError
     if known(node) || node.others == 0 {
         return Ok(best);
     }
-    let found =
-        format!("{} beside other values under `{}`", counted(node.tensors), path(nodes, best));
+    let found = format!(
+        "{} beside other values under `{}`",
+        counted(node.tensors as u64, "tensor"),
+        path(nodes, best)
+    );
     Err(FormatError::new(Rule::NoStateDict, "pickle", "a dict of nothing but tensors", found).hint(
         format!("if that is the state dict, name it behind the file: FILE::{}", path(nodes, best)),
     ))
-}
-
-fn counted(tensors: usize) -> String {
-    format!("{tensors} tensor{}", if tensors == 1 { "" } else { "s" })
 }
 
 /// The key of a node, escaped; the longest are cut.
