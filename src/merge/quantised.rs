@@ -181,13 +181,11 @@ pub(super) fn check_mostly_merged(
 
 /// Whether a tensor is no floating one, in both parents, and not known to be equal there.
 fn is_copied_unequal([primary, secondary]: [&Checkpoint; 2], made: &PlannedStorage) -> bool {
-    let of = |parent: &'_ Checkpoint, position: Option<usize>| {
-        let tensor = parent.inventory.tensors.get(position?)?.clone();
-        let storage: StorageEntry = parent.inventory.storages.get(tensor.storage)?.clone();
-        Some((tensor, storage))
-    };
+    if made.dtype.is_floating() {
+        return false;
+    }
     let (Some((a, a_in)), Some((b, b_in))) =
-        (of(primary, made.primary), of(secondary, made.secondary))
+        (stored(primary, made.primary), stored(secondary, made.secondary))
     else {
         return false;
     };
@@ -197,11 +195,17 @@ fn is_copied_unequal([primary, secondary]: [&Checkpoint; 2], made: &PlannedStora
         let identity = parent.files.get(storage.file)?.identity();
         Some((identity, storage.file_offset))
     };
-    let one = place(primary, &a_in);
-    let same = one.is_some() && one == place(secondary, &b_in);
-    let equal_sums = a_in.crc32.is_some() && sums(&a_in) == sums(&b_in);
+    let one = place(primary, a_in);
+    let same = one.is_some() && one == place(secondary, b_in);
+    let equal_sums = a_in.crc32.is_some() && sums(a_in) == sums(b_in);
     let equal = (same || equal_sums) && a.layout == b.layout;
-    !made.dtype.is_floating() && !equal
+    !equal
+}
+
+/// A parent's tensor and the storage that it lies in.
+fn stored(parent: &Checkpoint, position: Option<usize>) -> Option<(&TensorEntry, &StorageEntry)> {
+    let tensor = parent.inventory.tensors.get(position?)?;
+    Some((tensor, parent.inventory.storages.get(tensor.storage)?))
 }
 
 #[cfg(test)]
