@@ -17,6 +17,7 @@ use crate::checkpoint::staging::{Staging, write_failed};
 use crate::checkpoint::weight_files::{OpenFiles, WeightFile};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Piece, StorageSum};
+use crate::tensor::RunningCrc;
 
 /// Weight files that stay open at once, over all children of a merge; each may be open twice.
 const OPEN_FILES: usize = 12;
@@ -129,7 +130,7 @@ impl ChildWriter {
         }
         let Some(staging) = &self.staging else { return Ok(false) };
         let file = self.file(staging, place.shard)?;
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32IsoHdlc);
+        let mut digest = RunningCrc::new();
         let mut done = 0u64;
         while done < place.size_bytes {
             let length = usize::try_from(place.size_bytes - done).unwrap_or(usize::MAX);
@@ -144,7 +145,7 @@ impl ChildWriter {
             digest.update(part);
             done += length as u64;
         }
-        Ok(digest.finalize() == u64::from(entry.crc32))
+        Ok(digest.crc().crc32 == entry.crc32)
     }
 
     /// Starts the journal, with what is left of an interrupted run and whole.

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use crate::checkpoint::side_file::read_bounded;
 use crate::checkpoint::staging::write_failed;
 use crate::error::{Error, Kind, Result};
+use crate::tensor::crc32;
 
 /// The journal's name in the work directory. It never gets into a child.
 pub(crate) const JOURNAL_FILE: &str = "journal.jsonl";
@@ -137,13 +138,6 @@ fn line(entry: &impl Serialize) -> Result<String> {
         Err(error) => Err(Error::new(Kind::Internal, "cannot make a line of the journal")
             .expected("", error.to_string())),
     }
-}
-
-/// CRC-32 of the zip format.
-pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    // The algorithm has 32 bits.
-    u32::try_from(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes))
-        .unwrap_or_default()
 }
 
 /// The first place where two headers differ: its path, and the values of the first and the second.

@@ -19,10 +19,11 @@ use crate::checkpoint::above::MadeAbove;
 use crate::checkpoint::directory::{empty, same_directory, sync_dir};
 use crate::checkpoint::folders::Folders;
 use crate::checkpoint::inside::{is_mount_point, put_inside, take_out};
-use crate::checkpoint::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE, crc32};
+use crate::checkpoint::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE};
 use crate::checkpoint::output::parent_of;
 use crate::checkpoint::place::{Replaced, aside, mend, put, take_back};
 use crate::error::{Error, Kind, Result};
+use crate::tensor::crc32;
 
 /// Longest name of an output that the work directory's name holds: file systems take 255 bytes.
 const LONGEST_NAME: usize = 240;

@@ -5,8 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, StorageEntry};
 use crate::engine::source::Source;
-use crate::engine::task::{Finished, SpanCrc, Task, joined_crc};
+use crate::engine::task::{Finished, Task};
 use crate::error::{Error, Kind, Result};
+use crate::tensor::Crc;
 
 /// CRC-32 of the storages of both parents, primary first, by their place in the inventory: of those
 /// whose file keeps none, once all their bytes were read.
@@ -65,12 +66,12 @@ impl Contents {
     pub(crate) fn take(
         &self,
         task: &Task<'_>,
-        spans: impl Iterator<Item = [SpanCrc; 2]> + Clone,
+        spans: impl Iterator<Item = [Crc; 2]> + Clone,
     ) -> Result<u64> {
         let mut bytes = 0u64;
         for (lane, source) in task.sides().into_iter().enumerate() {
             let Some(source) = source else { continue };
-            let crc = joined_crc(spans.clone().map(|read| read[lane]));
+            let crc = Crc::joined(spans.clone().map(|read| read[lane]));
             bytes = bytes.saturating_add(crc.bytes);
             source.check_crc(crc.crc32)?;
             if let Some(found) = source.content(crc.crc32) {

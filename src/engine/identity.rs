@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::checkpoint::{Checkpoint, FileSource, Identity};
 use crate::engine::contents::bare_storages;
-use crate::engine::source::{crc32, read_storage};
+use crate::engine::source::read_storage;
 use crate::error::Result;
+use crate::tensor::crc32;
 
 /// A file that was changed no longer than this before its child appeared may have been changed
 /// again within the same tick of its file system's clock. The coarsest ticks are two seconds.

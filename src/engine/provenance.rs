@@ -217,5 +217,5 @@ fn fingerprints(checkpoint: &Checkpoint) -> Vec<String> {
         numbers.for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
         bytes.extend_from_slice(&(tensor.storage as u64).to_le_bytes());
     }
-    bytes.iter().map(|bytes| format!("{:08x}", crate::engine::source::crc32(bytes))).collect()
+    bytes.iter().map(|bytes| format!("{:08x}", crate::tensor::crc32(bytes))).collect()
 }

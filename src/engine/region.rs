@@ -8,11 +8,10 @@ use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource};
 use crate::engine::gauge::Tally;
-use crate::engine::task::{SpanCrc, joined_crc};
 use crate::engine::torch::torch_kind;
 use crate::error::{Error, Result};
 use crate::format::{ByteOrder, Container, Encoding, archive_records};
-use crate::tensor::DType;
+use crate::tensor::{Crc, DType};
 
 /// Bytes of a span, the unit of work that is handed to a worker; a multiple of every element.
 pub(crate) const SPAN_BYTES: u64 = 8 << 20;
@@ -32,7 +31,7 @@ pub(crate) struct Region<'a> {
     pub(crate) lenses: Vec<Lens>,
     /// Positions of the tensors in it in the inventory, each view once.
     pub(crate) tensors: Vec<usize>,
-    progress: Mutex<Vec<Option<SpanCrc>>>,
+    progress: Mutex<Vec<Option<Crc>>>,
     left: AtomicUsize,
     failed: Mutex<Option<Error>>,
 }
@@ -167,7 +166,7 @@ impl<'a> Region<'a> {
     }
 
     /// Notes what a span found, or why it could not be read. True for the last span.
-    pub(crate) fn finish_span(&self, span: usize, result: Result<SpanCrc>) -> bool {
+    pub(crate) fn finish_span(&self, span: usize, result: Result<Crc>) -> bool {
         match result {
             Ok(crc) => {
                 if let Some(slot) = self.lock().get_mut(span) {
@@ -189,7 +188,7 @@ impl<'a> Region<'a> {
 
     /// The CRC-32 over all spans.
     pub(crate) fn found_crc(&self) -> u32 {
-        joined_crc(self.lock().iter().flatten().copied()).crc32
+        Crc::joined(self.lock().iter().flatten().copied()).crc32
     }
 
     /// Whether elements of this dtype may be NaN or Inf.
@@ -198,7 +197,7 @@ impl<'a> Region<'a> {
         lenses.any(|lens| lens.dtype == dtype && lens.suspicious.load(Ordering::Relaxed))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<SpanCrc>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Crc>>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn header(
         // Another device may round a last place otherwise, and the notes name devices by position.
         let devices: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
         header.insert("devices".to_owned(), json!(devices));
-        header.insert("plan".to_owned(), json!(crate::engine::source::crc32(decided.as_bytes())));
+        header.insert("plan".to_owned(), json!(crate::tensor::crc32(decided.as_bytes())));
     }
     Ok(header)
 }

@@ -17,7 +17,7 @@ use crate::engine::settings::{Children, Settings};
 use crate::engine::slot::Keep;
 use crate::engine::source::{Source, read_storage};
 use crate::engine::span_out::{Part, Sink};
-use crate::engine::task::{Decision, Finished, Scan, Task, Written, add_up, decide, joined_crc};
+use crate::engine::task::{Decision, Finished, Scan, Task, Written, add_up, decide};
 use crate::engine::torch::use_one_thread;
 use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
@@ -26,6 +26,7 @@ use crate::engine::writing::{Role, ToFiles, Writing};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
+use crate::tensor::Crc;
 
 /// Tensors whose sides have no more bytes together are the work of one worker from end to end: what
 /// two share of them would not be worth the waiting.
@@ -324,7 +325,7 @@ impl Job<'_> {
                 let crcs = spans.iter().filter_map(|span| span.out.get(child)).map(|out| out.0);
                 let first = spans.first().and_then(|span| span.out.get(child));
                 StorageSum {
-                    crc32: joined_crc(crcs).crc32,
+                    crc32: Crc::joined(crcs).crc32,
                     first_bytes: first.map_or([0; 8], |out| out.1),
                 }
             })

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
 use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource, StorageEntry, TensorEntry};
@@ -13,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{
     ByteOrder, Encoding, FormatError, ReadAt, Rule, inflate_exact, inflate_pieces,
 };
-use crate::tensor::Layout;
+use crate::tensor::{Layout, RunningCrc, crc32};
 
 /// Bytes read at once where a storage is read whole.
 const CHUNK: usize = 1 << 20;
@@ -212,12 +211,6 @@ impl<'a> Source<'a> {
     }
 }
 
-/// CRC-32 of the zip format.
-pub(crate) fn crc32(bytes: &[u8]) -> u32 {
-    // The algorithm has 32 bits.
-    u32::try_from(crc_fast::checksum(Crc32IsoHdlc, bytes)).unwrap_or_default()
-}
-
 /// Reads a whole storage and checks its CRC, for storages of which tensors show only parts or
 /// nothing. Returns the CRC. `go_on` is asked between chunks.
 pub(crate) fn read_storage(
@@ -228,7 +221,7 @@ pub(crate) fn read_storage(
     let lost = || Error::new(Kind::Internal, "a storage is not in its parent");
     let storage = checkpoint.inventory.storages.get(position).ok_or_else(lost)?;
     let file = checkpoint.files.get(storage.file).ok_or_else(lost)?;
-    let mut digest = crc_fast::Digest::new(Crc32IsoHdlc);
+    let mut digest = RunningCrc::new();
     match storage.encoding {
         Encoding::Stored => {
             let mut buffer = vec![0; CHUNK];
@@ -256,7 +249,7 @@ pub(crate) fn read_storage(
             read.map_err(|error| Error::from_format(file.path(), error))?;
         }
     }
-    let found = u32::try_from(digest.finalize()).unwrap_or_default();
+    let found = digest.crc().crc32;
     match storage.crc32 {
         Some(expected) if expected != found => Err(checksum_error(file, storage, expected, found)),
         _ => Ok(found),
@@ -320,12 +313,6 @@ mod tests {
         let layout = Layout { shape: vec![3, 2], stride: vec![1, 3], storage_offset: 1 };
         assert_eq!(gather(&[9, 0, 1, 2, 3, 4, 5], &layout, 1).unwrap(), [0, 3, 1, 4, 2, 5]);
         assert!(gather(&[9, 0, 1, 2, 3, 4], &layout, 1).is_none());
-    }
-
-    #[test]
-    fn crc_is_that_of_zip() {
-        // zlib.crc32(b"123456789")
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]

@@ -1,17 +1,14 @@
 //! A child's bytes on their way from a worker to the file: made in blocks that lie in memory as they
 //! lie in the file, and handed on to be written while the worker goes on.
 
-use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
-use crc_fast::Digest;
 use tch::{Kind as TorchKind, Tensor};
 
 use crate::checkpoint::DIRECT_ALIGNMENT;
 use crate::engine::buffer::Buffer;
 use crate::engine::kernel::{PIECE, WIDEST, to_i64};
-use crate::engine::task::SpanCrc;
 use crate::engine::torch::{TorchResult, torch_error};
-use crate::engine::worker::span_crc;
 use crate::error::Result;
+use crate::tensor::{Crc, RunningCrc};
 
 /// Where a worker's bytes go: the children, by their position in the list of t.
 pub(crate) trait Sink: Sync {
@@ -111,7 +108,7 @@ pub(crate) struct SpanOut<'s> {
     from: usize,
     filled: usize,
     handed_on: bool,
-    digest: Digest,
+    crc: RunningCrc,
     first: [u8; 8],
 }
 
@@ -134,7 +131,7 @@ impl<'s> SpanOut<'s> {
             from: 0,
             filled: 0,
             handed_on: false,
-            digest: Digest::new(Crc32IsoHdlc),
+            crc: RunningCrc::new(),
             first: [0; 8],
         })
     }
@@ -172,12 +169,12 @@ impl<'s> SpanOut<'s> {
     pub(crate) fn advance(&mut self, length: usize) -> Result<()> {
         let Some(block) = &self.block else { return Ok(()) };
         let bytes = block.bytes(self.from + self.filled, length);
-        if self.digest.get_amount() == 0 {
+        if self.crc.bytes() == 0 {
             for (slot, byte) in self.first.iter_mut().zip(bytes) {
                 *slot = *byte;
             }
         }
-        self.digest.update(bytes);
+        self.crc.update(bytes);
         self.filled += length;
         let size = block.size as u64;
         let end = self.in_file().saturating_add(self.filled as u64);
@@ -208,12 +205,12 @@ impl<'s> SpanOut<'s> {
     }
 
     /// Hands on what is left. CRC-32, length and first bytes of the span.
-    pub(crate) fn finish(mut self) -> Result<(SpanCrc, [u8; 8])> {
+    pub(crate) fn finish(mut self) -> Result<(Crc, [u8; 8])> {
         if self.filled > 0 {
             self.hand_on(self.filled)?;
         }
         self.handed_on = false;
-        Ok((span_crc(&self.digest), self.first))
+        Ok((self.crc.crc(), self.first))
     }
 }
 
@@ -291,7 +288,7 @@ mod tests {
                 made.extend(piece);
             }
             let (crc, first) = out.finish().unwrap();
-            assert_eq!(crc.crc32, crate::engine::source::crc32(&made));
+            assert_eq!(crc.crc32, crate::tensor::crc32(&made));
             // Taken from the first piece, which has four bytes here.
             assert_eq!((crc.bytes, &first[..4]), (made.len() as u64, &made[..4]));
             let parts = sink.parts.into_inner().unwrap();

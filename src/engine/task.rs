@@ -14,6 +14,7 @@ use crate::format::StorageSum;
 use crate::merge::{
     Action, Coefficients, KnownBuffer, MergeOptions, Method, PlannedStorage, Sums, coefficients,
 };
+use crate::tensor::Crc;
 
 /// Pieces per span: the unit of work that is handed to a worker (4 M elements).
 pub(crate) const SPAN_PIECES: usize = 64;
@@ -48,18 +49,11 @@ pub(crate) struct Scan {
     /// Sums of each piece, in order.
     pub(crate) sums: Vec<Sums>,
     /// CRC-32 and length of what was read of the primary and the secondary.
-    pub(crate) read: [SpanCrc; 2],
+    pub(crate) read: [Crc; 2],
     /// The first pieces, where they are kept for pass two.
     pub(crate) kept: Vec<Slot>,
     /// Of what was read, the part that pass two will read again.
-    pub(crate) rest: [SpanCrc; 2],
-}
-
-/// CRC-32 of the bytes that a span read from one side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SpanCrc {
-    pub(crate) crc32: u32,
-    pub(crate) bytes: u64,
+    pub(crate) rest: [Crc; 2],
 }
 
 /// What pass two made of a span.
@@ -68,9 +62,9 @@ pub(crate) struct Written {
     /// Sums of each piece, where pass one did not take them.
     pub(crate) sums: Vec<Sums>,
     /// CRC-32 and length of what was read of the primary and the secondary.
-    pub(crate) read: [SpanCrc; 2],
+    pub(crate) read: [Crc; 2],
     /// Per child: CRC-32, length and first bytes of what was written.
-    pub(crate) out: Vec<(SpanCrc, [u8; 8])>,
+    pub(crate) out: Vec<(Crc, [u8; 8])>,
     /// Whether integer tensors differ between the parents.
     pub(crate) differs: bool,
     /// NaN and Inf in each child, where they were allowed.
@@ -244,7 +238,7 @@ impl<'a> Task<'a> {
     }
 
     /// What pass one left of a span: the pieces that it kept, and CRCs of what is to be read again.
-    pub(crate) fn scan_of(&self, span: usize) -> Option<(Vec<Slot>, [SpanCrc; 2])> {
+    pub(crate) fn scan_of(&self, span: usize) -> Option<(Vec<Slot>, [Crc; 2])> {
         let mut progress = self.progress();
         let scan = progress.scanned.get_mut(span)?.as_mut()?;
         Some((std::mem::take(&mut scan.kept), scan.rest))
@@ -279,25 +273,6 @@ pub(crate) fn add_up<'s>(spans: impl Iterator<Item = &'s Vec<Sums>>) -> Sums {
     total
 }
 
-/// CRC-32 of all spans of one side, in order.
-pub(crate) fn joined_crc(spans: impl Iterator<Item = SpanCrc>) -> SpanCrc {
-    spans.fold(SpanCrc::default(), |all, next| {
-        if all.bytes == 0 {
-            return next;
-        }
-        let joined = crc_fast::checksum_combine(
-            crc_fast::CrcAlgorithm::Crc32IsoHdlc,
-            u64::from(all.crc32),
-            u64::from(next.crc32),
-            next.bytes,
-        );
-        SpanCrc {
-            crc32: u32::try_from(joined).unwrap_or_default(),
-            bytes: all.bytes.saturating_add(next.bytes),
-        }
-    })
-}
-
 /// The coefficients of every child, from the sums over the whole tensor.
 pub(crate) fn decide(plan: &PlannedStorage, method: Method, t: &[f64], sums: Sums) -> Decision {
     let children = t
@@ -309,17 +284,4 @@ pub(crate) fn decide(plan: &PlannedStorage, method: Method, t: &[f64], sums: Sum
         })
         .collect();
     Decision { sums, children }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::source::crc32;
-
-    #[test]
-    fn joined_crcs_are_the_crc_of_the_whole() {
-        let part = |bytes: &[u8]| SpanCrc { crc32: crc32(bytes), bytes: bytes.len() as u64 };
-        let joined = joined_crc([part(b"1234"), part(b""), part(b"56789")].into_iter());
-        assert_eq!((joined.crc32, joined.bytes), (0xcbf4_3926, 9));
-    }
 }

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crc_fast::{CrcAlgorithm::Crc32IsoHdlc, Digest};
-
 use crate::checkpoint::{Checkpoint, Finding, Opening, Rows, Survey, TensorEntry};
 use crate::engine::buffer::Buffer;
 use crate::engine::gauge::{SPARSE_BYTES, Tally, gauge};
@@ -16,12 +14,11 @@ use crate::engine::region::{Region, SPAN_BYTES};
 use crate::engine::reporter::Reporter;
 use crate::engine::source::{Source, swap};
 use crate::engine::suspects::suspects;
-use crate::engine::task::SpanCrc;
 use crate::engine::torch::{torch_error, use_one_thread};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Encoding, FormatError, ReadAt, Rule, inflate_pieces};
 use crate::merge::{KnownBuffer, refusals, vocab_rows};
-use crate::tensor::DType;
+use crate::tensor::{Crc, DType, RunningCrc};
 
 /// Bytes of the widest element that is computed with.
 const WIDEST: usize = 8;
@@ -297,8 +294,8 @@ impl Eye<'_> {
     }
 
     /// Reads one span, takes its CRC and looks for elements that are not finite.
-    fn read(&mut self, region: &Region<'_>, span: usize) -> Result<SpanCrc> {
-        let mut digest = Digest::new(Crc32IsoHdlc);
+    fn read(&mut self, region: &Region<'_>, span: usize) -> Result<Crc> {
+        let mut digest = RunningCrc::new();
         let narrowest = region.lenses.iter().map(|lens| lens.dtype.size_bytes()).min();
         let step =
             narrowest.and_then(|bytes| usize::try_from(bytes).ok()).map_or(CHUNK, |b| b * PIECE);
@@ -333,8 +330,7 @@ impl Eye<'_> {
                 self.look(region, span, length)?;
             }
         }
-        let crc32 = u32::try_from(digest.finalize()).unwrap_or_default();
-        Ok(SpanCrc { crc32, bytes: digest.get_amount() })
+        Ok(digest.crc())
     }
 
     /// Looks at the first bytes of the buffer, part of a span, through each lens of the region.

@@ -2,18 +2,16 @@
 
 use std::ops::Range;
 
-use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
-use crc_fast::Digest;
-
 use crate::engine::explain::{changed, nonfinite_error};
 use crate::engine::hands::{Hands, Loaded};
 use crate::engine::kernel::{Kernel, PIECE, WIDEST, count_nonfinite};
 use crate::engine::slot::{Keep, Slot};
 use crate::engine::span_out::{Sink, SpanOut};
-use crate::engine::task::{Decision, Scan, SpanCrc, Task, Written, decide, joined_crc};
+use crate::engine::task::{Decision, Scan, Task, Written, decide};
 use crate::engine::torch::use_one_thread;
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions};
+use crate::tensor::{Crc, RunningCrc};
 
 /// Buffers and scratch of one thread.
 pub(crate) struct Worker<'j> {
@@ -24,22 +22,15 @@ pub(crate) struct Worker<'j> {
 }
 
 /// Running CRCs of what is read of both sides.
-pub(crate) struct Digests(pub(crate) [Digest; 2]);
+pub(crate) struct Digests(pub(crate) [RunningCrc; 2]);
 
 impl Digests {
     pub(crate) fn new() -> Digests {
-        Digests([Digest::new(Crc32IsoHdlc), Digest::new(Crc32IsoHdlc)])
+        Digests([RunningCrc::new(), RunningCrc::new()])
     }
 
-    pub(crate) fn spans(&self) -> [SpanCrc; 2] {
-        [span_crc(&self.0[0]), span_crc(&self.0[1])]
-    }
-}
-
-pub(crate) fn span_crc(digest: &Digest) -> SpanCrc {
-    SpanCrc {
-        crc32: u32::try_from(digest.finalize()).unwrap_or_default(),
-        bytes: digest.get_amount(),
+    pub(crate) fn spans(&self) -> [Crc; 2] {
+        [self.0[0].crc(), self.0[1].crc()]
     }
 }
 
@@ -71,7 +62,7 @@ impl<'j> Worker<'j> {
             scan.kept.extend(slot);
         }
         let (kept, rest) = (kept.spans(), rest.spans());
-        scan.read = [0, 1].map(|lane| joined_crc([kept[lane], rest[lane]].into_iter()));
+        scan.read = [0, 1].map(|lane| Crc::joined([kept[lane], rest[lane]].into_iter()));
         scan.rest = rest;
         Ok(scan)
     }

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod chance;
+mod crc;
 mod dtype;
 mod json_path;
 mod layout;
@@ -9,6 +10,7 @@ mod units;
 
 #[cfg(test)]
 pub(crate) use chance::chance;
+pub use crc::{Crc, RunningCrc, crc32};
 pub use dtype::DType;
 pub use json_path::JsonPath;
 pub use layout::{Layout, numel};

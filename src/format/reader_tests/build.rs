@@ -117,12 +117,12 @@ pub(super) struct Header {
 
 /// A stored entry.
 pub(super) fn entry(name: &str, data: &[u8]) -> Entry {
-    let crc32 = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, data);
+    let crc32 = crate::tensor::crc32(data);
     Entry {
         name: name.as_bytes().to_vec(),
         data: data.to_vec(),
         deflated: None,
-        crc32: u32::try_from(crc32).unwrap_or(0),
+        crc32,
         behind: Vec::new(),
         local: Header::default(),
         central: Header::default(),

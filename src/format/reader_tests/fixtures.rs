@@ -73,8 +73,8 @@ fn elements(file: &[u8], state_dict: &StateDict, tensor: &Tensor) -> Vec<u8> {
         }
     };
     if let Some(crc32) = storage.crc32 {
-        let found = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &bytes);
-        assert_eq!(u64::from(crc32), found, "{}", tensor.name);
+        let found = crate::tensor::crc32(&bytes);
+        assert_eq!(crc32, found, "{}", tensor.name);
     }
     let item = tensor.dtype.size_bytes();
     let mut positions = vec![tensor.layout.storage_offset];

@@ -6,7 +6,7 @@ use crate::format::inflate::inflate_exact;
 use crate::format::pickle::MAX_PICKLE_BYTES;
 use crate::format::read_at::ReadAt;
 use crate::format::state_dict::{ByteOrder, Encoding};
-use crate::tensor::escape;
+use crate::tensor::{crc32, escape};
 
 /// Longest deflated pickle in an archive that is itself shorter, in bytes.
 const FREE_PICKLE_BYTES: u64 = 8 << 20;
@@ -103,9 +103,9 @@ fn read_entry(source: &dyn ReadAt, entry: &Entry) -> Result<Vec<u8>, FormatError
             inflate_exact(source, entry.data_offset, compressed_bytes, entry.size_bytes)?
         }
     };
-    let found = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, &bytes);
+    let found = crc32(&bytes);
     match entry.known_crc32() {
-        Some(expected) if u64::from(expected) != found => Err(FormatError::new(
+        Some(expected) if expected != found => Err(FormatError::new(
             Rule::Checksum,
             format!("zip entry `{}`", escape(&entry.name)),
             format!("CRC-32 {expected:08x}"),

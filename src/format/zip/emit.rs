@@ -23,6 +23,7 @@
 use std::collections::HashMap;
 
 use crate::format::EmitError;
+use crate::tensor::crc32;
 
 use super::emit_record::{END_BYTES, Record, end_records};
 use super::serialization_id::{ChecksumHash, MAX_RECORDS, serialization_id};
@@ -58,7 +59,7 @@ impl StorageSum {
         for (slot, byte) in first_bytes.iter_mut().zip(bytes) {
             *slot = *byte;
         }
-        StorageSum { crc32: crc_fast::crc32_iso_hdlc(bytes), first_bytes }
+        StorageSum { crc32: crc32(bytes), first_bytes }
     }
 }
 
@@ -159,7 +160,7 @@ impl ArchiveLayout {
             pieces.push(record.header_offset, &record.local_header(&self.folder));
             if let Some(bytes) = self.fixed.get(&position) {
                 pieces.append(bytes);
-                pieces.append(&record.descriptor(crc_fast::crc32_iso_hdlc(bytes)));
+                pieces.append(&record.descriptor(crc32(bytes)));
             }
         }
         pieces.0
