@@ -1,6 +1,7 @@
 //! A torch archive: one folder with `data.pkl`, `data/<key>` and perhaps `byteorder`.
 
-use super::directory::{self, Entry};
+use super::directory;
+use super::entry::Entry;
 use crate::format::error::{FormatError, Rule};
 use crate::format::inflate::inflate_exact;
 use crate::format::pickle::MAX_PICKLE_BYTES;

@@ -8,7 +8,7 @@
 //! Every byte before the directory belongs to exactly one entry. So nothing overlaps, nothing
 //! hides between entries, and an entry that only the local headers know is found.
 
-use super::directory::Entry;
+use super::entry::Entry;
 use super::record::{
     Bad, COMPRESSION_LEVEL, HAS_DESCRIPTOR, IN_ZIP64, LOCAL_BYTES, Local, zip64_field,
 };

@@ -5,6 +5,7 @@ mod directory;
 mod emit;
 mod emit_record;
 mod end;
+mod entry;
 mod folder;
 mod locals;
 mod names;
