@@ -6,14 +6,13 @@
 
 use super::memory::budget;
 use super::opcode::Opcode;
-use super::stack::{EMPTY_TUPLE, FALSE, MAX_DEPTH, Machine, NONE, Source, TRUE, small};
+use super::stack::{
+    EMPTY_TUPLE, FALSE, MAX_DEPTH, MAX_PICKLE_BYTES, Machine, NONE, Source, TRUE, small,
+};
 use super::text;
 use super::value::{Atom, Dict, Pickle, Ref, Span, Value};
 use crate::format::error::FormatError;
 use crate::tensor::escape;
-
-/// Longest pickle, in bytes: some 250,000 tensors. Positions in it are kept in 32 bits.
-pub(crate) const MAX_PICKLE_BYTES: u64 = 48 << 20;
 
 /// Reads the pickle at the start of `source.bytes`. Bytes after its `STOP` are not looked at.
 ///

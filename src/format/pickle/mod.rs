@@ -19,10 +19,10 @@ mod value;
 pub use emit::EmitTensor;
 pub(crate) use emit::data_pkl;
 pub(crate) use globals::{Global, Rebuild, StorageClass};
-pub(crate) use machine::{MAX_PICKLE_BYTES, Refusal, read_pickle};
+pub(crate) use machine::{Refusal, read_pickle};
 pub(crate) use memory::worded;
 pub use opaque::{OpaqueName, OpaqueNames};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use stack::SHARED_VALUES;
-pub(crate) use stack::Source;
+pub(crate) use stack::{MAX_PICKLE_BYTES, Source};
 pub(crate) use value::{Pickle, Ref, Value};

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use super::blocks::Blocks;
 use super::globals::Global;
-use super::machine::MAX_PICKLE_BYTES;
 use super::opaque::{OpaqueName, OpaqueNames};
 use super::value::{Arena, Ref, Span, Value};
 use crate::format::bytes::Cursor;
 use crate::format::error::{FormatError, Rule};
 use crate::tensor::escape;
+
+/// Longest pickle, in bytes: some 250,000 tensors. Positions in it are kept in 32 bits.
+pub(crate) const MAX_PICKLE_BYTES: u64 = 48 << 20;
 
 /// Deepest nesting of containers and of marks. State dicts with optimizer states use about ten.
 pub(super) const MAX_DEPTH: u8 = 64;
