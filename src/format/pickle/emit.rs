@@ -18,39 +18,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::format::EmitError;
+use super::emit_storages::{EmitTensor, Storages};
+use crate::format::emit_error::EmitError;
 use crate::format::zip::MAX_RECORDS;
-use crate::tensor::{DType, Layout};
-
-use super::emit_storages::Storages;
 
 /// Items of one `SETITEMS`, as in CPython's `BATCHSIZE`.
 const BATCH: usize = 1000;
-
-/// One tensor to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EmitTensor {
-    /// Name in the state dict.
-    pub name: String,
-    /// Element type.
-    pub dtype: DType,
-    /// Shape, strides and offset in the storage, in elements.
-    pub layout: Layout,
-    /// Which storage. Tensors with the same index share its bytes.
-    pub storage: usize,
-}
-
-impl EmitTensor {
-    /// A contiguous tensor at the start of its storage. `shape` is in elements.
-    pub fn contiguous(
-        name: impl Into<String>,
-        dtype: DType,
-        shape: &[u64],
-        storage: usize,
-    ) -> EmitTensor {
-        EmitTensor { name: name.into(), dtype, layout: Layout::contiguous(shape), storage }
-    }
-}
 
 /// The pickle and what it settles for the records beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,6 +258,7 @@ impl Pickle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::DType;
 
     fn int(value: u64) -> Vec<u8> {
         let mut pickle = Pickle::new(0);

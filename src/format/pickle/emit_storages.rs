@@ -1,11 +1,34 @@
-//! Which storage gets which key in a pickle that is written, and whether the tensors fit.
+//! The tensors of a pickle that is written: which storage gets which key, and whether they fit it.
 //!
 //! Source: torch 2.11 `torch/serialization.py` (`_save`, `persistent_id`).
 
-use crate::format::EmitError;
-use crate::tensor::DType;
+use crate::format::emit_error::EmitError;
+use crate::tensor::{DType, Layout};
 
-use super::emit::EmitTensor;
+/// One tensor to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmitTensor {
+    /// Name in the state dict.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Shape, strides and offset in the storage, in elements.
+    pub layout: Layout,
+    /// Which storage. Tensors with the same index share its bytes.
+    pub storage: usize,
+}
+
+impl EmitTensor {
+    /// A contiguous tensor at the start of its storage. `shape` is in elements.
+    pub fn contiguous(
+        name: impl Into<String>,
+        dtype: DType,
+        shape: &[u64],
+        storage: usize,
+    ) -> EmitTensor {
+        EmitTensor { name: name.into(), dtype, layout: Layout::contiguous(shape), storage }
+    }
+}
 
 /// Numbers the storages in order of first use and checks the tensors against them.
 pub(super) struct Storages<'a> {

@@ -16,8 +16,8 @@ mod stack;
 mod text;
 mod value;
 
-pub use emit::EmitTensor;
 pub(crate) use emit::data_pkl;
+pub use emit_storages::EmitTensor;
 pub(crate) use globals::{Global, Rebuild, StorageClass};
 pub(crate) use machine::{Refusal, read_pickle};
 pub(crate) use memory::worded;
