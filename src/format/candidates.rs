@@ -6,8 +6,7 @@
 //! says which: `FILE::KEY`.
 
 use super::error::{FormatError, Rule};
-use super::load::{is_tensor, take_room};
-use super::pickle::{Pickle, Ref};
+use super::pickle::{Pickle, Ref, Room};
 use super::shown_bytes::tensor_bytes;
 use crate::tensor::{counted, escape, escape_up_to, human_bytes};
 
@@ -63,7 +62,7 @@ impl Chosen<'_> {
     pub(super) fn beside(
         &self,
         pickle: &Pickle<'_>,
-        room: &mut u64,
+        room: &mut Room,
     ) -> Result<Vec<String>, FormatError> {
         let mut beside = Vec::new();
         let mut above = String::new();
@@ -74,7 +73,7 @@ impl Chosen<'_> {
                     continue;
                 }
                 let key = key_in_words(pickle, *key);
-                take_room(room, size_of::<String>() + above.len() + key.len(), pickle)?;
+                room.take(size_of::<String>() + above.len() + key.len())?;
                 beside.push(format!("{above}{key}"));
             }
             above = format!("{above}{next_key}.");
@@ -113,7 +112,7 @@ struct Node<'p> {
 pub(super) fn choose<'p>(
     pickle: &'p Pickle<'_>,
     key: Option<&str>,
-    room: &mut u64,
+    room: &mut Room,
 ) -> Result<Chosen<'p>, FormatError> {
     let top = pickle.root();
     let Some(pairs) = pickle.dict(top) else {
@@ -148,7 +147,7 @@ pub(super) fn choose<'p>(
 }
 
 /// The dicts below `top` to which a key leads, with their own keys; see
-/// [`ReadOptions::key`](super::load::ReadOptions::key).
+/// [`ReadOptions::key`](super::collect::ReadOptions::key).
 fn follow<'p>(pickle: &'p Pickle<'_>, top: Ref, key: &str) -> Option<Vec<(Ref, &'p str)>> {
     let mut way = Vec::new();
     let (mut dict, mut rest) = (top, key);
@@ -174,9 +173,9 @@ fn follow<'p>(pickle: &'p Pickle<'_>, top: Ref, key: &str) -> Option<Vec<(Ref, &
 fn look_around<'p>(
     pickle: &'p Pickle<'_>,
     start: Ref,
-    room: &mut u64,
+    room: &mut Room,
 ) -> Result<Vec<Node<'p>>, FormatError> {
-    take_room(room, pickle.count(), pickle)?;
+    room.take(pickle.count())?;
     let mut seen = vec![false; pickle.count()];
     if let Some(seen) = seen.get_mut(start.index()) {
         *seen = true;
@@ -187,7 +186,7 @@ fn look_around<'p>(
         let (mut tensors, mut others, mut bytes) = (0, 0, 0u64);
         for (key, value) in pickle.dict(dict).unwrap_or_default() {
             let key = pickle.text(*key);
-            if is_tensor(pickle, *value) {
+            if pickle.is_tensor(*value) {
                 tensors += 1;
                 // The state of random numbers lies among counters, not among weights.
                 if at > 0 || !key.is_some_and(is_aside) {
@@ -205,7 +204,7 @@ fn look_around<'p>(
                 _ => continue,
             }
             // A vector that grows has room for twice as many.
-            take_room(room, 2 * size_of::<Node<'_>>(), pickle)?;
+            room.take(2 * size_of::<Node<'_>>())?;
             nodes.push(Node::new(*value, key, Some(at)));
         }
         if let Some(node) = nodes.get_mut(at) {

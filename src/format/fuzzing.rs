@@ -3,10 +3,11 @@
 //! Each returns whether the bytes were accepted, and panics where a reader breaks a promise.
 
 use super::archive::ShardLayout;
+use super::collect::{ReadOptions, collect};
 use super::error::FormatError;
 use super::index_json::Index;
 use super::inflate::inflate_pieces;
-use super::load::{ReadOptions, collect, read_state_dict_as};
+use super::load::read_state_dict_as;
 use super::pickle::{EmitTensor, OpaqueName, OpaqueNames, SHARED_VALUES, Source, read_pickle};
 use super::rebuild::{Mention, Record};
 use super::state_dict::{ByteOrder, Container, Encoding, StateDict};

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 
 use super::candidates::{Chosen, key_in_words};
 use super::error::{FormatError, Rule};
-use super::load::{is_tensor, take_room};
-use super::pickle::{Global, Pickle, Ref, Value};
+use super::pickle::{Global, Pickle, Ref, Room, Value};
 use super::state_dict::OpaqueValue;
 use crate::tensor::escape;
 
@@ -18,7 +17,7 @@ use crate::tensor::escape;
 pub(super) fn opaque_values(
     pickle: &Pickle<'_>,
     chosen: &Chosen<'_>,
-    room: &mut u64,
+    room: &mut Room,
 ) -> Result<Vec<OpaqueValue>, FormatError> {
     if pickle.foreign().is_empty() {
         return Ok(Vec::new());
@@ -46,10 +45,10 @@ struct Walk<'p> {
 }
 
 impl<'p> Walk<'p> {
-    fn new(pickle: &'p Pickle<'p>, room: &mut u64) -> Result<Walk<'p>, FormatError> {
+    fn new(pickle: &'p Pickle<'p>, room: &mut Room) -> Result<Walk<'p>, FormatError> {
         let attached = pickle.attached().count();
         let bytes = attached.saturating_mul(size_of::<(Ref, Ref)>());
-        take_room(room, bytes.saturating_add(pickle.count()), pickle)?;
+        room.take(bytes.saturating_add(pickle.count()))?;
         let mut walk = Walk {
             pickle,
             attached: Vec::with_capacity(attached),
@@ -64,7 +63,7 @@ impl<'p> Walk<'p> {
     fn run(
         &mut self,
         chosen: &Chosen<'_>,
-        room: &mut u64,
+        room: &mut Room,
     ) -> Result<(Vec<OpaqueValue>, Option<FormatError>), FormatError> {
         // Deepest first: what the state dict holds is the state dict's.
         let dicts: Vec<Ref> = chosen.way.iter().map(|step| step.0).collect();
@@ -78,7 +77,7 @@ impl<'p> Walk<'p> {
                 self.stack.extend([*value, *key]);
                 self.go(&mut |value| opaque.push((Entry { dict, key: *key }, value)));
                 let grown = (opaque.len() - before).saturating_mul(2 * size_of::<(Entry, Ref)>());
-                take_room(room, grown, self.pickle)?;
+                room.take(grown)?;
             }
         }
         self.name(&opaque, chosen, room)
@@ -131,7 +130,7 @@ impl<'p> Walk<'p> {
         &mut self,
         opaque: &[(Entry, Ref)],
         chosen: &Chosen<'_>,
-        room: &mut u64,
+        room: &mut Room,
     ) -> Result<(Vec<OpaqueValue>, Option<FormatError>), FormatError> {
         let mut found: Vec<OpaqueValue> = Vec::new();
         let mut places: HashMap<(usize, Ref, Global), usize> = HashMap::new();
@@ -150,7 +149,7 @@ impl<'p> Walk<'p> {
                 if !self.enter(part) {
                     continue;
                 }
-                if is_tensor(self.pickle, part) {
+                if self.pickle.is_tensor(part) {
                     tensors = tensors.saturating_add(1);
                     continue;
                 }
@@ -175,7 +174,7 @@ impl<'p> Walk<'p> {
                 let entry = format!("{above}{}", key_in_words(self.pickle, entry.key));
                 let name = self.pickle.full_name(name);
                 let bytes = 2 * (size_of::<OpaqueValue>() + 64);
-                take_room(room, bytes + entry.len() + name.len(), self.pickle)?;
+                room.take(bytes + entry.len() + name.len())?;
                 found.push(OpaqueValue { entry, name, tensors });
             }
             if tensors > 0 && entry.dict + 1 == chosen.way.len() && hidden.is_none() {

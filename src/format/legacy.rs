@@ -8,8 +8,8 @@
 
 use std::collections::HashMap;
 
+use super::collect::{ReadOptions, collect};
 use super::error::{FormatError, Rule};
-use super::load::{ReadOptions, collect, take_room};
 use super::pickle::{MAX_PICKLE_BYTES, OpaqueNames, Pickle, Refusal, Source, Value, read_pickle};
 use super::read_at::ReadAt;
 use super::rebuild::{Mention, Record, key_text, mention};
@@ -136,14 +136,14 @@ fn check_sys_info(pickle: &Pickle<'_>) -> Result<(), FormatError> {
 /// The first mention of every storage, by key: it gives the size in the stream.
 fn mentions(pickle: &Pickle<'_>) -> Result<HashMap<String, Mention>, FormatError> {
     let mut mentions = HashMap::new();
-    let mut room = pickle.budget();
+    let mut room = pickle.room();
     for value in pickle.values() {
         if let Value::Persistent(id) = value {
             let mention = mention(pickle, id, true)?;
             if !mentions.contains_key(&mention.key) {
                 // Every key may be listed, too, and have its place noted.
                 let key_bytes = mention.key.len().saturating_mul(4);
-                take_room(&mut room, STORAGE_BYTES.saturating_add(key_bytes), pickle)?;
+                room.take(STORAGE_BYTES.saturating_add(key_bytes))?;
                 mentions.insert(mention.key.clone(), mention);
             }
         }

@@ -7,6 +7,7 @@
 mod archive;
 mod bytes;
 mod candidates;
+mod collect;
 mod emit_error;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -30,11 +31,12 @@ mod zip;
 mod reader_tests;
 
 pub use archive::ShardLayout;
+pub use collect::ReadOptions;
 pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};
 pub use index_json::{Index, MAX_INDEX_BYTES, index_text};
 pub use inflate::{inflate_exact, inflate_pieces};
-pub use load::{ReadOptions, read_state_dict, read_state_dict_as};
+pub use load::{read_state_dict, read_state_dict_as};
 pub use pickle::{EmitTensor, OpaqueName, OpaqueNames};
 pub use read_at::ReadAt;
 pub use size::parse_shard_size;

@@ -4,7 +4,7 @@
 //! the file, nesting of at most `MAX_DEPTH`, lengths compared with the bytes left before anything is
 //! made of them. Opcodes and their arguments are pickletools'.
 
-use super::memory::budget;
+use super::budget::budget;
 use super::opcode::Opcode;
 use super::stack::{
     EMPTY_TUPLE, FALSE, MAX_DEPTH, MAX_PICKLE_BYTES, Machine, NONE, Source, TRUE, small,

@@ -1,22 +1,9 @@
-//! What memory a pickle may take, and what it takes: counted as allocated, not as filled.
+//! What memory the machine takes: counted as allocated, not as filled, and held to the budget.
 
+use super::budget::{budget, worded};
 use super::stack::Machine;
 use super::value::Ref;
 use crate::format::error::FormatError;
-
-/// Memory that every pickle may take, in bytes.
-const FREE_BYTES: u64 = 8 << 20;
-
-/// Bytes of memory for each byte of the pickle that was read, beyond that. The pickle of a state
-/// dict takes up to three and a half.
-const BYTES_PER_BYTE: u64 = 4;
-
-/// One byte of memory for so many of the file: training checkpoints keep long lists of small numbers
-/// beside their weights.
-const FILE_BYTES_PER_BYTE: u64 = 16;
-
-/// Most memory that the file's size adds, in bytes: a file of any length may be one hole.
-const MOST_FOR_FILE: u64 = 128 << 20;
 
 /// What the allocator keeps for each block of a list, dict or text of its own, in bytes.
 const BLOCK_BYTES: usize = 16;
@@ -26,17 +13,6 @@ const BYTES_PER_LOOK: usize = 1 << 16;
 
 /// Steps between two looks at the memory taken.
 const STEPS_PER_LOOK: usize = 1 << 10;
-
-/// Bytes of memory that what is made of a pickle may take, once `read` bytes of it were read.
-pub(super) fn budget(read: u64, file_bytes: u64) -> u64 {
-    let for_file = (file_bytes / FILE_BYTES_PER_BYTE).min(MOST_FOR_FILE);
-    read.saturating_mul(BYTES_PER_BYTE).saturating_add(FREE_BYTES).saturating_add(for_file)
-}
-
-/// A budget in the words of a message.
-pub(crate) fn worded(what: &str, budget: u64) -> String {
-    format!("{what} of at most {} MB for this file", budget >> 20)
-}
 
 /// Bytes of a block with room for `count` items of `item` bytes; none where it has none.
 fn block(count: usize, item: usize) -> usize {

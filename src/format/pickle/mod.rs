@@ -1,6 +1,7 @@
 //! Pickles as torch writes them: reading without running, and writing `data.pkl`.
 
 mod blocks;
+mod budget;
 mod emit;
 mod emit_storages;
 mod globals;
@@ -16,11 +17,11 @@ mod stack;
 mod text;
 mod value;
 
+pub(crate) use budget::Room;
 pub(crate) use emit::data_pkl;
 pub use emit_storages::EmitTensor;
 pub(crate) use globals::{Global, Rebuild, StorageClass};
 pub(crate) use machine::{Refusal, read_pickle};
-pub(crate) use memory::worded;
 pub use opaque::{OpaqueName, OpaqueNames};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use stack::SHARED_VALUES;

@@ -2,11 +2,12 @@
 //!
 //! Sharing costs nothing, cycles leak nothing, and dropping is a few vectors, never a recursion.
 //! Strings stay in the pickle's own bytes. A call (`REDUCE`) is kept as a record of the function's
-//! name and its arguments: [`crate::format::load`] reads tensors out of those records.
+//! name and its arguments: [`crate::format::collect`] reads tensors out of those records.
 
 use std::borrow::Cow;
 
 use super::blocks::Blocks;
+use super::budget::Room;
 use super::globals::Global;
 use super::opaque::OpaqueNames;
 
@@ -125,9 +126,9 @@ impl<'a> Pickle<'a> {
         self.length
     }
 
-    /// Bytes of memory that tensors or storages made of the values may take: as many as the values.
-    pub(crate) fn budget(&self) -> u64 {
-        self.budget
+    /// Memory that tensors or storages made of the values may take: as much as the values.
+    pub(crate) fn room(&self) -> Room {
+        Room::new(self.budget)
     }
 
     /// The value of a number. All numbers of an arena are in it; the fallback keeps this total.
@@ -191,6 +192,15 @@ impl<'a> Pickle<'a> {
     /// The text of a string, else `None`.
     pub(crate) fn text(&self, reference: Ref) -> Option<&str> {
         self.arena.text(self.bytes, self.get(reference))
+    }
+
+    /// Whether a value is a tensor of any kind, or a bare storage: what must not be skipped silently.
+    pub(crate) fn is_tensor(&self, reference: Ref) -> bool {
+        match self.get(reference) {
+            Value::Call { function, .. } => function.makes_tensor(),
+            Value::Persistent(_) => true,
+            _ => false,
+        }
     }
 
     /// An integer as i128, where it is one.

@@ -3,7 +3,8 @@
 use super::build::{
     call, checkpoint, dict, entry, global, int, pickle, storage, tensor, text, tuple, usual, zip,
 };
-use crate::format::load::{ReadOptions, read_state_dict_as};
+use crate::format::collect::ReadOptions;
+use crate::format::load::read_state_dict_as;
 use crate::format::pickle::{OpaqueName, OpaqueNames};
 use crate::format::{FormatError, Rule, StateDict};
 

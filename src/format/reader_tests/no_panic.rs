@@ -3,8 +3,9 @@
 use super::build::{call, checkpoint, dict, global, text, usual};
 use super::fixtures::FILES;
 use super::read;
+use crate::format::collect::ReadOptions;
 use crate::format::fuzzing::check_state_dict as check;
-use crate::format::load::{ReadOptions, read_state_dict_as};
+use crate::format::load::read_state_dict_as;
 use crate::format::pickle::{OpaqueName, OpaqueNames};
 
 /// xorshift64*, with a fixed seed: the same files on every run.
