@@ -1,8 +1,8 @@
 //! One weight file as a whole: the pickle and the zip around it.
 
-use crate::format::EmitError;
+use crate::format::emit_error::EmitError;
 use crate::format::pickle::{EmitTensor, data_pkl};
-use crate::format::zip::{ArchiveLayout, Piece, StorageSum, top_folder};
+use crate::format::zip::{ArchiveLayout, MAX_RECORDS, Piece, StorageSum, top_folder};
 
 /// Every offset of one weight file, known before its data: the bytes are those of `torch.save` 2.11
 /// for the plain dict of the same tensors.
@@ -53,6 +53,9 @@ impl ShardLayout {
         storage_bytes: &[u64],
     ) -> Result<ShardLayout, EmitError> {
         let folder = top_folder(final_path)?;
+        if tensors.len() > MAX_RECORDS {
+            return Err(EmitError::TooMany { count: tensors.len(), limit: MAX_RECORDS });
+        }
         let pickle = data_pkl(tensors, storage_bytes)?;
         let sizes: Vec<u64> = pickle
             .storage_order

@@ -18,8 +18,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
+use super::error::{FormatError, Rule};
 use super::json::Json;
-use super::{FormatError, Rule};
 use crate::tensor::escape;
 
 /// The largest index that is read, in bytes: some 500,000 tensors.

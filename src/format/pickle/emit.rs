@@ -20,7 +20,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::emit_storages::{EmitTensor, Storages};
 use crate::format::emit_error::EmitError;
-use crate::format::zip::MAX_RECORDS;
 
 /// Items of one `SETITEMS`, as in CPython's `BATCHSIZE`.
 const BATCH: usize = 1000;
@@ -34,19 +33,16 @@ pub(crate) struct DataPkl {
     pub(crate) storage_order: Vec<usize>,
 }
 
-/// Pickles `tensors`, in order, over storages of `storage_bytes` bytes each.
+/// Pickles `tensors`, in order, over storages of `storage_bytes` bytes each. The caller bounds their
+/// number: memo slots (at most 16 for each) have 32 bits.
 ///
 /// # Errors
 /// Names that repeat or are too long, tensors outside their storage, storages without a tensor or
-/// with two storage classes, more than [`MAX_RECORDS`] tensors.
+/// with two storage classes.
 pub(crate) fn data_pkl(
     tensors: &[EmitTensor],
     storage_bytes: &[u64],
 ) -> Result<DataPkl, EmitError> {
-    // It also keeps memo indices (at most 16 per tensor) far below 2^32.
-    if tensors.len() > MAX_RECORDS {
-        return Err(EmitError::TooMany { count: tensors.len(), limit: MAX_RECORDS });
-    }
     let mut storages = Storages::new(storage_bytes);
     let mut names = HashSet::with_capacity(tensors.len());
     let mut pickle = Pickle::new(tensors.len());

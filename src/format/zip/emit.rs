@@ -22,7 +22,7 @@
 
 use std::collections::HashMap;
 
-use crate::format::EmitError;
+use crate::format::emit_error::EmitError;
 use crate::tensor::crc32;
 
 use super::emit_record::{END_BYTES, Record, end_records};

@@ -14,7 +14,7 @@
 //! and its miniz 3, from which the oddities come: version 0, date 0, a zip64 extra in the local
 //! header with the compressed size still 0 and with the header's offset.
 
-use crate::format::EmitError;
+use crate::format::emit_error::EmitError;
 
 /// First value that 32-bit fields can't hold (they hold the marker itself).
 pub(super) const U32_LIMIT: u64 = 0xffff_ffff;

@@ -4,7 +4,7 @@
 //! buffer for paths that are not ASCII) and `caffe2/serialize/inline_container.cc`
 //! (`PyTorchStreamWriter::setup`, `basename`).
 
-use crate::format::EmitError;
+use crate::format::emit_error::EmitError;
 
 /// Folder name for the path of the finished file, as the user gave it (relative or absolute): its
 /// last component without the last extension, or `archive` if the path has a non-ASCII character
