@@ -2,17 +2,20 @@
 //!
 //! Each returns whether the bytes were accepted, and panics where a reader breaks a promise.
 
-use super::archive::ShardLayout;
-use super::collect::{ReadOptions, collect};
-use super::error::FormatError;
-use super::index_json::Index;
-use super::inflate::inflate_pieces;
-use super::load::read_state_dict_as;
-use super::pickle::{EmitTensor, OpaqueName, OpaqueNames, SHARED_VALUES, Source, read_pickle};
-use super::rebuild::{Mention, Record};
-use super::state_dict::{ByteOrder, Container, Encoding, StateDict};
-use super::zip::archive_records;
 use crate::error::Error;
+use crate::format::error::FormatError;
+use crate::format::index_json::Index;
+use crate::format::inflate::inflate_pieces;
+use crate::format::state_dict::{ByteOrder, Container, Encoding, StateDict};
+use crate::format::torch::collect::{ReadOptions, collect};
+use crate::format::torch::load::read_state_dict_as;
+use crate::format::torch::pickle::machine::read_pickle;
+use crate::format::torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
+use crate::format::torch::pickle::stack::{SHARED_VALUES, Source};
+use crate::format::torch::pickle::write::storages::EmitTensor;
+use crate::format::torch::rebuild::{Mention, Record};
+use crate::format::torch::shard_layout::ShardLayout;
+use crate::format::torch::zip::records::archive_records;
 
 /// Bytes that the storages of a lone pickle are taken to have.
 const ROOM_BYTES: u64 = 1 << 20;

@@ -4,10 +4,7 @@
 //! offsets. Every number that comes from a file is checked before use, memory is bounded by the
 //! file's true size, and no pickle code is ever run.
 
-mod archive;
 mod bytes;
-mod candidates;
-mod collect;
 mod emit_error;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -15,31 +12,25 @@ pub mod fuzzing;
 mod index_json;
 mod inflate;
 pub(crate) mod json;
-mod left_out;
-mod legacy;
-mod load;
-mod pickle;
 mod read_at;
-mod rebuild;
-mod shown_bytes;
 mod size;
 mod sniff;
 mod state_dict;
-mod zip;
+mod torch;
 
-#[cfg(test)]
-mod reader_tests;
-
-pub use archive::ShardLayout;
-pub use collect::ReadOptions;
 pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};
 pub use index_json::{Index, MAX_INDEX_BYTES, index_text};
 pub use inflate::{inflate_exact, inflate_pieces};
-pub use load::{read_state_dict, read_state_dict_as};
-pub use pickle::{EmitTensor, OpaqueName, OpaqueNames};
 pub use read_at::ReadAt;
 pub use size::parse_shard_size;
 pub use sniff::looks_like_torch;
 pub use state_dict::{ByteOrder, Container, Encoding, OpaqueValue, StateDict, Storage, Tensor};
-pub use zip::{ArchiveRecord, Piece, StorageSum, archive_records, top_folder};
+pub use torch::collect::ReadOptions;
+pub use torch::load::{read_state_dict, read_state_dict_as};
+pub use torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
+pub use torch::pickle::write::storages::EmitTensor;
+pub use torch::shard_layout::ShardLayout;
+pub use torch::zip::records::{ArchiveRecord, archive_records};
+pub use torch::zip::write::folder::top_folder;
+pub use torch::zip::write::layout::{Piece, StorageSum};

@@ -1,0 +1,15 @@
+//! Files that torch wrote or will load: the zip archive of today, the stream of pickles before 1.6.
+
+pub(crate) mod candidates;
+pub(crate) mod collect;
+pub(crate) mod leftovers;
+pub(crate) mod legacy;
+pub(crate) mod load;
+pub(crate) mod pickle;
+pub(crate) mod rebuild;
+pub(crate) mod shard_layout;
+pub(crate) mod tensor_bytes;
+pub(crate) mod zip;
+
+#[cfg(test)]
+mod reader_tests;
