@@ -6,11 +6,11 @@ use crate::format::bytes::Cursor;
 use crate::format::error::{FormatError, Rule};
 use crate::format::inflate::MAX_RATIO;
 use crate::format::read_at::ReadAt;
-use crate::format::torch::zip::end_record as end;
+use crate::format::torch::zip::end_record;
 use crate::format::torch::zip::entry::Entry;
-use crate::format::torch::zip::entry_name as names;
+use crate::format::torch::zip::entry_name;
 use crate::format::torch::zip::headers::{Bad, CENTRAL_BYTES, Central, UNREADABLE};
-use crate::format::torch::zip::local_headers as locals;
+use crate::format::torch::zip::local_headers;
 use crate::tensor::escape;
 
 /// Most entries. The largest models have some thousand tensors in a file.
@@ -25,7 +25,7 @@ const MAX_DIRECTORY_BYTES: u64 = 24 << 20;
 /// [`Rule::Truncated`], [`Rule::ZipStructure`], [`Rule::ZipOverlap`] and [`Rule::ZipUnsupported`]
 /// as their words say; [`Rule::Inflate`] for an entry that claims more than deflate can hold.
 pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
-    let extent = end::find(source)?;
+    let extent = end_record::find(source)?;
     let least = extent.count.checked_mul(CENTRAL_BYTES);
     let too_many = extent.count > MAX_ENTRIES || extent.size > MAX_DIRECTORY_BYTES;
     if too_many || least.is_none_or(|least| least > extent.size) {
@@ -45,7 +45,7 @@ pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
     for _ in 0..extent.count {
         let at = extent.offset.saturating_add(cursor.position() as u64);
         let (entry, name) = read_entry(&mut cursor).map_err(|error| error.at(at))?;
-        if !seen.insert(names::folded(name)) {
+        if !seen.insert(entry_name::folded(name)) {
             let found = format!("`{}` again", escape(&entry.name));
             let error = FormatError::new(Rule::ZipOverlap, WHAT, "names that differ", found);
             return Err(error.at(at));
@@ -56,7 +56,7 @@ pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
         let found = format!("{} bytes more", cursor.left());
         return Err(refuse(format!("{} entries", extent.count), found).at(extent.offset));
     }
-    locals::check(source, &mut entries, extent.offset)?;
+    local_headers::check(source, &mut entries, extent.offset)?;
     Ok(entries)
 }
 
@@ -73,7 +73,7 @@ fn read_entry<'a>(cursor: &mut Cursor<'a>) -> Result<(Entry, &'a str), FormatErr
         Bad::Extra => refuse("extra fields that add up", "others"),
         Bad::Zip64 => refuse("a zip64 field with what the entry lacks", "another"),
     })?;
-    let name = names::check(central.name).map_err(|found| refuse("a plain name", found))?;
+    let name = entry_name::check(central.name).map_err(|found| refuse("a plain name", found))?;
     let named = |rule, expected: &str, found: String| {
         FormatError::new(rule, format!("zip entry `{}`", escape(name)), expected, found)
     };
