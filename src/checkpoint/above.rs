@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::directory::sync_dir;
-use crate::checkpoint::output::parent_of;
+use crate::checkpoint::paths::parent_of;
 use crate::error::Result;
 
 /// Directories that were made, lowest first. Dropped, it removes those that are empty still.

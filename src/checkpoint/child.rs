@@ -13,8 +13,9 @@ use crate::checkpoint::child_layout::{ChildLayout, Place, lost};
 use crate::checkpoint::journal::{
     Found, JOURNAL_FILE, Journal, JournalEntry, difference, read_journal,
 };
-use crate::checkpoint::staging::{Staging, write_failed};
+use crate::checkpoint::staging::Staging;
 use crate::checkpoint::weight_files::{OpenFiles, WeightFile};
+use crate::checkpoint::work_dir::write_failed;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Piece, StorageSum};
 use crate::tensor::RunningCrc;

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::choice::{Choice, choose};
-use crate::checkpoint::output::parent_of;
+use crate::checkpoint::paths::parent_of;
 use crate::checkpoint::side_file::is_present;
 use crate::checkpoint::weight_names::{Role, WeightName, WeightNames};
 use crate::checkpoint::weights::{is_safetensors, is_unfinished, listed};

@@ -15,7 +15,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::checkpoint::side_file::read_bounded;
-use crate::checkpoint::staging::write_failed;
+use crate::checkpoint::work_dir::write_failed;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::crc32;
 

@@ -2,10 +2,11 @@
 
 use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::checkpoint::inside::{is_mount_point, is_vacant};
-use crate::checkpoint::staging::work_dir;
+use crate::checkpoint::paths::{parent_of, resolved};
+use crate::checkpoint::work_dir::work_dir;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::human_bytes;
 
@@ -179,14 +180,6 @@ pub fn check_room(outputs: &[PathBuf], bytes: u64, files: u64) -> Result<()> {
     })
 }
 
-/// The directory that holds `path`; `.` for a bare name.
-pub(crate) fn parent_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
 fn nearest_existing(path: &Path) -> PathBuf {
     let mut current = path.to_path_buf();
     while !current.exists() {
@@ -201,27 +194,6 @@ fn nearest_existing(path: &Path) -> PathBuf {
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
-}
-
-/// Absolute path without `.` and `..`, links resolved as far as the path exists.
-pub fn resolved(path: &Path) -> PathBuf {
-    let mut rest = Vec::new();
-    let mut current = path.to_path_buf();
-    loop {
-        if let Ok(real) = current.canonicalize() {
-            return rest.iter().rev().fold(real, |path, name| path.join(name));
-        }
-        match current.components().next_back() {
-            Some(Component::Normal(name)) => rest.push(name.to_os_string()),
-            Some(Component::ParentDir) => rest.push("..".into()),
-            _ => {}
-        }
-        let parent = parent_of(&current);
-        if parent == current {
-            return path.to_path_buf();
-        }
-        current = parent;
-    }
 }
 
 /// Checks that an output is neither a parent nor in or around one.

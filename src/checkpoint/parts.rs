@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::output::parent_of;
+use crate::checkpoint::paths::parent_of;
 use crate::checkpoint::weight_names::{WeightName, shard_of};
 use crate::error::{Error, Kind};
 use crate::tensor::{counted, escape};

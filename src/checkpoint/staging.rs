@@ -7,7 +7,6 @@
 //! DIR/NAME
 //! ```
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,13 +19,10 @@ use crate::checkpoint::directory::{empty, same_directory, sync_dir};
 use crate::checkpoint::folders::Folders;
 use crate::checkpoint::inside::{is_mount_point, put_inside, take_out};
 use crate::checkpoint::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE};
-use crate::checkpoint::output::parent_of;
+use crate::checkpoint::paths::parent_of;
 use crate::checkpoint::place::{Replaced, aside, mend, put, take_back};
+use crate::checkpoint::work_dir::{work_dir, write_failed};
 use crate::error::{Error, Kind, Result};
-use crate::tensor::crc32;
-
-/// Longest name of an output that the work directory's name holds: file systems take 255 bytes.
-const LONGEST_NAME: usize = 240;
 
 /// A child in the making. Dropped without [`Staging::commit`] or [`Staging::keep`], it removes what
 /// it wrote.
@@ -295,33 +291,6 @@ impl Drop for Staging {
 /// Whether an interrupted run left a journal for this output.
 pub fn has_journal(output: &Path) -> bool {
     std::fs::symlink_metadata(work_dir(output).join(JOURNAL_FILE)).is_ok()
-}
-
-/// The work directory of an output: beside it (in it, where it is a mount point), hidden, and of no name that a loader looks for.
-pub(crate) fn work_dir(output: &Path) -> PathBuf {
-    let own = output.file_name().unwrap_or_default();
-    let mut name = OsString::from(".");
-    if own.len() <= LONGEST_NAME {
-        name.push(own);
-    } else {
-        name.push(format!("{:08x}", crc32(own.as_encoded_bytes())));
-    }
-    name.push(".partial");
-    if is_mount_point(output) { output.join(name) } else { output.with_file_name(name) }
-}
-
-/// The error of a failed write below the work directory, with advice where the cause is known.
-pub(super) fn write_failed(what: &str, path: &Path, error: std::io::Error) -> Error {
-    let hint = match error.kind() {
-        ErrorKind::StorageFull => "free some space or inodes and merge again; nothing was left",
-        ErrorKind::QuotaExceeded => "the disk quota is used up; nothing was left",
-        ErrorKind::FileTooLarge => {
-            "the limit for one file's size (`ulimit -f`) is too low; nothing was left"
-        }
-        ErrorKind::NotFound => "the directory was removed while the child was made",
-        _ => return Error::from_io(Kind::Io, what, path, error),
-    };
-    Error::from_io(Kind::Io, what, path, error).with_hint(hint)
 }
 
 #[cfg(test)]

@@ -1,0 +1,32 @@
+//! Paths by their text and, as far as they exist, by what the disk has there.
+
+use std::path::{Component, Path, PathBuf};
+
+/// The directory that holds `path`; `.` for a bare name.
+pub(crate) fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Absolute path without `.` and `..`, links resolved as far as the path exists.
+pub fn resolved(path: &Path) -> PathBuf {
+    let mut rest = Vec::new();
+    let mut current = path.to_path_buf();
+    loop {
+        if let Ok(real) = current.canonicalize() {
+            return rest.iter().rev().fold(real, |path, name| path.join(name));
+        }
+        match current.components().next_back() {
+            Some(Component::Normal(name)) => rest.push(name.to_os_string()),
+            Some(Component::ParentDir) => rest.push("..".into()),
+            _ => {}
+        }
+        let parent = parent_of(&current);
+        if parent == current {
+            return path.to_path_buf();
+        }
+        current = parent;
+    }
+}
