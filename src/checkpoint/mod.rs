@@ -25,6 +25,7 @@ mod leftovers;
 mod model;
 mod model_order;
 mod modules;
+mod open;
 mod output;
 mod parts;
 mod paths;
