@@ -1,0 +1,128 @@
+//! The offsets of a child's weight files, which names, dtypes and shapes fix before there is data.
+
+use std::path::Path;
+
+use crate::checkpoint::weights::names::WeightNames;
+use crate::error::{Error, Kind, Result};
+use crate::format::{EmitTensor, ShardLayout, index_text};
+
+/// One weight file to be written.
+#[derive(Clone, Debug)]
+pub struct ShardSpec {
+    /// File name in the child's directory.
+    pub file_name: String,
+    /// Its tensors in order; storages by the child's index.
+    pub tensors: Vec<EmitTensor>,
+}
+
+/// Offsets of all weight files of one child, known before its data.
+#[derive(Debug)]
+pub struct ChildLayout {
+    pub(super) shards: Vec<Shard>,
+    /// Per storage of the child: its shard, and its place in it.
+    pub(super) places: Vec<Place>,
+    /// What the loader calls these files.
+    names: WeightNames,
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) file_name: String,
+    pub(super) layout: ShardLayout,
+    /// The child's storages in this shard, by the shard's index.
+    pub(super) storages: Vec<usize>,
+    /// (tensor name, file name) for the index.
+    names: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) shard: usize,
+    pub(super) offset: u64,
+    pub(super) size_bytes: u64,
+}
+
+impl ChildLayout {
+    /// Lays out the weight files of a child that will be found at `output`.
+    ///
+    /// # Errors
+    /// [`Kind::Data`] where torch's format can't hold the tensors.
+    pub fn new(
+        output: &Path,
+        names: WeightNames,
+        specs: &[ShardSpec],
+        storage_bytes: &[u64],
+    ) -> Result<ChildLayout> {
+        let mut places = vec![None; storage_bytes.len()];
+        let mut shards = Vec::with_capacity(specs.len());
+        for (position, spec) in specs.iter().enumerate() {
+            // The folder inside the zip follows from the path as the user gave it, as in torch.save.
+            let final_path = output.join(&spec.file_name);
+            let mut storages: Vec<usize> = Vec::new();
+            let mut tensors = spec.tensors.clone();
+            let mut local = std::collections::HashMap::new();
+            for tensor in &mut tensors {
+                let next = storages.len();
+                let index = *local.entry(tensor.storage).or_insert_with(|| {
+                    storages.push(tensor.storage);
+                    next
+                });
+                tensor.storage = index;
+            }
+            let sizes: Vec<u64> = storages.iter().map(|storage| storage_bytes[*storage]).collect();
+            let layout = ShardLayout::new(&final_path.to_string_lossy(), &tensors, &sizes)
+                .map_err(|error| {
+                    Error::new(Kind::Data, error.to_string()).file(&final_path).caused_by(error)
+                })?;
+            for (index, storage) in storages.iter().enumerate() {
+                let offset = layout.storage_offset(index).ok_or_else(|| lost(&final_path))?;
+                places[*storage] =
+                    Some(Place { shard: position, offset, size_bytes: sizes[index] });
+            }
+            shards.push(Shard {
+                file_name: spec.file_name.clone(),
+                layout,
+                storages,
+                names: spec.tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+            });
+        }
+        let places = places
+            .into_iter()
+            .map(|place| place.ok_or_else(|| lost(output)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(ChildLayout { shards, places, names })
+    }
+
+    /// Names and sizes in bytes of the weight files, the index among them where there is one.
+    pub fn files(&self, total_size: u64, total_parameters: u64) -> Vec<(String, u64)> {
+        let shards = self.shards.iter();
+        let mut files: Vec<(String, u64)> =
+            shards.map(|shard| (shard.file_name.clone(), shard.layout.total_bytes())).collect();
+        if let Some((name, json)) = self.index(total_size, total_parameters) {
+            files.push((name, json.len() as u64));
+        }
+        files
+    }
+
+    /// Name and text of the index JSON, where there are several shards.
+    pub(super) fn index(&self, total_size: u64, total_parameters: u64) -> Option<(String, String)> {
+        let names = |shard: &'_ Shard| -> Vec<(String, String)> {
+            let name = |name: &String| (name.clone(), shard.file_name.clone());
+            shard.names.iter().map(name).collect()
+        };
+        let parameters = self.names.counts_parameters().then_some(total_parameters);
+        let map: Vec<(String, String)> = self.shards.iter().flat_map(names).collect();
+        let weight_map = map.iter().map(|(name, file)| (name.as_str(), file.as_str()));
+        (self.shards.len() > 1)
+            .then(|| (self.names.index(), index_text(parameters, total_size, weight_map)))
+    }
+
+    /// Bytes of all weight files.
+    pub fn total_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.layout.total_bytes()).fold(0, u64::saturating_add)
+    }
+}
+
+pub(super) fn lost(path: &Path) -> Error {
+    Error::new(Kind::Internal, "a storage has no place in the child").file(path)
+}

@@ -1,0 +1,303 @@
+//! What stands beside the child's weights: config.json, tokenizer files, the primary's other small
+//! files.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::files::small_file::{
+    check_readable, is_lfs_pointer, is_present, read_bounded,
+};
+use crate::checkpoint::output::staging::Staging;
+use crate::checkpoint::parent::checkpoint::Checkpoint;
+use crate::checkpoint::parent::opening::link_out;
+use crate::checkpoint::side::Side;
+use crate::checkpoint::side_files::config::NewRows;
+use crate::checkpoint::side_files::modules::module_folders;
+use crate::checkpoint::side_files::selection::{Beside, SMALL_BYTES, Small, Wanted};
+use crate::checkpoint::side_files::tokenizer::{
+    MAX_TOKENIZER_BYTES, TokenizerFacts, TokenizerMode, choose,
+};
+use crate::checkpoint::weights::names::WeightName;
+use crate::error::{Error, Kind, Result};
+use crate::tensor::{DType, human_bytes};
+
+/// Largest file that is copied along: a tokenizer's, a known setting, the weights of a module.
+const LIMIT_BYTES: u64 = MAX_TOKENIZER_BYTES;
+
+/// Settings without which a model is not what it was: they go along, or the merge is refused.
+const KNOWN: [&str; 6] = [
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "audio_tokenizer_config.json",
+    "modules.json",
+];
+
+/// Files of a child other than weights, decided before any work.
+#[derive(Debug, Default)]
+pub struct SideFiles {
+    /// Files whose content is made here: name and bytes.
+    made: Vec<(String, Vec<u8>)>,
+    /// Files copied from a parent, by their paths in the child.
+    copied: Vec<Small>,
+    /// Whose tokenizer was taken and why.
+    pub tokenizer_reason: Option<String>,
+    /// What of the primary's directory does not go along, in one line.
+    pub left_behind: Option<String>,
+}
+
+/// What decides the files beside the weights.
+#[derive(Clone, Copy, Debug)]
+pub struct SideFileOptions {
+    /// Rows of both vocabularies, primary first, where the models have any.
+    pub rows: Option<(u64, u64)>,
+    /// dtype to set in config.json, where `--dtype` changes it.
+    pub dtype: Option<DType>,
+    /// Whose tokenizer.
+    pub tokenizer: TokenizerMode,
+    /// Copy the primary's `*.py` files.
+    pub copy_code: bool,
+    /// Refuse files of folders that are links out of the parent's directory.
+    pub no_follow: bool,
+}
+
+impl SideFiles {
+    /// Decides which files the child gets, and checks that its tokenizer names no row that the
+    /// child lacks.
+    ///
+    /// # Errors
+    /// [`Kind::Data`] for a tokenizer with an id at or above the child's rows, for files that are not
+    /// what their names say, and for modules whose weights would have to be merged.
+    pub fn gather(
+        primary: &Checkpoint,
+        secondary: &Checkpoint,
+        options: SideFileOptions,
+    ) -> Result<SideFiles> {
+        let mut files = SideFiles::default();
+        files.add_config(primary, options)?;
+        let tokenizer = files.add_tokenizer(primary, secondary, options)?;
+        if let Some(dir) = &primary.dir {
+            for name in KNOWN {
+                files.add_copy(dir, name)?;
+            }
+            let own = tokenizer != Some(Side::Secondary);
+            files.add_others(dir, primary, secondary, (own, options.copy_code))?;
+        }
+        if options.no_follow {
+            let parents = [primary, secondary].into_iter().filter_map(|one| one.dir.as_deref());
+            parents.into_iter().try_for_each(|dir| files.check_links(dir))?;
+        }
+        Ok(files)
+    }
+
+    /// The primary's small files that no list has, and the folders of its modules.
+    fn add_others(
+        &mut self,
+        dir: &Path,
+        primary: &Checkpoint,
+        secondary: &Checkpoint,
+        (tokenizer, code): (bool, bool),
+    ) -> Result<()> {
+        let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let mut taken: HashSet<String> =
+            primary.files.iter().filter_map(|file| name(file.path())).collect();
+        let shards = taken.iter().filter_map(|name| WeightName::parse(name));
+        let indexes: HashSet<String> = shards.map(WeightName::index).collect();
+        if primary.files.len() > 1 {
+            taken.extend(indexes);
+        }
+        let modules = module_folders(dir)?;
+        let wanted = Wanted { taken: &taken, modules: &modules, code, tokenizer };
+        let beside = Beside::of(dir, wanted)?;
+        self.left_behind = beside.left_behind();
+        for small in &beside.module_weights {
+            check_module(small, secondary.dir.as_deref())?;
+        }
+        for small in beside.goes.into_iter().chain(beside.module_weights) {
+            if self.copied.iter().all(|copied| copied.name != small.name) {
+                check_copy(&small.path, small.bytes)?;
+                self.copied.push(small);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_config(&mut self, primary: &Checkpoint, options: SideFileOptions) -> Result<()> {
+        let Some(config) = &primary.config else { return Ok(()) };
+        // A config that says less than the rows (padded vocabularies) is set right as well.
+        let rows = options.rows.map(|(a, b)| NewRows { old: a, new: a.max(b) });
+        let rewritten = config.rewrite(rows, options.dtype)?;
+        self.made.push(("config.json".to_owned(), rewritten.text.into_bytes()));
+        Ok(())
+    }
+
+    fn add_tokenizer(
+        &mut self,
+        primary: &Checkpoint,
+        secondary: &Checkpoint,
+        options: SideFileOptions,
+    ) -> Result<Option<Side>> {
+        let facts = |checkpoint: &Checkpoint| match &checkpoint.dir {
+            Some(dir) => TokenizerFacts::read(dir),
+            None => Ok(TokenizerFacts::default()),
+        };
+        let (a, b) = (facts(primary)?, facts(secondary)?);
+        let (rows_a, rows_b) = options.rows.unwrap_or((0, 0));
+        let choice = choose(&a, &b, rows_a, rows_b, options.tokenizer);
+        let (checkpoint, facts) = match choice.side {
+            Some(Side::Primary) => (primary, &a),
+            Some(Side::Secondary) => (secondary, &b),
+            None => {
+                self.tokenizer_reason = Some(choice.reason);
+                return Ok(None);
+            }
+        };
+        let side = choice.side.map_or("", Side::name);
+        self.tokenizer_reason = Some(format!("the {side}'s: {}", choice.reason));
+        let Some(dir) = &checkpoint.dir else { return Ok(choice.side) };
+        if let (Some(highest), Some((rows_a, rows_b))) = (&facts.highest, options.rows) {
+            let rows = rows_a.max(rows_b);
+            if highest.id >= rows {
+                return Err(Error::new(
+                    Kind::Data,
+                    "the tokenizer names rows that the child lacks",
+                )
+                .file(&dir.join(&highest.file))
+                .expected(format!("ids below {rows}"), format!("id {}", highest.id))
+                .with_hint("give --tokenizer primary or secondary, or mend that tokenizer"));
+            }
+        }
+        for name in &facts.files {
+            self.add_copy(dir, name)?;
+        }
+        Ok(choice.side)
+    }
+
+    fn add_copy(&mut self, dir: &Path, name: &str) -> Result<()> {
+        let path = dir.join(name);
+        if is_present(&path)? {
+            let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+            check_copy(&path, bytes)?;
+            self.copied.push(Small { name: name.to_owned(), path, bytes });
+        }
+        Ok(())
+    }
+
+    /// Files in folders are not among those that opening the parent strictly has looked at.
+    fn check_links(&self, dir: &Path) -> Result<()> {
+        let failed = |error| Error::from_io(Kind::NoInput, "cannot look for links", dir, error);
+        let home = dir.canonicalize().map_err(failed)?;
+        let own = self.copied.iter().filter(|small| small.path.starts_with(dir));
+        own.filter_map(|small| link_out(&small.path, &home)).next().map_or(Ok(()), Err)
+    }
+
+    /// Number of files, and of the folders that hold some of them.
+    pub fn count(&self) -> u64 {
+        let mut folders: Vec<&Path> = self
+            .copied
+            .iter()
+            .flat_map(|small| Path::new(&small.name).ancestors().skip(1))
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .collect();
+        folders.sort_unstable();
+        folders.dedup();
+        (self.made.len() + self.copied.len() + folders.len()) as u64
+    }
+
+    /// Paths in the child, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let made = self.made.iter().map(|file| file.0.as_str());
+        let mut names: Vec<&str> =
+            made.chain(self.copied.iter().map(|small| small.name.as_str())).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Bytes that the files will take.
+    pub fn total_bytes(&self) -> u64 {
+        let made = self.made.iter().map(|file| file.1.len() as u64);
+        made.chain(self.copied.iter().map(|small| small.bytes)).fold(0, u64::saturating_add)
+    }
+
+    /// The first file that a child's directory lacks or holds with another content.
+    ///
+    /// # Errors
+    /// As `gather` where a parent's file went away meanwhile.
+    pub fn difference(&self, dir: &Path) -> Result<Option<String>> {
+        let same = |name: &str, bytes: &[u8]| {
+            let path = dir.join(name);
+            is_present(&path).is_ok_and(|present| present)
+                && read_bounded(&path, LIMIT_BYTES).is_ok_and(|found| found == bytes)
+        };
+        for (name, bytes) in &self.made {
+            if !same(name, bytes) {
+                return Ok(Some(name.clone()));
+            }
+        }
+        for Small { name, path, .. } in &self.copied {
+            if !same(name, &read_bounded(path, LIMIT_BYTES)?) {
+                return Ok(Some(name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes all of them into a child in the making. Only contents are copied: no links, modes or
+    /// attributes.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path; as `gather` where a file changed for the worse meanwhile.
+    pub fn write(&self, staging: &Staging) -> Result<()> {
+        for (name, bytes) in &self.made {
+            staging.write_file(name, bytes)?;
+        }
+        for Small { name, path, bytes } in &self.copied {
+            // What was small when it was counted may not have grown beyond its kind.
+            let limit = if *bytes > SMALL_BYTES { LIMIT_BYTES } else { (*bytes).max(SMALL_BYTES) };
+            staging.write_file(name, &read_bounded(path, limit)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a file that must go along and can't.
+fn check_copy(path: &Path, bytes: u64) -> Result<()> {
+    if bytes > LIMIT_BYTES {
+        return Err(Error::new(Kind::Data, "file too large")
+            .file(path)
+            .expected(format!("at most {}", human_bytes(LIMIT_BYTES)), human_bytes(bytes)));
+    }
+    check_readable(path)?;
+    if is_lfs_pointer(path, bytes) {
+        return Err(Error::new(Kind::Data, "a file beside the weights was not downloaded")
+            .file(path)
+            .expected("its content", "a git-lfs pointer")
+            .with_hint("run `git lfs pull` in that directory"));
+    }
+    Ok(())
+}
+
+/// A module's weights are not merged: they go along only where both parents have the same.
+fn check_module(small: &Small, secondary: Option<&Path>) -> Result<()> {
+    let other = secondary.map(|dir| dir.join(&small.name));
+    let length = |path: &PathBuf| std::fs::metadata(path).ok().filter(|meta| meta.is_file());
+    let found = match other.as_ref().and_then(|path| length(path).map(|meta| (path, meta.len()))) {
+        None => "no such file in the secondary",
+        Some((_, bytes)) if bytes != small.bytes => "others in the secondary",
+        Some((path, _)) => {
+            let same = read_bounded(&small.path, LIMIT_BYTES)? == read_bounded(path, LIMIT_BYTES)?;
+            if same {
+                return Ok(());
+            }
+            "others in the secondary"
+        }
+    };
+    Err(Error::new(Kind::Data, "a module beside the model has weights that are not merged")
+        .file(&small.path)
+        .expected("the same bytes in both parents", found)
+        .with_hint(
+            "take the module's entry out of a copy of the primary's modules.json, and put the folder \
+             that you want, or a merge of both, into the child afterwards",
+        ))
+}

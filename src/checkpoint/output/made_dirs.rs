@@ -1,0 +1,42 @@
+//! Directories above an output that were missing and are made for it.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::files::paths::parent_of;
+use crate::checkpoint::output::directory::sync_dir;
+use crate::error::Result;
+
+/// Directories that were made, lowest first. Dropped, it removes those that are empty still.
+#[derive(Debug, Default)]
+pub(super) struct MadeAbove(Vec<PathBuf>);
+
+impl MadeAbove {
+    /// Makes `dir` and what is missing above it.
+    pub(super) fn make(dir: &Path) -> std::io::Result<MadeAbove> {
+        let missing = dir.ancestors().take_while(|above| {
+            !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err()
+        });
+        let made = MadeAbove(missing.map(Path::to_path_buf).collect());
+        if !made.0.is_empty() {
+            std::fs::create_dir_all(dir)?;
+        }
+        Ok(made)
+    }
+
+    /// Lets them stay.
+    pub(super) fn stay(&mut self) {
+        self.0.clear();
+    }
+
+    /// Flushes the directories that hold them, so that a power cut does not take them.
+    pub(super) fn flush(&self) -> Result<()> {
+        self.0.iter().try_for_each(|dir| sync_dir(&parent_of(dir)))
+    }
+}
+
+impl Drop for MadeAbove {
+    fn drop(&mut self) {
+        // Another run may be using them by now: they stay where they are not empty.
+        self.0.iter().all(|dir| std::fs::remove_dir(dir).is_ok());
+    }
+}

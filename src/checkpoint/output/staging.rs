@@ -1,0 +1,370 @@
+//! The child's way to its place: a hidden sibling directory, flushed, then one rename.
+//!
+//! ```text
+//! DIR/.NAME.partial/   written and flushed here, locked by the run that writes it
+//!        |  rename, when every byte is on disk
+//!        v
+//! DIR/NAME
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags};
+
+use crate::checkpoint::files::paths::parent_of;
+use crate::checkpoint::output::directory::{empty, same_directory, sync_dir};
+use crate::checkpoint::output::folders::Folders;
+use crate::checkpoint::output::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE};
+use crate::checkpoint::output::made_dirs::MadeAbove;
+use crate::checkpoint::output::mount_point::{is_mount_point, put_inside, take_out};
+use crate::checkpoint::output::swap::{Replaced, aside, mend, put, take_back};
+use crate::checkpoint::output::work_dir::{work_dir, write_failed};
+use crate::error::{Error, Kind, Result};
+
+/// A child in the making. Dropped without [`Staging::commit`] or [`Staging::keep`], it removes what
+/// it wrote.
+#[derive(Debug)]
+pub struct Staging {
+    output: PathBuf,
+    work: PathBuf,
+    /// Open for its lock, which ends with the process whatever happens to it.
+    lock: File,
+    fsync: bool,
+    /// The output is a mount point, and the work directory lies in it.
+    inside: bool,
+    folders: Folders,
+    done: bool,
+    /// Dropped last, when the work directory is gone.
+    above: MadeAbove,
+}
+
+impl Staging {
+    /// Makes and locks the work directory beside `output`. What an earlier, dead run left there is
+    /// removed. Missing directories above `output` are made, and go again if the child does not come.
+    ///
+    /// # Errors
+    /// [`Kind::TryAgain`] where another run holds it, [`Kind::Output`] where it can't be made.
+    pub fn create(output: &Path, fsync: bool) -> Result<Staging> {
+        let staging = Staging::open(output, fsync)?;
+        staging.clear(&|_| false)?;
+        Ok(staging)
+    }
+
+    /// The same, but what an earlier run left in the work directory stays.
+    ///
+    /// # Errors
+    /// As [`Staging::create`].
+    pub fn open(output: &Path, fsync: bool) -> Result<Staging> {
+        let parent = parent_of(output);
+        let refused =
+            |path: &Path, error| Error::from_io(Kind::Output, "cannot make directory", path, error);
+        let above = MadeAbove::make(&parent).map_err(|error| refused(&parent, error))?;
+        let work = work_dir(output);
+        loop {
+            let made = match std::fs::create_dir(&work) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(refused(&work, error));
+                }
+                made => made.is_ok(),
+            };
+            let lock = match File::open(&work) {
+                Ok(lock) => lock,
+                // Another run renamed or removed it in between.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    if made {
+                        let _ = std::fs::remove_dir(&work);
+                    }
+                    return Err(refused(&work, error));
+                }
+            };
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(Error::new(Kind::TryAgain, "another run is writing this output")
+                        .file(output)
+                        .with_hint("wait for it to end, or give another -o"));
+                }
+                // File systems without locks: the rename that replaces nothing is the backstop.
+                Err(error) => log::debug!("no lock on {}: {error}", work.display()),
+            }
+            if !same_directory(&lock, &work) {
+                continue;
+            }
+            let inside = is_mount_point(output);
+            if inside {
+                take_out(&work, output)?;
+            } else {
+                mend(&work, output).map_err(|error| refused(&aside(&work), error))?;
+            }
+            let output = output.to_path_buf();
+            let folders = Folders::new(&work);
+            return Ok(Staging { output, work, lock, fsync, inside, folders, done: false, above });
+        }
+    }
+
+    /// Removes what an earlier run left, but for names that are to stay.
+    ///
+    /// # Errors
+    /// [`Kind::Output`] where something can't be removed.
+    pub fn clear(&self, stays: &dyn Fn(&str) -> bool) -> Result<()> {
+        let failed = |error| {
+            Error::from_io(Kind::Output, "cannot clear what an earlier run left", &self.work, error)
+        };
+        let mut stale = false;
+        for entry in std::fs::read_dir(&self.work).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_file = entry.file_type().map_err(failed)?.is_file();
+            if is_file && entry.file_name().to_str().is_some_and(stays) {
+                continue;
+            }
+            if entry.file_type().map_err(failed)?.is_dir() {
+                std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+            } else {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
+            }
+            stale = true;
+        }
+        if stale {
+            log::warn!("removed what an interrupted run left in {}", self.work.display());
+        }
+        Ok(())
+    }
+
+    /// The work directory.
+    pub fn dir(&self) -> &Path {
+        &self.work
+    }
+
+    /// Where the child will be.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// Whether files are flushed to disk before the child appears.
+    pub fn fsync(&self) -> bool {
+        self.fsync
+    }
+
+    /// Lets the work directory stay for a later run, and gives its path.
+    pub fn keep(mut self) -> PathBuf {
+        self.done = true;
+        self.above.stay();
+        self.work.clone()
+    }
+
+    /// Makes an empty file in the work directory, readable and writable, mode by umask.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn create_file(&self, name: &str) -> Result<File> {
+        self.open_file(name, OpenOptions::new().create_new(true))
+    }
+
+    /// Opens a file of the work directory, or makes it. What is in it stays; no link is followed.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn reopen_file(&self, name: &str) -> Result<File> {
+        let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+        self.open_file(name, OpenOptions::new().create(true).custom_flags(no_link))
+    }
+
+    /// Opens a file of the work directory that was made before.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn existing_file(&self, name: &str) -> Result<File> {
+        self.open_file(name, &mut OpenOptions::new())
+    }
+
+    /// The same for writes past the page cache; `None` where the file system has none.
+    pub fn direct_file(&self, name: &str) -> Option<File> {
+        let flags = OFlags::DIRECT.bits().cast_signed();
+        let opened = self.open_file(name, OpenOptions::new().custom_flags(flags));
+        opened.inspect_err(|error| log::debug!("no direct writes: {error}")).ok()
+    }
+
+    fn open_file(&self, name: &str, options: &mut OpenOptions) -> Result<File> {
+        let path = self.work.join(name);
+        options
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|error| write_failed("cannot open file", &path, error))
+    }
+
+    /// Writes a whole small file and flushes it. Folders that its name leads through are made.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.folders.make_above(Path::new(name))?;
+        let mut file = self.create_file(name)?;
+        let path = self.work.join(name);
+        file.write_all(bytes).map_err(|error| write_failed("cannot write file", &path, error))?;
+        self.flush(&file, name)
+    }
+
+    /// Flushes a file to disk, once: a failed fsync is never tried again, since the kernel may
+    /// have dropped the dirty pages and would then report success.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path.
+    pub fn flush(&self, file: &File, name: &str) -> Result<()> {
+        if !self.fsync {
+            return Ok(());
+        }
+        file.sync_all().map_err(|error| {
+            write_failed("cannot flush file to disk", &self.work.join(name), error)
+        })
+    }
+
+    /// Lets the child appear at its place by one rename, and flushes the directory that holds it.
+    /// With `overwrite` an older child is swapped out in the same step and removed afterwards. Where
+    /// the flush fails, the rename is taken back.
+    ///
+    /// # Errors
+    /// [`Kind::Output`] where something appeared at the output meanwhile, else [`Kind::Io`].
+    pub fn commit(mut self, overwrite: bool) -> Result<()> {
+        for name in [JOURNAL_FILE, NEW_JOURNAL_FILE] {
+            let path = self.work.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::from_io(Kind::Io, "cannot remove file", &path, error));
+                }
+                _ => {}
+            }
+        }
+        if self.fsync {
+            self.folders.flush()?;
+            self.lock.sync_all().map_err(|error| {
+                Error::from_io(Kind::Io, "cannot flush directory to disk", &self.work, error)
+            })?;
+        }
+        if self.inside {
+            // Dropped, the empty work directory goes.
+            return put_inside(&self.work, &self.output, self.fsync);
+        }
+        let replaced = put(&self.work, &self.output, overwrite)?;
+        if self.fsync
+            && let Err(error) = sync_dir(&parent_of(&self.output)).and_then(|()| self.above.flush())
+        {
+            if take_back(&self.work, &self.output, replaced) {
+                return Err(error);
+            }
+            self.done = true;
+            self.above.stay();
+            return Err(error.with_hint("the child is at its place, but a power cut may take it"));
+        }
+        self.done = true;
+        self.above.stay();
+        let old = match replaced {
+            Replaced::Nothing => return Ok(()),
+            Replaced::Swapped => self.work.clone(),
+            Replaced::Aside => aside(&self.work),
+        };
+        if let Err(error) = std::fs::remove_dir_all(&old) {
+            log::warn!(
+                "the child is complete, but the replaced one is left in {}: {error}",
+                old.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.done && same_directory(&self.lock, &self.work) {
+            self.folders.remove();
+            if let Err(error) = empty(&self.lock).and_then(|()| std::fs::remove_dir(&self.work)) {
+                log::warn!("left on disk: {}: {error}", self.work.display());
+            }
+        }
+    }
+}
+
+/// Whether an interrupted run left a journal for this output.
+pub fn has_journal(output: &Path) -> bool {
+    std::fs::symlink_metadata(work_dir(output).join(JOURNAL_FILE)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_appears_only_when_it_is_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("child");
+        let staging = Staging::create(&output, true).unwrap();
+        staging.write_file("a", b"x").unwrap();
+        assert!(!output.exists());
+        staging.commit(false).unwrap();
+        assert_eq!(std::fs::read(output.join("a")).unwrap(), b"x");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_abandoned_child_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::create(&dir.path().join("child"), false).unwrap();
+        staging.write_file("a", b"x").unwrap();
+        staging.write_file("1_Pooling/deep/config.json", b"x").unwrap();
+        staging.write_file("1_Pooling/config.json", b"x").unwrap();
+        drop(staging);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn directories_above_an_abandoned_child_go_with_it_unless_they_are_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let create = |name: &str| Staging::create(&dir.path().join(name), false).unwrap();
+        drop(create("a/b/child"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let staging = create("a/b/child");
+        std::fs::write(dir.path().join("a/theirs"), b"").unwrap();
+        drop(staging);
+        assert!(dir.path().join("a/theirs").exists() && !dir.path().join("a/b").exists());
+        create("a/b/child").commit(false).unwrap();
+        assert!(dir.path().join("a/b/child").exists());
+    }
+
+    #[test]
+    fn two_runs_to_one_output_do_not_meet() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("child");
+        let first = Staging::create(&output, false).unwrap();
+        assert_eq!(Staging::create(&output, false).unwrap_err().kind(), Kind::TryAgain);
+        drop(first);
+        Staging::create(&output, false).unwrap();
+    }
+
+    #[test]
+    fn overwriting_swaps_the_old_child_for_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("child");
+        std::fs::create_dir(&output).unwrap();
+        std::fs::write(output.join("old"), b"").unwrap();
+        let staging = Staging::create(&output, true).unwrap();
+        staging.write_file("new", b"").unwrap();
+        staging.commit(true).unwrap();
+        assert!(output.join("new").exists() && !output.join("old").exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_output_that_appeared_meanwhile_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("child");
+        let staging = Staging::create(&output, true).unwrap();
+        std::fs::create_dir(&output).unwrap();
+        std::fs::write(output.join("theirs"), b"").unwrap();
+        assert_eq!(staging.commit(false).unwrap_err().kind(), Kind::Output);
+        assert!(output.join("theirs").exists());
+    }
+}

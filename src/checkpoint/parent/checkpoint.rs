@@ -1,0 +1,92 @@
+//! A parent that was opened: a model directory or a single checkpoint file, without its data.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::files::source::FileSource;
+use crate::checkpoint::side_files::adapter::AdapterConfig;
+use crate::checkpoint::side_files::config::Config;
+use crate::checkpoint::side_files::special_tokens::SpecialTokens;
+use crate::checkpoint::tensors::inventory::Inventory;
+use crate::checkpoint::weights::names::WeightNames;
+use crate::checkpoint::weights::parts::Parts;
+use crate::error::Result;
+use crate::format::{Container, ReadAt, ReadOptions, StateDict};
+
+/// An opened checkpoint: headers, config and the files behind them. No data is loaded.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Path as the user gave it, or where its name led.
+    pub path: PathBuf,
+    /// The model directory; `None` where a single file was named.
+    pub dir: Option<PathBuf>,
+    /// Weight files, in shard order.
+    pub files: Vec<FileSource>,
+    /// Container of each weight file.
+    pub containers: Vec<Container>,
+    /// Tensors of all files.
+    pub inventory: Inventory,
+    /// config.json, where the directory has one.
+    pub config: Option<Config>,
+    /// Ids of special tokens, by config.json and generation_config.json.
+    pub special_tokens: SpecialTokens,
+    /// adapter_config.json beside the weights, where there is one.
+    pub adapter: Option<AdapterConfig>,
+    /// `total_parameters` of the index, where it has the figure.
+    pub total_parameters: Option<u64>,
+    /// Things worth telling the user, in sentences.
+    pub notes: Vec<String>,
+    /// What the user said of the files beside their path: which entry is the state dict, and what may
+    /// stand beside it.
+    pub reading: ReadOptions,
+    /// What its loader calls its weight files.
+    pub names: WeightNames,
+    /// What it is a part of, where it is no whole model.
+    pub part: Option<Parts>,
+}
+
+impl Checkpoint {
+    /// A checkpoint of which nothing is known yet.
+    pub(crate) fn empty(path: &Path, dir: Option<PathBuf>) -> Checkpoint {
+        Checkpoint {
+            path: path.to_path_buf(),
+            dir,
+            files: Vec::new(),
+            containers: Vec::new(),
+            inventory: Inventory::default(),
+            config: None,
+            special_tokens: SpecialTokens::default(),
+            adapter: None,
+            total_parameters: None,
+            notes: Vec::new(),
+            reading: ReadOptions::default(),
+            names: WeightNames::default(),
+            part: None,
+        }
+    }
+
+    /// Takes in one file.
+    pub(crate) fn push(&mut self, source: FileSource, state_dict: StateDict) {
+        self.containers.push(state_dict.container);
+        self.inventory.append(self.files.len(), state_dict);
+        self.files.push(source);
+    }
+
+    /// Checks that no weight file changed since it was opened.
+    ///
+    /// # Errors
+    /// [`Kind::TryAgain`](crate::error::Kind::TryAgain) where one did.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(FileSource::check_unchanged)
+    }
+
+    /// Bytes of all weight files.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(ReadAt::len).fold(0, u64::saturating_add)
+    }
+
+    /// The file that holds a tensor of the inventory.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        let tensor = self.inventory.find(name)?;
+        self.files.get(self.inventory.file_of(tensor)).map(FileSource::path)
+    }
+}

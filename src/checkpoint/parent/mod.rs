@@ -1,0 +1,11 @@
+//! A parent: found, opened by its headers, and refused where it contradicts itself.
+
+pub(crate) mod checkpoint;
+pub(crate) mod discover;
+pub(crate) mod hub;
+pub(crate) mod key;
+pub(crate) mod leftovers;
+pub(crate) mod open;
+pub(crate) mod opening;
+pub(crate) mod shards;
+pub(crate) mod twins;

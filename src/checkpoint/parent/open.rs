@@ -1,0 +1,172 @@
+//! Opens a parent by its headers, and stops at the first error.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use crate::checkpoint::files::small_file::{is_present, read_bounded};
+use crate::checkpoint::files::source::FileSource;
+use crate::checkpoint::parent::checkpoint::Checkpoint;
+use crate::checkpoint::parent::hub::{file_and_key, locate};
+use crate::checkpoint::parent::leftovers::notes;
+use crate::checkpoint::parent::opening::Opening;
+use crate::checkpoint::parent::shards::{Shards, missing_shard};
+use crate::checkpoint::side_files::adapter::AdapterConfig;
+use crate::checkpoint::side_files::config::Config;
+use crate::checkpoint::weights::choice::not_taken;
+use crate::checkpoint::weights::chosen::{Weights, weights_of};
+use crate::checkpoint::weights::kinds::listed;
+use crate::checkpoint::weights::parts::Parts;
+use crate::error::{Error, Kind, Result};
+use crate::format::{self, Index, MAX_INDEX_BYTES, ReadOptions, StateDict};
+use crate::tensor::escape;
+
+/// What to do with a directory of an adapter whose weights are not read.
+const ADAPTER_HINT: &str = "adapter_config.json says that this is an adapter; merge it into its base \
+                            model first (PEFT: `merge_and_unload()`, then `save_pretrained(DIR, \
+                            safe_serialization=False)`)";
+
+impl Checkpoint {
+    /// Opens a model directory, the index of its shards or a single checkpoint file, or a model of
+    /// the local Hub cache by its name (see [`locate`]).
+    ///
+    /// # Errors
+    /// [`Kind::NoInput`] where nothing is there, [`Kind::Data`] where it breaks a rule of its
+    /// format, index and shards contradict each other or the directory holds parts of a model.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_as(path, &Opening::default())
+    }
+
+    /// The same, as the user wants it opened. The path may be `FILE::KEY`, or `DIR::KEY` where the
+    /// weights are one file: the state dict is that entry.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`]; [`Kind::NoInput`] where there is no such entry, [`Kind::Data`]
+    /// for links that leave the directory and bytes without a checksum where those are refused.
+    pub fn open_as(path: &Path, opening: &Opening) -> Result<Checkpoint> {
+        let (path, key) = file_and_key(&locate(path)?);
+        let reading = ReadOptions { key, opaque: opening.opaque.clone() };
+        let checkpoint = Checkpoint::read(&path, reading)?;
+        opening.strictness.check(&checkpoint)?;
+        Ok(checkpoint)
+    }
+
+    fn read(path: &Path, reading: ReadOptions) -> Result<Checkpoint> {
+        let meta = std::fs::metadata(path)
+            .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
+        let (dir, weights) = match Weights::by_index(path) {
+            _ if meta.is_dir() => (path.to_path_buf(), None),
+            Some((dir, weights)) => (dir, Some(weights)),
+            None => {
+                let mut checkpoint = Checkpoint::empty(path, None);
+                checkpoint.reading = reading;
+                checkpoint.adapter = AdapterConfig::beside(path);
+                checkpoint.add_file(path)?;
+                checkpoint.part = Parts::at(path);
+                return Ok(checkpoint);
+            }
+        };
+        let mut checkpoint = Checkpoint::empty(path, Some(dir.clone()));
+        checkpoint.reading = reading;
+        let config = dir.join("config.json");
+        if is_present(&config)? {
+            let read = Config::read(&config)?;
+            checkpoint.special_tokens.add(read.text()).map_err(|error| error.file(&config))?;
+            checkpoint.config = Some(read);
+        }
+        checkpoint.special_tokens.add_generation_config(&dir)?;
+        checkpoint.adapter = AdapterConfig::inside(&dir);
+        let weights = weights.map_or_else(|| weights_of(&dir), Ok);
+        let weights = weights.map_err(|error| match checkpoint.adapter {
+            Some(_) => error.with_hint(ADAPTER_HINT),
+            None => error,
+        })?;
+        checkpoint.names = weights.names;
+        if weights.is_index {
+            no_key(&weights.file, &checkpoint.reading)?;
+            checkpoint.open_shards(&dir, &weights.file)?;
+        } else {
+            checkpoint.add_file(&weights.file)?;
+            checkpoint.part = Parts::at(&weights.file);
+        }
+        checkpoint.note_other_weights(&dir, &weights);
+        Ok(checkpoint)
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let (source, state_dict) = read_headers(path, &self.reading)?;
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.notes.extend(notes(&file_name, &state_dict));
+        self.push(source, state_dict);
+        Ok(())
+    }
+
+    fn open_shards(&mut self, dir: &Path, index_path: &Path) -> Result<()> {
+        let bytes = read_bounded(index_path, MAX_INDEX_BYTES)?;
+        let index = Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))?;
+        let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut against = Shards::new(index_path, &index);
+        for shard in &shards {
+            let path = dir.join(shard);
+            if !path.exists() {
+                return Err(missing_shard(index_path, &path, shards.len()));
+            }
+            let before = self.inventory.tensors.len();
+            self.add_file(&path)?;
+            against.look_at(&self.files, &self.inventory, before)?;
+        }
+        against.conclude(&self.files, &mut self.inventory, &mut self.notes)?;
+        self.total_parameters = index.total_parameters;
+        self.inventory.restore_model_order();
+        Ok(())
+    }
+
+    /// Other weights beside those that were taken are named, so that nobody merges the wrong ones.
+    fn note_other_weights(&mut self, dir: &Path, weights: &Weights) {
+        let names: Vec<String> = names_in(dir);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let taken: HashSet<&str> = self
+            .files
+            .iter()
+            .filter_map(|file| file.path().file_name()?.to_str())
+            .chain(weights.file.file_name().and_then(|name| name.to_str()))
+            .collect();
+        let others = not_taken(&names, &|name| taken.contains(name));
+        if !others.is_empty() {
+            let used = weights.file.file_name().unwrap_or_default().to_string_lossy();
+            self.notes.push(format!("{} used; not looked at: {}", escape(&used), listed(&others)));
+        }
+    }
+}
+
+/// Opens one weight file and reads its headers.
+pub(crate) fn read_headers(path: &Path, reading: &ReadOptions) -> Result<(FileSource, StateDict)> {
+    let source = FileSource::open(path)?;
+    match format::read_state_dict_as(&source, reading) {
+        Ok(state_dict) => Ok((source, state_dict)),
+        Err(error) if error.rule == format::Rule::Read => {
+            let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
+            Err(source.read_error("cannot read checkpoint", cause))
+        }
+        Err(error) => Err(Error::from_format(path, error)),
+    }
+}
+
+/// A key chooses inside one file; a model in shards is whole only with all of them.
+///
+/// # Errors
+/// [`Kind::Data`] where there is one.
+pub(crate) fn no_key(index_path: &Path, reading: &ReadOptions) -> Result<()> {
+    let Some(key) = &reading.key else { return Ok(()) };
+    Err(Error::new(Kind::Data, "a key chooses an entry of one file")
+        .file(index_path)
+        .expected("one weight file", format!("shards, and the key `{}`", escape(key)))
+        .with_hint("name the model without the key"))
+}
+
+/// Names of the files in a directory, as far as they are text; none where it can't be listed.
+pub(crate) fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}

@@ -1,0 +1,11 @@
+//! The small files beside the weights: config, tokenizer, modules, and what they say.
+
+pub(crate) mod adapter;
+pub mod config;
+pub(crate) mod modules;
+pub(crate) mod role;
+pub(crate) mod selection;
+pub(crate) mod special_tokens;
+pub(crate) mod token_ids;
+pub(crate) mod tokenizer;
+pub(crate) mod tokenizer_files;

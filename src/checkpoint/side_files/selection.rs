@@ -1,0 +1,345 @@
+//! What lies beside a model's weights, and what of it goes along with a child: small files that are
+//! no weights, no documentation and no code. Names and sizes are looked at, and no more is read than
+//! tells a file for what it is.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::files::small_file::{check_readable, is_lfs_pointer, read_bounded};
+use crate::checkpoint::side_files::role::{Role, is_left_folder, role};
+use crate::checkpoint::side_files::tokenizer_files::TEMPLATES;
+use crate::error::{Error, Kind, Result};
+use crate::tensor::escape;
+
+/// Largest file that goes along, where no list has its name.
+pub(crate) const SMALL_BYTES: u64 = 16 << 20;
+
+/// Files whose names no list has, and bytes of them, that go along at most.
+const MOST_FILES: usize = 1000;
+const MOST_BYTES: u64 = 256 << 20;
+
+/// Entries of a folder that are looked at, and folders in folders.
+const MOST_ENTRIES: usize = 10_000;
+const DEEPEST: usize = 8;
+
+/// A file that goes along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Small {
+    /// Path from the model's directory.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Its length in bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Why a file stays behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    Weights,
+    OfWeights,
+    Tokenizer,
+    Code,
+    Folder,
+    Large,
+    Many,
+    Pointer,
+    Odd,
+    Record,
+    Document,
+    Hidden,
+}
+
+impl Why {
+    fn words(self) -> &'static str {
+        match self {
+            Why::Weights => "other weights",
+            Why::OfWeights => "settings of other weights",
+            Why::Tokenizer => "the tokenizer that was not taken",
+            Why::Code => "code (--copy-code takes *.py)",
+            Why::Folder => "folders",
+            Why::Large => "larger than 16 MiB",
+            Why::Many => "beyond 1000 files, 256 MiB or 8 folders in one another",
+            Why::Pointer => "git-lfs pointers",
+            Why::Odd => "no plain or readable files",
+            Why::Record => "records of training",
+            Why::Document => "documentation",
+            Why::Hidden => "hidden",
+        }
+    }
+}
+
+/// What lies in a model's directory.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// What goes along, sorted.
+    pub(crate) goes: Vec<Small>,
+    /// Weights of modules: they go along only where both parents have the same.
+    pub(crate) module_weights: Vec<Small>,
+    stays: BTreeMap<Why, Vec<String>>,
+}
+
+/// What decides what goes along.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Names of the weight files and their index, which the merge has read.
+    pub(crate) taken: &'a HashSet<String>,
+    /// Folders that modules.json names.
+    pub(crate) modules: &'a [String],
+    /// `*.py` too.
+    pub(crate) code: bool,
+    /// Whether the tokenizer is this model's; its own files are found elsewhere.
+    pub(crate) tokenizer: bool,
+}
+
+impl Beside {
+    /// Looks at the model's directory.
+    ///
+    /// # Errors
+    /// [`Kind::NoInput`] where it can't be listed, [`Kind::Data`] for a folder of modules.json that
+    /// can't go along.
+    pub(crate) fn of(dir: &Path, wanted: Wanted<'_>) -> Result<Beside> {
+        let mut beside = Beside::default();
+        let mut room = Room { files: MOST_FILES, bytes: MOST_BYTES };
+        for name in listed(dir)? {
+            let path = dir.join(&name);
+            let Some(name) = name.to_str().filter(|name| !name.contains(char::is_control)) else {
+                beside.stay(Why::Odd, &name.to_string_lossy());
+                continue;
+            };
+            if wanted.taken.contains(name) {
+                continue;
+            }
+            if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+                beside.look_at_folder(dir, name, wanted, &mut room);
+            } else {
+                let small = beside.look_at_file(&path, name, wanted);
+                beside.take(small.into_iter().collect(), name, &mut room);
+            }
+        }
+        for module in wanted.modules {
+            beside.look_at_module(dir, module, wanted)?;
+        }
+        beside.goes.sort_by(|a, b| a.name.cmp(&b.name));
+        beside.goes.dedup_by(|a, b| a.name == b.name);
+        Ok(beside)
+    }
+
+    fn stay(&mut self, why: Why, name: &str) {
+        self.stays.entry(why).or_default().push(name.to_owned());
+    }
+
+    fn take(&mut self, files: Vec<Small>, name: &str, room: &mut Room) {
+        if room.takes(&files) {
+            self.goes.extend(files);
+        } else {
+            self.stay(Why::Many, name);
+        }
+    }
+
+    /// A file at the top, where it goes along.
+    fn look_at_file(&mut self, path: &Path, name: &str, wanted: Wanted<'_>) -> Option<Small> {
+        let role = role(name, true);
+        if role == Role::Own || (role == Role::Tokenizer && wanted.tokenizer) {
+            return None;
+        }
+        fate(role, path, name, wanted).map_err(|why| self.stay(why, name)).ok()
+    }
+
+    /// A folder that is no module's goes along as a whole, or stays.
+    fn look_at_folder(&mut self, dir: &Path, name: &str, wanted: Wanted<'_>, room: &mut Room) {
+        let of_module = |module: &String| module == name || module.starts_with(&format!("{name}/"));
+        if (name == TEMPLATES && wanted.tokenizer) || wanted.modules.iter().any(of_module) {
+            return;
+        }
+        if is_left_folder(name) {
+            return self.stay(if name.starts_with('.') { Why::Hidden } else { Why::Folder }, name);
+        }
+        let found = match walk(dir, name) {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.stay(Why::Many, name),
+            Err(_) => return self.stay(Why::Odd, name),
+        };
+        let (mut files, mut left) = (Vec::new(), Vec::new());
+        for (file, path) in found {
+            let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            match fate(role(own, false), &path, &file, wanted) {
+                Ok(small) => files.push(small),
+                // Another model, or a part of one.
+                Err(Why::Weights | Why::OfWeights) => return self.stay(Why::Folder, name),
+                Err(why @ (Why::Tokenizer | Why::Large | Why::Pointer)) => {
+                    return self.stay(why, name);
+                }
+                Err(why) => left.push((why, file)),
+            }
+        }
+        left.iter().for_each(|(why, file)| self.stay(*why, file));
+        self.take(files, name, room);
+    }
+
+    /// The folder of a module goes along, weights and all.
+    fn look_at_module(&mut self, dir: &Path, module: &str, wanted: Wanted<'_>) -> Result<()> {
+        let path = dir.join(module);
+        let refused = |expected: &str, found: &str| {
+            Error::new(Kind::Data, "a folder of modules.json can't go along")
+                .file(&path)
+                .expected(expected, found)
+                .with_hint("put a plain copy of it in place, or take its entry out of modules.json")
+        };
+        match std::fs::symlink_metadata(&path) {
+            // A module without settings has none.
+            Err(_) => return Ok(()),
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(refused("a folder", "a link or a file")),
+        }
+        let Some(found) = walk(dir, module)? else {
+            return Err(refused("at most 10000 files, 8 folders deep", "more"));
+        };
+        for (name, path) in found {
+            let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let role = role(own, false);
+            let weights = matches!(role, Role::Weights | Role::OfWeights);
+            if !weights && role != Role::Tokenizer && stays(role, wanted).is_some() {
+                continue;
+            }
+            match std::fs::metadata(&path) {
+                Ok(meta) if meta.is_file() => {
+                    let small = Small { name, path, bytes: meta.len() };
+                    if weights { &mut self.module_weights } else { &mut self.goes }.push(small);
+                }
+                _ => return Err(refused("regular files", "a link to nothing, or a device")),
+            }
+        }
+        Ok(())
+    }
+
+    /// What stays behind, in one line; `None` where nothing does.
+    pub(crate) fn left_behind(&self) -> Option<String> {
+        const SHOWN: usize = 3;
+        let groups = self.stays.iter().map(|(why, names)| {
+            let mut shown: Vec<String> =
+                names.iter().take(SHOWN).map(|name| escape(name)).collect();
+            if names.len() > SHOWN {
+                shown.push(format!("{} more", names.len() - SHOWN));
+            }
+            format!("{}: {}", why.words(), shown.join(", "))
+        });
+        let text = groups.collect::<Vec<_>>().join("; ");
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// What files without a known name may still take.
+struct Room {
+    files: usize,
+    bytes: u64,
+}
+
+impl Room {
+    fn takes(&mut self, files: &[Small]) -> bool {
+        let bytes = files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
+        let fits = files.len() <= self.files && bytes <= self.bytes;
+        if fits {
+            self.files -= files.len();
+            self.bytes -= bytes;
+        }
+        fits
+    }
+}
+
+/// Why a file of this role stays behind; `None` where it goes along if it is small.
+fn stays(role: Role, wanted: Wanted<'_>) -> Option<Why> {
+    match role {
+        Role::Own | Role::License | Role::Other => None,
+        Role::Python => (!wanted.code).then_some(Why::Code),
+        Role::Tokenizer => (!wanted.tokenizer).then_some(Why::Tokenizer),
+        Role::Weights => Some(Why::Weights),
+        Role::OfWeights => Some(Why::OfWeights),
+        Role::Record => Some(Why::Record),
+        Role::Document => Some(Why::Document),
+        Role::Program => Some(Why::Code),
+        Role::Hidden => Some(Why::Hidden),
+    }
+}
+
+/// The file, where it goes along; else why it stays.
+fn fate(
+    role: Role,
+    path: &Path,
+    name: &str,
+    wanted: Wanted<'_>,
+) -> std::result::Result<Small, Why> {
+    if let Some(why) = stays(role, wanted) {
+        return Err(why);
+    }
+    let bytes = match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => meta.len(),
+        _ => return Err(Why::Odd),
+    };
+    if bytes > SMALL_BYTES {
+        return Err(Why::Large);
+    }
+    if check_readable(path).is_err() {
+        return Err(Why::Odd);
+    }
+    if is_lfs_pointer(path, bytes) {
+        return Err(Why::Pointer);
+    }
+    if name.ends_with(".json") && names_weights(path) {
+        return Err(Why::OfWeights);
+    }
+    Ok(Small { name: name.to_owned(), path: path.to_path_buf(), bytes })
+}
+
+/// Whether a JSON file is an index of weights, whatever it is called.
+fn names_weights(path: &Path) -> bool {
+    let needle = b"\"weight_map\"";
+    read_bounded(path, SMALL_BYTES)
+        .is_ok_and(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+}
+
+/// Names in a directory, sorted.
+fn listed(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let failed = |error| Error::from_io(Kind::NoInput, "cannot list directory", dir, error);
+    let entries = std::fs::read_dir(dir).map_err(failed)?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = names.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+    names.sort();
+    Ok(names)
+}
+
+/// Path from `dir` and path of all that is no folder in `folder`, sorted; links to folders are not
+/// followed, hidden entries and names that no listing can show are passed over. `None` where there
+/// is more than is looked at.
+fn walk(dir: &Path, folder: &str) -> Result<Option<Vec<(String, PathBuf)>>> {
+    let mut found = Vec::new();
+    let mut open = vec![(folder.to_owned(), 1)];
+    let mut seen = 0;
+    while let Some((folder, depth)) = open.pop() {
+        if depth > DEEPEST {
+            return Ok(None);
+        }
+        let path = dir.join(&folder);
+        let failed = |error| Error::from_io(Kind::NoInput, "cannot list directory", &path, error);
+        for entry in std::fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            seen += 1;
+            if seen > MOST_ENTRIES {
+                return Ok(None);
+            }
+            let name = entry.file_name();
+            let plain = |name: &&str| !name.starts_with('.') && !name.contains(char::is_control);
+            let Some(name) = name.to_str().filter(plain) else { continue };
+            let name = format!("{folder}/{name}");
+            if entry.file_type().map_err(failed)?.is_dir() {
+                if !is_left_folder(&entry.file_name().to_string_lossy()) {
+                    open.push((name, depth + 1));
+                }
+            } else {
+                found.push((name, entry.path()));
+            }
+        }
+    }
+    found.sort();
+    Ok(Some(found))
+}

@@ -1,0 +1,214 @@
+//! Which files of a directory are the model, decided by their names alone: for those who open a
+//! directory and for those who look for models below one.
+
+use crate::checkpoint::weights::kinds::is_weight_file;
+use crate::checkpoint::weights::names::{Role, WeightName, WeightNames, shard_of};
+use crate::checkpoint::weights::parts::Parts;
+
+/// What the names in a directory say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Choice<'n> {
+    /// The model's weights are there.
+    Taken(Taken<'n>),
+    /// Several models, none of which goes before the others, and how many shards without an index.
+    Several(Vec<&'n str>, usize),
+    /// Parts of one model.
+    Parts(Parts),
+    /// Shards whose index is missing.
+    Shards(Vec<&'n str>),
+    /// No weights.
+    Nothing,
+}
+
+/// The weights of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken<'n> {
+    /// The only file, or the index.
+    pub(crate) file: &'n str,
+    /// Whether it is an index.
+    pub(crate) is_index: bool,
+    /// What the weights of a child are called.
+    pub(crate) names: WeightNames,
+    /// Whether a loader looks for a file of this name.
+    pub(crate) is_known: bool,
+}
+
+/// Chooses as `from_pretrained` of transformers and diffusers does, `.bin` only: a plain name goes
+/// before variants and others, one file before an index.
+pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
+    let mut known: Vec<(WeightName<'n>, &'n str)> = names
+        .iter()
+        .filter_map(|name| Some((WeightName::parse(name)?, *name)))
+        .filter(|(name, _)| name.role != Role::Shard)
+        .collect();
+    known.sort_by_key(|(name, file)| (name.variant, name.names, name.role == Role::Index, *file));
+    // Of one file and an index for the same weights, the file.
+    known.dedup_by_key(|(name, _)| (name.variant, name.names));
+    let (plain, variants): (Vec<_>, Vec<_>) =
+        known.into_iter().partition(|(name, _)| name.variant.is_none());
+    let several = |files: &[(WeightName<'n>, &'n str)]| files.iter().map(|file| file.1).collect();
+    match plain.as_slice() {
+        [] => {}
+        [only] => return Choice::Taken(Taken::known(*only)),
+        plain => return Choice::Several(several(plain), 0),
+    }
+    let mut weights: Vec<&str> =
+        names.iter().copied().filter(|name| is_weight_file(name.as_ref())).collect();
+    weights.sort_unstable();
+    let (shards, loose): (Vec<_>, Vec<_>) =
+        weights.into_iter().partition(|name| shard_of(name).is_some());
+    let parts = Parts::among(loose.iter().copied());
+    let is_part = |name: &str| parts.as_ref().is_some_and(|parts| parts.holds(name));
+    let others: Vec<&str> = loose
+        .iter()
+        .copied()
+        .filter(|name| WeightName::parse(name).is_none() && !is_part(name))
+        .collect();
+    if let ([only], []) = (variants.as_slice(), others.as_slice()) {
+        return Choice::Taken(Taken::known(*only));
+    }
+    if !variants.is_empty() {
+        let mut files: Vec<&str> = several(&variants);
+        files.extend(others);
+        return Choice::Several(files, 0);
+    }
+    if let Some(parts) = parts {
+        return Choice::Parts(parts);
+    }
+    match (loose.as_slice(), shards.as_slice()) {
+        ([], []) => Choice::Nothing,
+        ([only], []) => Choice::Taken(Taken::other(only)),
+        // The first of one is the whole model.
+        ([], [only]) if shard_of(only).is_some_and(|(_, of)| of == 1) => {
+            Choice::Taken(Taken::other(only))
+        }
+        ([], _) => Choice::Shards(shards),
+        _ => Choice::Several(loose, shards.len()),
+    }
+}
+
+impl<'n> Taken<'n> {
+    fn known((name, file): (WeightName<'n>, &'n str)) -> Taken<'n> {
+        let is_index = name.role == Role::Index;
+        Taken { file, is_index, names: name.names, is_known: true }
+    }
+
+    fn other(file: &'n str) -> Taken<'n> {
+        let names = WeightName::parse(file).map_or_else(WeightNames::default, |name| name.names);
+        Taken { file, is_index: false, names, is_known: false }
+    }
+}
+
+/// The files under whose names programs look for weights, but for those that were taken: singles and
+/// indices first, then shards.
+pub(crate) fn not_taken<'n>(names: &[&'n str], taken: &dyn Fn(&str) -> bool) -> Vec<&'n str> {
+    let mut found: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| {
+            WeightName::parse(name).is_some()
+                || name.ends_with(".safetensors")
+                || name.ends_with(".safetensors.index.json")
+        })
+        .filter(|name| !taken(name))
+        .collect();
+    found.sort_by_key(|name| (shard_of(name).is_some(), *name));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "pytorch_model.bin";
+    const INDEX: &str = "pytorch_model.bin.index.json";
+    const FP16: &str = "pytorch_model.fp16.bin";
+    const FP16_INDEX: &str = "pytorch_model.bin.index.fp16.json";
+    const DIFFUSION: &str = "diffusion_pytorch_model.bin";
+
+    fn taken<'n>(names: &[&'n str]) -> Option<&'n str> {
+        match choose(names) {
+            Choice::Taken(taken) => Some(taken.file),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_plain_name_goes_before_variants_and_others_and_a_file_before_an_index() {
+        assert_eq!(taken(&[FP16, INDEX, PLAIN, "model.pt"]), Some(PLAIN));
+        assert_eq!(taken(&[FP16, FP16_INDEX, INDEX, "model.pt"]), Some(INDEX));
+        assert_eq!(taken(&["consolidated.00.pth", "consolidated.01.pth", PLAIN]), Some(PLAIN));
+        assert_eq!(taken(&[DIFFUSION, "diffusion_pytorch_model.fp16.bin"]), Some(DIFFUSION));
+    }
+
+    #[test]
+    fn one_variant_is_taken_as_a_file_or_by_its_index() {
+        assert_eq!(taken(&[FP16]), Some(FP16));
+        assert_eq!(taken(&[FP16, FP16_INDEX]), Some(FP16));
+        let shards =
+            ["pytorch_model.fp16-00001-of-00002.bin", "pytorch_model.fp16-00002-of-00002.bin"];
+        assert_eq!(taken(&[&shards[..], &[FP16_INDEX, "config.json"]].concat()), Some(FP16_INDEX));
+        assert_eq!(taken(&[FP16, "consolidated.00.pth", "consolidated.01.pth"]), Some(FP16));
+    }
+
+    #[test]
+    fn of_several_none_is_taken() {
+        for names in [
+            &[FP16, "pytorch_model.ema.bin"][..],
+            &[FP16_INDEX, "pytorch_model.bin.index.bf16.json"],
+            &[FP16, "model.pt"],
+            &[PLAIN, DIFFUSION],
+            &["a.pt", "b.pt"],
+        ] {
+            let Choice::Several(mut files, 0) = choose(names) else { panic!("{names:?}") };
+            files.sort_unstable();
+            let mut names = names.to_vec();
+            names.sort_unstable();
+            assert_eq!(files, names);
+        }
+        let mixed = ["a.pt", "pytorch_model-00001-of-00002.bin"];
+        assert_eq!(choose(&mixed), Choice::Several(vec!["a.pt"], 1));
+    }
+
+    #[test]
+    fn only_files_of_no_known_name_are_taken_alone() {
+        assert_eq!(taken(&["model.pt", "optimizer.pt", "config.json"]), Some("model.pt"));
+        assert_eq!(taken(&["consolidated.00.pth"]), Some("consolidated.00.pth"));
+        let only = "pytorch_model-00001-of-00001.bin";
+        assert_eq!(taken(&[only]), Some(only));
+        assert_eq!(choose(&["config.json"]), Choice::Nothing);
+        let shard = "pytorch_model-00001-of-00002.bin";
+        assert_eq!(choose(&[shard]), Choice::Shards(vec![shard]));
+        let parts = choose(&["hf_model_0001_0.pt", "hf_model_0002_0.pt", "config.json"]);
+        assert!(matches!(parts, Choice::Parts(_)));
+    }
+
+    #[test]
+    fn a_child_is_called_as_its_primarys_loader_looks_for_it() {
+        let names = |file| match choose(&[file]) {
+            Choice::Taken(taken) => taken.names,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(names(PLAIN), WeightNames::Transformers);
+        assert_eq!(names("model.pt"), WeightNames::Transformers);
+        assert_eq!(names(DIFFUSION), WeightNames::Diffusers);
+        assert_eq!(names("diffusion_pytorch_model.bin.index.fp16.json"), WeightNames::Diffusers);
+    }
+
+    #[test]
+    fn weights_that_other_programs_would_take_are_known_by_name() {
+        let names = [
+            "model.safetensors",
+            "pytorch_model-00001-of-00002.bin",
+            INDEX,
+            FP16,
+            PLAIN,
+            "training_args.bin",
+            "config.json",
+            "tokenizer.model",
+        ];
+        let others = not_taken(&names, &|name| name == PLAIN);
+        let expected = ["model.safetensors", INDEX, FP16, "pytorch_model-00001-of-00002.bin"];
+        assert_eq!(others, expected);
+    }
+}

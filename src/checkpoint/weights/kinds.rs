@@ -1,0 +1,78 @@
+//! Which files may be a model's weights, by their names alone.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use crate::tensor::escape;
+
+/// How the files begin that training programs leave beside the weights: the states of optimizer,
+/// schedule, loss scale and random numbers, and the settings (transformers, accelerate, DeepSpeed).
+const LEFTOVERS: [&str; 7] = [
+    "optimizer",
+    "scheduler",
+    "scaler",
+    "rng_state",
+    "random_states",
+    "training_args",
+    "zero_pp_rank",
+];
+
+/// Names that are shown of several.
+const SHOWN: usize = 4;
+
+/// Whether a file of this name may hold a state dict.
+pub(crate) fn is_weight_file(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
+    matches!(extension, Some("bin" | "pt" | "pth" | "ckpt")) && !is_leftover(name)
+}
+
+/// Whether a file of this name holds safetensors.
+pub(crate) fn is_safetensors(name: &OsStr) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "safetensors")
+}
+
+/// Whether a file of this name is a download that goes on, as huggingface_hub, aria2, curl and
+/// browsers call it.
+pub(super) fn is_unfinished(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
+    let known = ["incomplete", "aria2", "part", "partial", "crdownload", "download"];
+    extension.is_some_and(|extension| known.contains(&extension))
+}
+
+fn is_leftover(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    LEFTOVERS.iter().any(|start| name.starts_with(start)) || name.contains("optim_states")
+}
+
+/// The first few of some names.
+pub(crate) fn listed(names: &[&str]) -> String {
+    let mut text: Vec<String> = names.iter().take(SHOWN).map(|name| escape(name)).collect();
+    if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        text.push(format!("{more} more"));
+    }
+    text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_training_leaves_beside_the_weights_is_no_weight_file() {
+        for name in ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "epoch=3.ckpt"] {
+            assert!(is_weight_file(name.as_ref()), "{name}");
+        }
+        for name in [
+            "optimizer.pt",
+            "optimizer.bin",
+            "scheduler.pt",
+            "rng_state_0.pth",
+            "training_args.bin",
+            "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+            "config.json",
+            "model.safetensors",
+        ] {
+            assert!(!is_weight_file(name.as_ref()), "{name}");
+        }
+    }
+}

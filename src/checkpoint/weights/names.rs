@@ -1,0 +1,252 @@
+//! What weight files are called by the programs that look for them: transformers and diffusers, with
+//! and without a variant.
+//!
+//! ```text
+//! STEM.bin                       STEM.VARIANT.bin
+//! STEM-00001-of-00002.bin        STEM.VARIANT-00001-of-00002.bin     STEM-00001-of-00002.VARIANT.bin (old)
+//! STEM.bin.index.json            STEM.bin.index.VARIANT.json         STEM.bin.VARIANT.index.json (old)
+//! ```
+//!
+//! Source: `_add_variant` and `save_pretrained` of transformers 4.57.3 (`modeling_utils.py`) and of
+//! diffusers 0.35.2 (`utils/hub_utils.py`); the old spellings are those of diffusers before 0.32
+//! (`_fetch_index_file_legacy`, `_check_legacy_sharding_variant_format`), which it still reads.
+
+/// The names of one loader's weight files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WeightNames {
+    /// transformers: `pytorch_model`.
+    #[default]
+    Transformers,
+    /// diffusers: `diffusion_pytorch_model`.
+    Diffusers,
+}
+
+impl WeightNames {
+    /// Both.
+    pub(super) const ALL: [WeightNames; 2] = [WeightNames::Transformers, WeightNames::Diffusers];
+
+    fn stem(self) -> &'static str {
+        match self {
+            WeightNames::Transformers => "pytorch_model",
+            WeightNames::Diffusers => "diffusion_pytorch_model",
+        }
+    }
+
+    /// Name of the only file of a model.
+    pub fn single(self) -> String {
+        format!("{}.bin", self.stem())
+    }
+
+    /// Name of the index beside several files.
+    pub fn index(self) -> String {
+        format!("{}.bin.index.json", self.stem())
+    }
+
+    /// Names of `count` files: one is `STEM.bin`, several are `STEM-00001-of-00002.bin` and so on
+    /// (more digits from 100,000 on).
+    pub fn shards(self, count: usize) -> Vec<String> {
+        if count == 1 {
+            return vec![self.single()];
+        }
+        let stem = self.stem();
+        (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.bin")).collect()
+    }
+
+    /// Whether an index by this loader's program has `total_parameters`: diffusers writes the split's
+    /// `total_size` alone.
+    pub fn counts_parameters(self) -> bool {
+        self == WeightNames::Transformers
+    }
+}
+
+/// What a file of such a name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// All weights.
+    Single,
+    /// The index of shards.
+    Index,
+    /// One of several files.
+    Shard,
+}
+
+/// A name of a weight file or index, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WeightName<'n> {
+    /// Who looks for it.
+    pub(crate) names: WeightNames,
+    /// `fp16`, `ema` and so on.
+    pub(crate) variant: Option<&'n str>,
+    /// What it is.
+    pub(super) role: Role,
+}
+
+impl<'n> WeightName<'n> {
+    /// Takes a name apart; `None` where no loader looks for it.
+    pub(crate) fn parse(name: &'n str) -> Option<WeightName<'n>> {
+        WeightNames::ALL.into_iter().find_map(|names| {
+            let (variant, role) = role_of(name.strip_prefix(names.stem())?)?;
+            Some(WeightName { names, variant, role })
+        })
+    }
+
+    /// Name of the index that a shard of this name belongs to.
+    pub(crate) fn index(self) -> String {
+        let stem = self.names.stem();
+        match self.variant {
+            Some(variant) => format!("{stem}.bin.index.{variant}.json"),
+            None => self.names.index(),
+        }
+    }
+}
+
+/// Whether an index is called so.
+pub(crate) fn is_index(name: &str) -> bool {
+    WeightName::parse(name).is_some_and(|name| name.role == Role::Index)
+}
+
+/// The variant and role that the rest of a name behind the stem tells.
+fn role_of(rest: &str) -> Option<(Option<&str>, Role)> {
+    if let Some(middle) = rest.strip_prefix(".bin.").and_then(|rest| rest.strip_suffix(".json")) {
+        let variant = match middle {
+            "index" => None,
+            _ => Some(middle.strip_prefix("index.").or_else(|| middle.strip_suffix(".index"))?),
+        };
+        return is_variant(variant).then_some((variant, Role::Index));
+    }
+    let middle = rest.strip_suffix(".bin")?;
+    if middle.is_empty() {
+        return Some((None, Role::Single));
+    }
+    if let Some(numbers) = middle.strip_prefix('-') {
+        let (numbers, variant) = match numbers.split_once('.') {
+            Some((numbers, variant)) => (numbers, Some(variant)),
+            None => (numbers, None),
+        };
+        let known = shard_numbers(numbers).is_some() && is_variant(variant);
+        return known.then_some((variant, Role::Shard));
+    }
+    let variant = middle.strip_prefix('.')?;
+    let (variant, role) = match numbers_at_end(variant) {
+        Some((variant, _)) => (variant, Role::Shard),
+        None => (variant, Role::Single),
+    };
+    is_variant(Some(variant)).then_some((Some(variant), role))
+}
+
+fn is_variant(variant: Option<&str>) -> bool {
+    variant.is_none_or(|variant| !variant.is_empty() && !variant.starts_with("bin"))
+}
+
+/// `00002-of-00005` → (2, 5).
+fn shard_numbers(text: &str) -> Option<(u64, u64)> {
+    let number = |part: &str| {
+        let digits = part.len() >= 4 && part.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| part.parse().ok()).flatten()
+    };
+    let (this, of) = text.split_once("-of-")?;
+    Some((number(this)?, number(of)?))
+}
+
+/// `NAME-00002-of-00005` → `NAME` and (2, 5).
+fn numbers_at_end(text: &str) -> Option<(&str, (u64, u64))> {
+    let (rest, _) = text.rsplit_once("-of-")?;
+    let (name, _) = rest.rsplit_once('-')?;
+    Some((name, shard_numbers(text.get(name.len() + 1..)?)?))
+}
+
+/// Which of how many shards a file is by its name, whatever comes before: `NAME-00002-of-00005.bin`,
+/// also with a variant behind the numbers.
+pub(crate) fn shard_of(name: &str) -> Option<(u64, u64)> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let numbers = numbers_at_end(stem).or_else(|| numbers_at_end(stem.rsplit_once('.')?.0));
+    numbers.map(|found| found.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_those_of_transformers_and_diffusers() {
+        let [ours, theirs] = WeightNames::ALL;
+        assert_eq!(ours.shards(1), ["pytorch_model.bin"]);
+        assert_eq!(
+            ours.shards(2),
+            ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+        );
+        assert_eq!(ours.shards(100_000)[0], "pytorch_model-00001-of-100000.bin");
+        assert!(ours.shards(0).is_empty());
+        assert_eq!(theirs.shards(1), ["diffusion_pytorch_model.bin"]);
+        assert_eq!(theirs.shards(3)[2], "diffusion_pytorch_model-00003-of-00003.bin");
+        assert_eq!(theirs.index(), "diffusion_pytorch_model.bin.index.json");
+    }
+
+    #[test]
+    fn every_spelling_of_a_variant_is_taken_apart() {
+        let (ours, theirs) = (WeightNames::Transformers, WeightNames::Diffusers);
+        for (name, names, variant, role) in [
+            ("pytorch_model.bin", ours, None, Role::Single),
+            ("pytorch_model.bin.index.json", ours, None, Role::Index),
+            ("pytorch_model-00001-of-00002.bin", ours, None, Role::Shard),
+            ("pytorch_model.fp16.bin", ours, Some("fp16"), Role::Single),
+            ("pytorch_model.v1.5.bin", ours, Some("v1.5"), Role::Single),
+            ("pytorch_model.fp16-00001-of-00002.bin", ours, Some("fp16"), Role::Shard),
+            ("pytorch_model.bin.index.fp16.json", ours, Some("fp16"), Role::Index),
+            ("diffusion_pytorch_model.bin", theirs, None, Role::Single),
+            ("diffusion_pytorch_model.bin.index.json", theirs, None, Role::Index),
+            ("diffusion_pytorch_model.non_ema.bin", theirs, Some("non_ema"), Role::Single),
+            ("diffusion_pytorch_model-00001-of-00002.fp16.bin", theirs, Some("fp16"), Role::Shard),
+            ("diffusion_pytorch_model.bin.fp16.index.json", theirs, Some("fp16"), Role::Index),
+        ] {
+            assert_eq!(
+                WeightName::parse(name),
+                Some(WeightName { names, variant, role }),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_names_are_nobodys() {
+        for name in [
+            "pytorch_model",
+            "pytorch_model_1.bin",
+            "pytorch_model..bin",
+            "pytorch_model.bin.bin",
+            "pytorch_model.bin.json",
+            "pytorch_model.bin.index..json",
+            "pytorch_model.safetensors",
+            "pytorch_model-1-of-2.bin",
+            "my_pytorch_model.bin",
+            "model.bin",
+        ] {
+            assert_eq!(WeightName::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_shard_tells_its_number() {
+        for (name, numbers) in [
+            ("pytorch_model-00001-of-00002.bin", (1, 2)),
+            ("model-0003-of-0010.pt", (3, 10)),
+            ("pytorch_model.fp16-00002-of-00002.bin", (2, 2)),
+            ("diffusion_pytorch_model-00001-of-00002.fp16.bin", (1, 2)),
+        ] {
+            assert_eq!(shard_of(name), Some(numbers), "{name}");
+        }
+        for name in ["pytorch_model.bin", "a-of-b.bin", "1-of-2.bin", "-of-.bin", "00001-of-00002"]
+        {
+            assert_eq!(shard_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_shard_names_its_index() {
+        let index = |name| WeightName::parse(name).map(WeightName::index);
+        let variant = index("pytorch_model.fp16-00001-of-00002.bin");
+        assert_eq!(variant.as_deref(), Some("pytorch_model.bin.index.fp16.json"));
+        let plain = index("diffusion_pytorch_model-00001-of-00002.bin");
+        assert_eq!(plain.as_deref(), Some("diffusion_pytorch_model.bin.index.json"));
+    }
+}
