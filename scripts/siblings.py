@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write src/checkpoint/model_order/siblings.txt: in which order the modules of transformers' families have their parts.
+"""Write src/checkpoint/tensors/model_order/siblings.txt: in which order the modules of transformers' families have their parts.
 
-    siblings.py > src/checkpoint/model_order/siblings.txt
+    siblings.py > src/checkpoint/tensors/model_order/siblings.txt
 """
 import os
 import warnings

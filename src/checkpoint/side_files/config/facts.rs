@@ -34,7 +34,7 @@ impl ConfigFacts {
     /// Facts of a config's text.
     ///
     /// # Errors
-    /// [`Kind::Data`] where it is not a JSON object.
+    /// [`Kind::Data`](crate::error::Kind::Data) where it is not a JSON object.
     pub fn of(text: &str) -> Result<ConfigFacts> {
         let masked = mask_python_literals(text);
         let top = Fields::parse(&masked)?;
