@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use crate::checkpoint::{Checkpoint, TensorEntry, is_adapter_file};
 use crate::error::{Error, Kind};
-use crate::merge::vocab::embedding;
+use crate::merge::embeddings::embedding;
 use crate::tensor::escape;
 
 /// A method of PEFT's.

@@ -1,6 +1,6 @@
 //! Tensors that a model has for its task, beside the body that it shares with others.
 
-use crate::merge::vocab::is_head_name;
+use crate::merge::embeddings::is_head_name;
 
 /// First components of the names of heads, as transformers 4.57.3 and trl have them: language
 /// modelling, classification, questions, rewards; and what stands beside a body without being of it.

@@ -1,11 +1,13 @@
 //! Floor 3: the mathematics and the decisions. No I/O, no torch.
 
 mod adapters;
+mod axis;
 mod buffers;
 mod child_order;
 mod configs;
 mod depth;
 mod edges;
+mod embeddings;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -43,6 +45,7 @@ mod wrappers;
 
 pub use buffers::KnownBuffer;
 pub use edges::{EdgeRows, Edges};
+pub use embeddings::embedding;
 pub use facts::ModelFacts;
 pub use groups::{Fits, fits, groups};
 pub use norms::{Outlier, is_matrix, outliers};
@@ -53,5 +56,5 @@ pub use plan::{MergePlan, plan};
 pub use planned::{Action, PlannedShard, PlannedStorage, PlannedTensor};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
 pub use ties::{differing_heads, stored_apart, unsure};
-pub use vocab::{Vocab, embedding, vocab_rows};
+pub use vocab::{Vocab, vocab_rows};
 pub use warning::Warning;

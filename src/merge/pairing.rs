@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::Result;
+use crate::merge::axis::{own_axis, shared_axis};
 use crate::merge::buffers::KnownBuffer;
 use crate::merge::child_order::arrange;
 use crate::merge::depth::check_depth;
@@ -16,7 +17,7 @@ use crate::merge::options::{Extend, MergeOptions, Missing};
 use crate::merge::pair::{Extension, Pair};
 use crate::merge::ties::{Ties, lost_head_error};
 use crate::merge::unpaired;
-use crate::merge::vocab::{Vocab, own_axis, shared_axis};
+use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::is_buffer;
-use crate::merge::vocab::is_vocab_name;
+use crate::merge::embeddings::is_vocab_name;
 
 /// Empty tensors that a whole model may have, as placeholders.
 const FEW: usize = 3;

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use crate::checkpoint::Checkpoint;
 use crate::merge::buffers::is_buffer;
+use crate::merge::embeddings::is_vocab_name;
 use crate::merge::heads::is_head;
-use crate::merge::vocab::{is_vocab_name, rows};
+use crate::merge::vocab::rows;
 
 /// How large a model is, so that no plan is made of two that can't fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,8 +2,8 @@
 //! own: for those who read both anyway and can tell whether they are equal.
 
 use crate::checkpoint::Checkpoint;
+use crate::merge::embeddings::embedding;
 use crate::merge::ties::{is_head, said};
-use crate::merge::vocab::embedding;
 
 /// Positions in the inventory of the input embedding and of a head of its dtype that config.json ties
 /// to it (`tie_word_embeddings` written there), where they are stored apart.

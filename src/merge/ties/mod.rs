@@ -11,7 +11,7 @@ mod tests;
 use std::collections::HashMap;
 
 use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
-use crate::merge::vocab::{embedding, is_embedding_name, is_head_matrix_name, is_vocab_name};
+use crate::merge::embeddings::{embedding, is_embedding_name, is_head_matrix_name, is_vocab_name};
 use crate::tensor::{DType, Layout};
 
 pub use apart::stored_apart;

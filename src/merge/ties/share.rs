@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::is_buffer;
+use crate::merge::embeddings::is_embedding_name;
 use crate::merge::pair::Pair;
 use crate::merge::ties::{Ties, differing_heads};
-use crate::merge::vocab::is_embedding_name;
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
 
