@@ -1,11 +1,10 @@
 //! How many layers, experts and the like each parent has, by the numbers in its names.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Kind, Result};
 use crate::merge::mismatch::capped;
 use crate::merge::names::Names;
+use crate::merge::numbers::counts;
 use crate::tensor::escape;
 
 /// Refuses parents with different numbers of layers (or experts): for every place where names
@@ -42,41 +41,11 @@ pub(crate) fn check_depth(
         .with_hint("merge only checkpoints of one architecture and size"))
 }
 
-/// Prefix before each number in a name → the numbers found there: `model.layers` → {0, 1, …}.
-fn counts(names: &[String]) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut counts: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for name in names {
-        let mut start = 0;
-        for part in name.split('.') {
-            if start > 0 && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
-                counts.entry(&name[..start - 1]).or_default().insert(part);
-            }
-            start += part.len() + 1;
-        }
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::checkpoint::Checkpoint;
     use crate::merge::headers::Headers;
     use crate::merge::{MergeOptions, plan};
-
-    #[test]
-    fn numbers_count_behind_a_word_and_nothing_else_does() {
-        for (names, expected) in [
-            (&["h.0.w", "h.1.w", "h.1.b"][..], &[("h", 2)][..]),
-            (&["a.layers.10.experts.3.w"], &[("a.layers", 1), ("a.layers.10.experts", 1)]),
-            (&["h.7"], &[("h", 1)]),
-            // A number in front of a name, one in a word, an empty component.
-            (&["0.w", "h.x1.w", "h.1x.w", "h..w", ""], &[]),
-        ] {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            let found: Vec<_> = counts(&names).into_iter().map(|(p, all)| (p, all.len())).collect();
-            assert_eq!(found, expected, "{names:?}");
-        }
-    }
 
     #[test]
     fn every_place_that_counts_differently_is_told() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::checkpoint::TensorEntry;
 use crate::merge::buffers::is_buffer;
-use crate::merge::shells::kind;
+use crate::merge::numbers::kind;
 
 /// Tensors of one kind from which on one can stand out.
 const LEAST: usize = 4;

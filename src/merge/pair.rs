@@ -2,22 +2,7 @@
 
 use crate::checkpoint::{Side, TensorEntry};
 use crate::merge::buffers::KnownBuffer;
-use crate::merge::edges::Edges;
-
-/// The rows by which one side of a tensor is extended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Extension {
-    /// The shorter side.
-    pub side: Side,
-    /// Rows that it has.
-    pub from_rows: u64,
-    /// Rows that it gets.
-    pub to_rows: u64,
-    /// The dimension that they are counted along: 0 but for a few heads and biases.
-    pub axis: usize,
-    /// Where gradient and bridge begin and end.
-    pub edges: Edges,
-}
+use crate::merge::extension::Extension;
 
 /// A child's tensor before its dtype and place are decided. Indices are into the inventories.
 #[derive(Clone, Debug)]

@@ -9,12 +9,13 @@ use crate::merge::buffers::KnownBuffer;
 use crate::merge::child_order::arrange;
 use crate::merge::depth::check_depth;
 use crate::merge::edges::Edges;
+use crate::merge::extension::Extension;
 use crate::merge::mismatch::{
     check_no_extension, missing_error, nothing_shared, shape_error, taken_twice,
 };
 use crate::merge::names::Names;
 use crate::merge::options::{Extend, MergeOptions, Missing};
-use crate::merge::pair::{Extension, Pair};
+use crate::merge::pair::Pair;
 use crate::merge::ties::{Ties, lost_head_error};
 use crate::merge::unpaired;
 use crate::merge::vocab::Vocab;

@@ -3,9 +3,9 @@
 use crate::checkpoint::{Checkpoint, Side};
 use crate::error::Kind;
 use crate::merge::edges::Edges;
+use crate::merge::extension::Extension;
 use crate::merge::headers::{Headers, llama};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
-use crate::merge::pair::Extension;
 use crate::merge::plan::{MergePlan, plan};
 use crate::merge::planned::{Action, PlannedStorage};
 use crate::merge::{KnownBuffer, Warning};

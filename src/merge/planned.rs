@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::merge::buffers::KnownBuffer;
-use crate::merge::pair::Extension;
+use crate::merge::extension::Extension;
 use crate::tensor::DType;
 
 /// One name of the child.

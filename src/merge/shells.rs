@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::is_buffer;
 use crate::merge::embeddings::is_vocab_name;
+use crate::merge::numbers::kind;
 
 /// Empty tensors that a whole model may have, as placeholders.
 const FEW: usize = 3;
@@ -171,16 +172,6 @@ fn is_mostly_hollow(tensors: &[TensorEntry], hollow: &[&TensorEntry]) -> bool {
     let weights = tensors.iter().filter(|tensor| is_weight(tensor)).count();
     let hollow_weights = hollow.iter().filter(|tensor| is_weight(tensor)).count();
     (empty > FEW && empty * 4 > floating) || (hollow_weights > FEW && hollow_weights * 2 > weights)
-}
-
-/// A name with `N` for each number: equal for the same tensor of every layer.
-pub(crate) fn kind(name: &str) -> String {
-    let numbered = |component: &str| component.bytes().all(|byte| byte.is_ascii_digit());
-    let components = name.split('.').map(|component| match numbered(component) {
-        true => "N",
-        false => component,
-    });
-    components.collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]
