@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoint;
 use crate::format::Container;
 use crate::merge::buffers::is_parameter;
-use crate::merge::ties::{is_head, is_tied};
+use crate::merge::ties::output_heads::{is_head, is_tied};
 use crate::merge::vocab::rows;
 use crate::tensor::DType;
 

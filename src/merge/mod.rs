@@ -59,6 +59,6 @@ pub use parent::{check_parent, refusals};
 pub use plan::{MergePlan, plan};
 pub use planned::{Action, PlannedShard, PlannedStorage, PlannedTensor};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
-pub use ties::{differing_heads, stored_apart, unsure};
+pub use ties::output_heads::{stored_apart, unsure};
 pub use vocab::{Vocab, vocab_rows};
 pub use warning::Warning;

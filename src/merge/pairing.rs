@@ -16,7 +16,8 @@ use crate::merge::mismatch::{
 use crate::merge::names::Names;
 use crate::merge::options::{Extend, MergeOptions, Missing};
 use crate::merge::pair::Pair;
-use crate::merge::ties::{Ties, lost_head_error};
+use crate::merge::ties::parents::Ties;
+use crate::merge::ties::share::lost_head_error;
 use crate::merge::unpaired;
 use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;

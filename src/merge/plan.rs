@@ -15,7 +15,7 @@ use crate::merge::parent::check_parent;
 use crate::merge::planned::{PlannedShard, PlannedStorage, PlannedTensor};
 use crate::merge::shells::check_partners;
 use crate::merge::storages::{storages, total_parameters};
-use crate::merge::ties::Ties;
+use crate::merge::ties::parents::Ties;
 use crate::merge::vocab::Vocab;
 use crate::merge::warning::Warning;
 

@@ -6,7 +6,7 @@ use crate::merge::buffers::{KnownBuffer, is_parameter};
 use crate::merge::options::{MergeOptions, Method};
 use crate::merge::pair::Pair;
 use crate::merge::planned::{Action, PlannedStorage, PlannedTensor};
-use crate::merge::ties::Share;
+use crate::merge::ties::share::Share;
 use crate::merge::warning::Warning;
 use crate::tensor::DType;
 

@@ -1,9 +1,10 @@
 //! Which tensors are compared, which stand in for a head and which are lost, from headers alone.
 
-use super::*;
+use crate::checkpoint::Checkpoint;
 use crate::error::Kind;
 use crate::merge::headers::{Headers, llama};
-use crate::merge::{MergeOptions, Missing, ModelFacts, Warning, plan};
+use crate::merge::ties::parents::Ties;
+use crate::merge::{MergeOptions, Missing, ModelFacts, Warning, plan, unsure};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";

@@ -7,7 +7,8 @@ use crate::error::{Error, Kind, Result};
 use crate::merge::buffers::is_buffer;
 use crate::merge::embeddings::is_embedding_name;
 use crate::merge::pair::Pair;
-use crate::merge::ties::{Ties, differing_heads};
+use crate::merge::ties::output_heads::differing_heads;
+use crate::merge::ties::parents::Ties;
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
 

@@ -1,9 +1,11 @@
 //! Which names are one tensor in the child, from headers alone.
 
-use super::*;
+use crate::checkpoint::Checkpoint;
 use crate::error::{Kind, Result};
 use crate::merge::headers::{Headers, llama};
-use crate::merge::{Action, MergeOptions, MergePlan, Missing, ModelFacts, Warning, plan};
+use crate::merge::ties::output_heads::differing_heads;
+use crate::merge::ties::parents::Ties;
+use crate::merge::{Action, MergeOptions, MergePlan, Missing, ModelFacts, Warning, plan, unsure};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";

@@ -1,0 +1,111 @@
+//! What one checkpoint tells of its output heads: whether they are the embedding, and which of its
+//! tensors must be read to know.
+
+use crate::checkpoint::{Checkpoint, TensorEntry};
+use crate::merge::embeddings::{embedding, is_embedding_name, is_head_matrix_name};
+use crate::merge::ties::same::{Same, vocabulary};
+
+pub(super) fn said(checkpoint: &Checkpoint) -> Option<bool> {
+    checkpoint.config.as_ref().and_then(|config| config.facts().tie_word_embeddings)
+}
+
+/// Pairs of positions for [`Checkpoint::compare`]: tensors of one shape with one row per token of which
+/// no header tells whether they are the same. None where config.json says that they are not.
+pub fn unsure(checkpoint: &Checkpoint) -> Vec<(usize, usize)> {
+    let inventory = &checkpoint.inventory;
+    if said(checkpoint) == Some(false) {
+        return Vec::new();
+    }
+    let all = vocabulary(inventory);
+    let mut pairs = Vec::new();
+    for (count, b) in all.iter().copied().enumerate() {
+        for a in all.iter().take(count).copied() {
+            let told = match (inventory.tensors.get(a), inventory.tensors.get(b)) {
+                (Some(a), Some(b)) => inventory.equal_by_headers(a, b),
+                _ => Some(false),
+            };
+            if told.is_none() {
+                pairs.push((a, b));
+            }
+        }
+    }
+    pairs
+}
+
+/// Output heads, each with the embedding that config.json ties it to, whose values are others than the
+/// embedding's: programs that follow config.json never read them.
+pub(crate) fn differing_heads(checkpoint: &Checkpoint) -> Vec<(String, String)> {
+    let inventory = &checkpoint.inventory;
+    let Some(embedding) = embedding(inventory).filter(|_| said(checkpoint) == Some(true)) else {
+        return Vec::new();
+    };
+    let same = Same::equal(inventory, &Same::stored(inventory), false);
+    let is_embedding = |position: &usize| {
+        inventory.tensors.get(*position).is_some_and(|tensor| is_embedding_name(&tensor.name))
+    };
+    let heads = inventory.tensors.iter().enumerate().filter(|(_, tensor)| is_head(tensor));
+    let differing = heads.filter(|(position, _)| !same.all(*position).iter().any(is_embedding));
+    differing.map(|(_, head)| (head.name.clone(), embedding.name.clone())).collect()
+}
+
+/// Positions in the inventory of the input embedding and of a head of its dtype that config.json ties
+/// to it (`tie_word_embeddings` written there), where they are stored apart.
+pub fn stored_apart(checkpoint: &Checkpoint) -> Option<(usize, usize)> {
+    if said(checkpoint) != Some(true) {
+        return None;
+    }
+    let inventory = &checkpoint.inventory;
+    let embedding = embedding(inventory)?;
+    let position = |name: &str| inventory.tensors.iter().position(|tensor| tensor.name == name);
+    let head = inventory.tensors.iter().find(|tensor| is_head(tensor))?;
+    let apart = !inventory.tied(head, embedding) && head.dtype == embedding.dtype;
+    apart.then(|| Some((position(&embedding.name)?, position(&head.name)?))).flatten()
+}
+
+/// Whether the output head is the input embedding: as the weights are stored, by equal bytes where
+/// config.json does not say otherwise, and by config.json where there is no head; a model with a head
+/// that its files lack has it tied.
+pub(crate) fn is_tied(checkpoint: &Checkpoint) -> Option<bool> {
+    let inventory = &checkpoint.inventory;
+    embedding(inventory)?;
+    let said = said(checkpoint);
+    let Some(head) = inventory.tensors.iter().position(is_head) else {
+        let config = checkpoint.config.as_ref()?.facts();
+        let generates = |name: &String| name.ends_with("ForCausalLM") || name.contains("LMHead");
+        return said.or(config.architectures.iter().any(generates).then_some(true));
+    };
+    let stored = Same::stored(inventory);
+    let same = if said == Some(false) { stored } else { Same::equal(inventory, &stored, false) };
+    Some(same.all(head).iter().any(|position| {
+        inventory.tensors.get(*position).is_some_and(|tensor| is_embedding_name(&tensor.name))
+    }))
+}
+
+/// Whether a tensor is an output head's matrix.
+pub(crate) fn is_head(tensor: &TensorEntry) -> bool {
+    is_head_matrix_name(&tensor.name) && tensor.layout.shape.len() == 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::headers::{Headers, llama};
+    use crate::tensor::DType;
+
+    #[test]
+    fn a_head_that_is_tied_by_config_and_stored_twice_is_found() {
+        let tied = r#"{"tie_word_embeddings": true}"#;
+        let found = |headers: Headers, config: &str| stored_apart(&headers.config(config).open());
+        assert_eq!(found(llama(8), tied), Some((0, 20)));
+        assert_eq!(found(llama(8), r#"{"tie_word_embeddings": false}"#), None);
+        assert_eq!(found(llama(8), "{}"), None);
+        assert_eq!(stored_apart(&llama(8).open()), None);
+        let embedding = || Headers::new().f16("wte.weight", &[8, 4]);
+        assert_eq!(found(embedding(), tied), None);
+        assert_eq!(found(embedding().tied("lm_head.weight", "wte.weight"), tied), None);
+        assert_eq!(found(embedding().f16("lm_head.bias", &[8]), tied), None);
+        // Another dtype can't be compared byte by byte.
+        let wide = embedding().tensor("lm_head.weight", DType::Float32, &[8, 4]);
+        assert_eq!(found(wide, tied), None);
+    }
+}
