@@ -4,6 +4,7 @@ mod adapters;
 mod axis;
 mod buffers;
 mod child_order;
+#[path = "configs/differences.rs"]
 mod configs;
 mod depth;
 mod edges;
