@@ -8,8 +8,8 @@ use crate::checkpoint::{
 };
 use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
-use crate::merge::plan::{MergePlan, plan as make};
-use crate::merge::planned::Action;
+use crate::merge::plan::merge_plan::{MergePlan, plan as make};
+use crate::merge::plan::planned::Action;
 use crate::tensor::{DType, Layout};
 
 /// Names that pairing and vocabulary treat differently, and two that they don't know.

@@ -1,8 +1,8 @@
 //! Two tensors that become one of the child's.
 
 use crate::checkpoint::{Side, TensorEntry};
-use crate::merge::buffers::KnownBuffer;
-use crate::merge::extension::Extension;
+use crate::merge::names::buffers::KnownBuffer;
+use crate::merge::vocab::extension::Extension;
 
 /// A child's tensor before its dtype and place are decided. Indices are into the inventories.
 #[derive(Clone, Debug)]

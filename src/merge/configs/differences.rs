@@ -1,11 +1,5 @@
 //! What two configs say of the same shapes: what differs, and whether a merge then means anything.
 
-mod families;
-mod keys;
-mod rope;
-#[cfg(test)]
-mod tests;
-
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};

@@ -1,7 +1,11 @@
 //! Configs against each other: what is refused, what is noted, what is the same.
 
-use super::*;
+use serde_json::{Map, Value};
+
+use crate::error::Kind;
 use crate::merge::MergeOptions;
+use crate::merge::configs::differences::differences;
+use crate::merge::configs::keys::Weight;
 use crate::merge::headers::llama;
 
 /// `key: primary and secondary` of what is refused, then of what is noted.

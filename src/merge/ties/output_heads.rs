@@ -2,7 +2,7 @@
 //! tensors must be read to know.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
-use crate::merge::embeddings::{embedding, is_embedding_name, is_head_matrix_name};
+use crate::merge::names::embeddings::{embedding, is_embedding_name, is_head_matrix_name};
 use crate::merge::ties::same::{Same, vocabulary};
 
 pub(super) fn said(checkpoint: &Checkpoint) -> Option<bool> {

@@ -1,7 +1,7 @@
 //! What is known of tied tensors in both parents.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
-use crate::merge::embeddings::{is_embedding_name, is_head_matrix_name};
+use crate::merge::names::embeddings::{is_embedding_name, is_head_matrix_name};
 use crate::merge::ties::output_heads::said;
 use crate::merge::ties::same::Same;
 

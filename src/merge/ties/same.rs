@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::checkpoint::{Inventory, TensorEntry};
-use crate::merge::embeddings::{embedding, is_vocab_name};
+use crate::merge::names::embeddings::{embedding, is_vocab_name};
 use crate::tensor::{DType, Layout};
 
 /// Tensors with one row per token that are compared with each other; models have up to six.

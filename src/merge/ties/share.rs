@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::checkpoint::{Checkpoint, Inventory, TensorEntry};
 use crate::error::{Error, Kind, Result};
-use crate::merge::buffers::is_buffer;
-use crate::merge::embeddings::is_embedding_name;
+use crate::merge::names::buffers::is_buffer;
+use crate::merge::names::embeddings::is_embedding_name;
 use crate::merge::pair::Pair;
 use crate::merge::ties::output_heads::differing_heads;
 use crate::merge::ties::parents::Ties;

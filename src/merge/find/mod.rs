@@ -1,0 +1,5 @@
+//! What `find` shows: the figures of each model, and which models fit each other.
+
+pub(crate) mod facts;
+pub(crate) mod groups;
+pub(crate) mod sizes;

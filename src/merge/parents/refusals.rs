@@ -1,0 +1,42 @@
+//! Checkpoints that no merge can use, whatever the other parent is.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::merge::parents::{adapters, quantised, shells};
+
+/// Refuses parts of models, adapters, quantised weights and shells: interpolated element by element,
+/// they mean nothing.
+///
+/// # Errors
+/// [`Kind::Data`](crate::Kind::Data) with what was found and what to do.
+pub fn check_parent(checkpoint: &Checkpoint) -> Result<()> {
+    refusals(checkpoint).next().map_or(Ok(()), Err)
+}
+
+/// Every reason why no merge can use a checkpoint, one of a kind.
+pub fn refusals(checkpoint: &Checkpoint) -> impl Iterator<Item = Error> {
+    let rooms = [of_part, adapters::refusal, quantised::refusal, shells::refusal];
+    rooms.into_iter().filter_map(move |room: fn(&Checkpoint) -> Option<Error>| room(checkpoint))
+}
+
+fn of_part(checkpoint: &Checkpoint) -> Option<Error> {
+    checkpoint.part.as_ref().map(|part| part.refusal(&checkpoint.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Parts;
+    use crate::error::Kind;
+    use crate::merge::headers::llama;
+
+    #[test]
+    fn a_part_of_a_model_is_refused_whatever_it_holds() {
+        let mut parent = llama(64).open();
+        assert!(check_parent(&parent).is_ok());
+        parent.part = Parts::among(["consolidated.01.pth"].into_iter());
+        let error = check_parent(&parent).unwrap_err();
+        assert_eq!(error.kind(), Kind::Data);
+        assert!(error.to_string().starts_with("this is a part of a model, not a model: parent"));
+    }
+}

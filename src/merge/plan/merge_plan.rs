@@ -1,0 +1,124 @@
+//! The plan: what the child will be, decided from headers, before a byte is written.
+
+use serde::Serialize;
+
+use crate::checkpoint::split::{SplitTensor, split};
+use crate::checkpoint::{Checkpoint, WeightNames};
+use crate::error::{Error, Kind, Result};
+use crate::merge::configs::differences::check_configs;
+use crate::merge::options::MergeOptions;
+use crate::merge::pairs::pairing::pair;
+use crate::merge::parents::adapters;
+use crate::merge::parents::refusals::check_parent;
+use crate::merge::parents::shells::check_partners;
+use crate::merge::plan::integers::check_mostly_merged;
+use crate::merge::plan::planned::{PlannedShard, PlannedStorage, PlannedTensor};
+use crate::merge::plan::storages::{storages, total_parameters};
+use crate::merge::ties::parents::Ties;
+use crate::merge::vocab::edges::EdgeRows;
+use crate::merge::vocab::rows::Vocab;
+use crate::merge::warning::Warning;
+
+/// A whole merge as a plain value: it can be printed, tested and serialised.
+#[derive(Clone, Debug, Serialize)]
+pub struct MergePlan {
+    /// What was asked for.
+    pub options: MergeOptions,
+    /// Rows of the vocabularies, where the models have any.
+    pub vocab: Option<Vocab>,
+    /// Between which rows the shorter one is extended, where the extension is made of its rows.
+    pub edges: Option<EdgeRows>,
+    /// The child's tensors, in the order of its state dict.
+    pub tensors: Vec<PlannedTensor>,
+    /// The work: one per distinct storage of the child, in order of first use.
+    pub storages: Vec<PlannedStorage>,
+    /// The child's weight files.
+    pub shards: Vec<PlannedShard>,
+    /// What they are called: as the primary's loader looks for them.
+    #[serde(skip)]
+    pub names: WeightNames,
+    /// Bytes of all distinct storages: the index's `total_size`.
+    pub total_size: u64,
+    /// Elements of all parameters: the index's `total_parameters`.
+    pub total_parameters: u64,
+    /// What the user should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// Makes the plan, or says everything that is in its way.
+///
+/// # Errors
+/// [`Kind::Data`] where the parents do not fit each other or hold what can't be merged.
+pub fn plan(
+    primary: &Checkpoint,
+    secondary: &Checkpoint,
+    options: &MergeOptions,
+) -> Result<MergePlan> {
+    check_parent(primary)?;
+    check_parent(secondary)?;
+    check_partners(primary, secondary)?;
+    let mut warnings = Vec::new();
+    notes(primary, secondary, &mut warnings);
+    check_configs(primary, secondary, options.force_config, &mut warnings)?;
+    let vocab = Vocab::of(primary, secondary);
+    let edges = vocab.and_then(|vocab| EdgeRows::of(vocab, primary, secondary, options.extend));
+    let rows = edges.as_ref().map(|edges| edges.rows).unwrap_or_default();
+    let ties = Ties::of(primary, secondary);
+    let pairs = pair(primary, secondary, (vocab, rows), &ties, options, &mut warnings)?;
+    if pairs.is_empty() {
+        return Err(Error::new(Kind::Data, "there is nothing to merge")
+            .file(&primary.path)
+            .expected("at least one tensor", "none"));
+    }
+    let share = ties.share(primary, secondary, &pairs, options.force_config, &mut warnings)?;
+    let (tensors, storages) = storages(primary, secondary, &pairs, &share, options, &mut warnings)?;
+    check_mostly_merged([primary, secondary], &storages)?;
+    let members: Vec<SplitTensor> = tensors
+        .iter()
+        .map(|tensor| SplitTensor {
+            storage: tensor.storage,
+            storage_bytes: storages[tensor.storage].size_bytes(),
+        })
+        .collect();
+    let split = split(&members, options.max_shard_bytes);
+    let shards = primary
+        .names
+        .shards(split.shards.len())
+        .into_iter()
+        .zip(split.shards)
+        .map(|(file_name, tensors)| PlannedShard { file_name, tensors })
+        .collect();
+    if let (Some(vocab), Some(config)) = (vocab, &primary.config)
+        && config.rewrite(Some(vocab.rows()), None)?.lacks_vocab_size
+    {
+        warnings.push(Warning::NoVocabSize { rows: vocab.child() });
+    }
+    if primary.config.as_ref().is_some_and(|config| config.facts().needs_custom_code)
+        && !options.copy_code
+    {
+        warnings.push(Warning::CustomCode);
+    }
+    Ok(MergePlan {
+        options: options.clone(),
+        vocab,
+        edges: edges.filter(EdgeRows::are_used),
+        total_size: split.total_bytes,
+        total_parameters: total_parameters(primary, &storages),
+        tensors,
+        storages,
+        shards,
+        names: primary.names,
+        warnings,
+    })
+}
+
+fn notes(primary: &Checkpoint, secondary: &Checkpoint, warnings: &mut Vec<Warning>) {
+    for (parent, checkpoint) in [("primary", primary), ("secondary", secondary)] {
+        if checkpoint.config.is_none() {
+            warnings.push(Warning::NoConfig { parent });
+        }
+        for note in checkpoint.notes.iter().chain(&adapters::left_aside(checkpoint)) {
+            warnings.push(Warning::Note(format!("{parent}: {note}")));
+        }
+    }
+}

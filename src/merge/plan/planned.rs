@@ -1,0 +1,70 @@
+//! The parts of a plan: the child's tensors, their storages and its files.
+
+use serde::Serialize;
+
+use crate::merge::names::buffers::KnownBuffer;
+use crate::merge::vocab::extension::Extension;
+use crate::tensor::DType;
+
+/// One name of the child.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedTensor {
+    /// Name in the state dict.
+    pub name: String,
+    /// Index into the plan's storages; tied names share one.
+    pub storage: usize,
+}
+
+/// One tensor to be made: contiguous, alone in its storage.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedStorage {
+    /// The first name that shows it.
+    pub name: String,
+    /// dtype in the child.
+    pub dtype: DType,
+    /// Shape in the child.
+    pub shape: Vec<u64>,
+    /// How it is made.
+    pub action: Action,
+    /// Index of the primary's tensor in its inventory.
+    pub primary: Option<usize>,
+    /// Index of the secondary's tensor in its inventory.
+    pub secondary: Option<usize>,
+    /// Rows that one side lacks.
+    pub extension: Option<Extension>,
+    /// The known buffer that it is, if any.
+    pub buffer: Option<KnownBuffer>,
+    /// Elements.
+    pub numel: u64,
+}
+
+impl PlannedStorage {
+    /// Bytes in the child.
+    pub fn size_bytes(&self) -> u64 {
+        self.numel * self.dtype.size_bytes()
+    }
+}
+
+/// How a tensor of the child is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Both parents, along an arc (or a line where the arc is none).
+    Slerp,
+    /// Both parents, along a line.
+    Linear,
+    /// Copied from the primary: not floating, only there, or a known buffer.
+    CopyPrimary,
+    /// Copied from the secondary: only there.
+    CopySecondary,
+}
+
+/// One weight file of the child.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedShard {
+    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`, with diffusers' stem for a primary
+    /// of diffusers.
+    pub file_name: String,
+    /// Indices into the plan's tensors, in the file's order.
+    pub tensors: Vec<usize>,
+}
