@@ -10,7 +10,7 @@ and on every twelfth mutant of the readers and writers, src/format. Needs no lib
 merge, and ten minutes for format. What is missed is listed, and kept in .cache/mutants/WHAT/mutants.out; docs/mutants.md
 explains each that is left.
 
-    scripts/mutants.sh merge --file src/merge/vocab.rs     # one file
+    scripts/mutants.sh merge --file src/merge/vocab/axis.rs # one file
     scripts/mutants.sh merge --shard 0/10                  # a tenth
 TEXT
 }
