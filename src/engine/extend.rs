@@ -4,7 +4,7 @@
 use tch::{Device, Kind as TorchKind, Tensor};
 
 use crate::engine::interleave::Interleave;
-use crate::engine::kernel::is_narrow;
+use crate::engine::ops::is_narrow;
 use crate::engine::source::Source;
 use crate::engine::torch::{TorchResult, torch_error};
 use crate::error::Result;

@@ -4,7 +4,8 @@ use tch::Tensor;
 
 use crate::checkpoint::Side;
 use crate::engine::explain::overflow_error;
-use crate::engine::kernel::{Kernel, Widened, computed_kind, count_nonfinite, is_narrow, to_i64};
+use crate::engine::kernel::{Kernel, Widened};
+use crate::engine::ops::{computed_kind, count_nonfinite, is_narrow, to_i64};
 use crate::engine::slot::Slot;
 use crate::engine::source::Source;
 use crate::engine::span_out::{Sink, SpanOut};

@@ -16,6 +16,7 @@ mod identity;
 mod interleave;
 mod kernel;
 mod narrow;
+mod ops;
 mod outputs;
 mod provenance;
 mod region;

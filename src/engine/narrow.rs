@@ -6,7 +6,7 @@
 use tch::{Kind as TorchKind, Tensor};
 
 use crate::engine::buffer::Buffer;
-use crate::engine::kernel::{PIECE, add_scaled, scale_into, scratch, to_i64};
+use crate::engine::ops::{PIECE, add_scaled, scale_into, scratch, to_i64};
 use crate::engine::torch::TorchResult;
 use crate::error::Result;
 use crate::merge::Sums;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Kind as TorchKind, Tensor};
 
 use crate::engine::buffer::Buffer;
-use crate::engine::kernel::PIECE;
+use crate::engine::ops::PIECE;
 use crate::engine::task::Task;
 use crate::error::Result;
 

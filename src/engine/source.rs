@@ -7,7 +7,7 @@ use tch::Kind as TorchKind;
 use crate::checkpoint::{Checkpoint, FileSource, StorageEntry, TensorEntry};
 use crate::engine::contents::is_bare;
 use crate::engine::extend::Filler;
-use crate::engine::kernel::computed_kind;
+use crate::engine::ops::computed_kind;
 use crate::error::{Error, Kind, Result};
 use crate::format::{
     ByteOrder, Encoding, FormatError, ReadAt, Rule, inflate_exact, inflate_pieces,

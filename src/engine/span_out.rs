@@ -5,7 +5,7 @@ use tch::{Kind as TorchKind, Tensor};
 
 use crate::checkpoint::DIRECT_ALIGNMENT;
 use crate::engine::buffer::Buffer;
-use crate::engine::kernel::{PIECE, WIDEST, to_i64};
+use crate::engine::ops::{PIECE, WIDEST, to_i64};
 use crate::engine::torch::{TorchResult, torch_error};
 use crate::error::Result;
 use crate::tensor::{Crc, RunningCrc};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Side};
 use crate::engine::extend::Filler;
-use crate::engine::kernel::{PIECE, may_overflow};
+use crate::engine::ops::{PIECE, may_overflow};
 use crate::engine::slot::Slot;
 use crate::engine::source::Source;
 use crate::error::Result;

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::engine::explain::{changed, nonfinite_error};
 use crate::engine::hands::{Hands, Loaded};
-use crate::engine::kernel::{Kernel, PIECE, WIDEST, count_nonfinite};
+use crate::engine::kernel::Kernel;
+use crate::engine::ops::{PIECE, WIDEST, count_nonfinite};
 use crate::engine::slot::{Keep, Slot};
 use crate::engine::span_out::{Sink, SpanOut};
 use crate::engine::task::{Decision, Scan, Task, Written, decide};

@@ -10,7 +10,7 @@ use tch::{Kind as TorchKind, Tensor};
 use crate::engine::buffer::Buffer;
 use crate::engine::device::memory::{Block, Places};
 use crate::engine::device::trouble::{Attempt, DeviceResult};
-use crate::engine::kernel::PIECE;
+use crate::engine::ops::PIECE;
 use crate::engine::torch::torch_error;
 use crate::merge::Sums;
 

@@ -6,7 +6,7 @@ use tch::{Device, Kind as TorchKind, Tensor};
 
 use crate::engine::device::faults::Faults;
 use crate::engine::device::trouble::{Attempt, DeviceResult};
-use crate::engine::kernel::PIECE;
+use crate::engine::ops::PIECE;
 use crate::engine::torch::torch_error;
 
 /// Pieces that are copied and computed at once: 2 M elements, 4 MiB of a 16-bit tensor.

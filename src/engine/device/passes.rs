@@ -16,7 +16,7 @@ use crate::engine::device::staging::{Chunk, Staging, part, sources};
 use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::explain::{nonfinite_error, overflow_error};
-use crate::engine::kernel::{PIECE, computed_kind, count_nonfinite};
+use crate::engine::ops::{PIECE, computed_kind, count_nonfinite};
 use crate::engine::source::Source;
 use crate::engine::span_out::{Sink, SpanOut};
 use crate::engine::task::{ChildDecision, Decision, Scan, Task, Written, add_up, decide};

@@ -5,7 +5,7 @@ use tch::{Device, Tensor};
 use crate::checkpoint::Side;
 use crate::engine::buffer::Buffer;
 use crate::engine::device::memory::Places;
-use crate::engine::kernel::{PIECE, computed_kind};
+use crate::engine::ops::{PIECE, computed_kind};
 use crate::engine::source::Source;
 use crate::engine::task::Task;
 use crate::engine::torch::{TorchResult, torch_error};
