@@ -3,8 +3,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::checkpoint::{Checkpoint, StorageEntry};
-use crate::engine::source::Source;
+use crate::checkpoint::Checkpoint;
+use crate::engine::source::{Source, is_bare};
 use crate::engine::task::{Finished, Task};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::Crc;
@@ -12,11 +12,6 @@ use crate::tensor::Crc;
 /// CRC-32 of the storages of both parents, primary first, by their place in the inventory: of those
 /// whose file keeps none, once all their bytes were read.
 pub type ContentSums = [Vec<Option<u32>>; 2];
-
-/// Whether a storage has bytes and its file keeps no CRC of them.
-pub(crate) fn is_bare(storage: &StorageEntry) -> bool {
-    storage.crc32.is_none() && storage.record_bytes > 0
-}
 
 /// The bare storages of each file of a checkpoint, by their place in the inventory.
 pub(crate) fn bare_storages(checkpoint: &Checkpoint) -> Vec<Vec<usize>> {

@@ -7,6 +7,7 @@ mod contents;
 mod cuda;
 mod device;
 mod devices;
+mod edge_rows;
 mod explain;
 mod extend;
 mod flusher;

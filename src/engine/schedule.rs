@@ -17,7 +17,9 @@ use crate::engine::settings::{Children, Settings};
 use crate::engine::slot::Keep;
 use crate::engine::source::{Source, read_storage};
 use crate::engine::span_out::{Part, Sink};
-use crate::engine::task::{Decision, Finished, Scan, Task, Written, add_up, decide};
+use crate::engine::task::{
+    Decision, Finished, Scan, Task, Written, add_up, decide, widest_scanned,
+};
 use crate::engine::torch::use_one_thread;
 use crate::engine::units::{Unit, units};
 use crate::engine::work::Work;
@@ -96,7 +98,7 @@ pub fn execute(
     let contents = Contents::new(parents, &tasks, &finished);
     let left_over = contents.left_over(parents, &tasks, &finished);
     let units = units(&tasks, &finished, parents, whole_bytes, left_over);
-    let keep = Keep::new(keep_bytes, &tasks);
+    let keep = Keep::new(keep_bytes, widest_scanned(&tasks));
     let job = Job {
         plan,
         parents,

@@ -6,7 +6,6 @@ use tch::{Kind as TorchKind, Tensor};
 
 use crate::engine::buffer::Buffer;
 use crate::engine::ops::PIECE;
-use crate::engine::task::Task;
 use crate::error::Result;
 
 /// A piece of the primary and of the secondary.
@@ -72,10 +71,9 @@ struct State {
 }
 
 impl Keep {
-    /// As many slots as fit into `bytes`, for the tensors of these tasks.
-    pub(crate) fn new(bytes: u64, tasks: &[Task<'_>]) -> Keep {
-        let sides = tasks.iter().filter(|task| task.needs_scan()).flat_map(Task::sides).flatten();
-        let item = sides.map(|source| source.item_bytes()).max().unwrap_or(1).max(1);
+    /// As many slots as fit into `bytes`, for elements of up to `item` bytes.
+    pub(crate) fn new(bytes: u64, item: usize) -> Keep {
+        let item = item.max(1);
         let slot = (2 * PIECE * item) as u64;
         Keep { state: Mutex::new(State { free: Vec::new(), left: bytes / slot }), item }
     }

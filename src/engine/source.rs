@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource, StorageEntry, TensorEntry};
-use crate::engine::contents::is_bare;
 use crate::engine::extend::Filler;
 use crate::engine::ops::computed_kind;
 use crate::error::{Error, Kind, Result};
@@ -209,6 +208,11 @@ impl<'a> Source<'a> {
             _ => Ok(bytes),
         }
     }
+}
+
+/// Whether a storage has bytes and its file keeps no CRC of them.
+pub(crate) fn is_bare(storage: &StorageEntry) -> bool {
+    storage.crc32.is_none() && storage.record_bytes > 0
 }
 
 /// Reads a whole storage and checks its CRC, for storages of which tensors show only parts or

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Side};
-use crate::engine::extend::Filler;
+use crate::engine::edge_rows::filler;
 use crate::engine::ops::{PIECE, may_overflow};
 use crate::engine::slot::Slot;
 use crate::engine::source::Source;
@@ -155,7 +155,7 @@ impl<'a> Task<'a> {
                 Side::Secondary => (&mut b, &a),
             };
             if let Some(short) = short {
-                short.filler = Some(Filler::new(options.extend, extension, short, long.as_ref())?);
+                short.filler = Some(filler(options.extend, extension, short, long.as_ref())?);
             }
         }
         let spans = usize::try_from(plan.numel.div_ceil(SPAN)).unwrap_or(usize::MAX);
@@ -262,6 +262,12 @@ impl<'a> Task<'a> {
         }
         progress.written.iter_mut().map(Option::take).collect()
     }
+}
+
+/// Bytes of the widest element of the parents' tensors that take two passes.
+pub(crate) fn widest_scanned(tasks: &[Task<'_>]) -> usize {
+    let sides = tasks.iter().filter(|task| task.needs_scan()).flat_map(Task::sides).flatten();
+    sides.map(Source::item_bytes).max().unwrap_or(1)
 }
 
 /// Sums over all spans, pieces in order.
