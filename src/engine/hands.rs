@@ -6,12 +6,11 @@ use crate::checkpoint::Side;
 use crate::engine::explain::overflow_error;
 use crate::engine::kernel::{Kernel, Widened};
 use crate::engine::ops::{computed_kind, count_nonfinite, is_narrow, to_i64};
-use crate::engine::slot::Slot;
+use crate::engine::slot::{Digests, Slot};
 use crate::engine::source::Source;
 use crate::engine::span_out::{Sink, SpanOut};
 use crate::engine::task::{ChildDecision, Task, Written};
 use crate::engine::torch::{TorchResult, torch_error, torch_kind};
-use crate::engine::worker::Digests;
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions, Path, Sums};
 

@@ -7,6 +7,20 @@ use tch::{Kind as TorchKind, Tensor};
 use crate::engine::buffer::Buffer;
 use crate::engine::ops::PIECE;
 use crate::error::Result;
+use crate::tensor::{Crc, RunningCrc};
+
+/// Running CRCs of what is read of both sides.
+pub(crate) struct Digests(pub(crate) [RunningCrc; 2]);
+
+impl Digests {
+    pub(crate) fn new() -> Digests {
+        Digests([RunningCrc::new(), RunningCrc::new()])
+    }
+
+    pub(crate) fn spans(&self) -> [Crc; 2] {
+        [self.0[0].crc(), self.0[1].crc()]
+    }
+}
 
 /// A piece of the primary and of the secondary.
 #[derive(Debug)]

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use crate::engine::slot::Slot;
 use crate::engine::task::{Decision, Scan, Task, Written};
-use crate::engine::worker::Worker;
 use crate::error::Result;
 
 /// Takes the sums of a whole tensor and says how it is merged.
@@ -36,35 +35,4 @@ pub(crate) trait Work {
 
     /// Counts NaN and Inf of one side of a tensor, reading it again; the first one's flat index.
     fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)>;
-}
-
-/// On the CPU.
-impl Work for Worker<'_> {
-    fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan> {
-        Worker::scan(self, task, span)
-    }
-
-    fn write(
-        &mut self,
-        task: &Task<'_>,
-        storage: usize,
-        span: Range<u64>,
-        decision: Option<&Decision>,
-        kept: Vec<Slot>,
-    ) -> Result<Written> {
-        Worker::write(self, task, storage, span, decision, kept)
-    }
-
-    fn scan_and_write(
-        &mut self,
-        task: &Task<'_>,
-        storage: usize,
-        settle: &mut Settle<'_>,
-    ) -> Result<Written> {
-        Worker::scan_and_write(self, task, storage, settle)
-    }
-
-    fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)> {
-        Worker::count_side(self, task, lane)
-    }
 }

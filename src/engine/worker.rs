@@ -6,13 +6,14 @@ use crate::engine::explain::{changed, nonfinite_error};
 use crate::engine::hands::{Hands, Loaded};
 use crate::engine::kernel::Kernel;
 use crate::engine::ops::{PIECE, WIDEST, count_nonfinite};
-use crate::engine::slot::{Keep, Slot};
+use crate::engine::slot::{Digests, Keep, Slot};
 use crate::engine::span_out::{Sink, SpanOut};
 use crate::engine::task::{Decision, Scan, Task, Written, decide};
 use crate::engine::torch::use_one_thread;
+use crate::engine::work::{Settle, Work};
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions};
-use crate::tensor::{Crc, RunningCrc};
+use crate::tensor::Crc;
 
 /// Buffers and scratch of one thread.
 pub(crate) struct Worker<'j> {
@@ -20,19 +21,6 @@ pub(crate) struct Worker<'j> {
     keep: &'j Keep,
     /// For pieces that are not kept.
     own: Slot,
-}
-
-/// Running CRCs of what is read of both sides.
-pub(crate) struct Digests(pub(crate) [RunningCrc; 2]);
-
-impl Digests {
-    pub(crate) fn new() -> Digests {
-        Digests([RunningCrc::new(), RunningCrc::new()])
-    }
-
-    pub(crate) fn spans(&self) -> [Crc; 2] {
-        [self.0[0].crc(), self.0[1].crc()]
-    }
 }
 
 impl<'j> Worker<'j> {
@@ -45,10 +33,11 @@ impl<'j> Worker<'j> {
         let hands = Hands { options, sink, kernel: Kernel::new()? };
         Ok(Worker { hands, keep, own: Slot::new(WIDEST)? })
     }
+}
 
-    /// Pass one over a span: sums and CRCs. The first pieces stay in memory, as many as there is room
-    /// for.
-    pub(crate) fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan> {
+impl Work for Worker<'_> {
+    /// The first pieces stay in memory, as many as there is room for.
+    fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan> {
         let mut scan = Scan::default();
         let (mut kept, mut rest) = (Digests::new(), Digests::new());
         for (start, numel) in pieces(&span) {
@@ -68,8 +57,7 @@ impl<'j> Worker<'j> {
         Ok(scan)
     }
 
-    /// Pass two over a span: takes what was kept, reads the rest again, and writes.
-    pub(crate) fn write(
+    fn write(
         &mut self,
         task: &Task<'_>,
         storage: usize,
@@ -128,12 +116,11 @@ impl<'j> Worker<'j> {
         Ok(written)
     }
 
-    /// Both passes over a tensor that is one span's work.
-    pub(crate) fn scan_and_write(
+    fn scan_and_write(
         &mut self,
         task: &Task<'_>,
         storage: usize,
-        settle: &mut dyn FnMut(&Scan) -> Result<Decision>,
+        settle: &mut Settle<'_>,
     ) -> Result<Written> {
         let span = 0..task.plan.numel;
         let mut scan = self.scan(task, span.clone())?;
@@ -147,12 +134,7 @@ impl<'j> Worker<'j> {
         Ok(written)
     }
 
-    /// Counts NaN and Inf of one side of a tensor, reading it again; the first one's flat index.
-    pub(crate) fn count_side(
-        &mut self,
-        task: &Task<'_>,
-        lane: usize,
-    ) -> Result<(u64, Option<u64>)> {
+    fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)> {
         let (mut count, mut first) = (0, None);
         for (start, numel) in pieces(&(0..task.plan.numel)) {
             let loaded =

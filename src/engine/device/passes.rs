@@ -17,11 +17,11 @@ use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::explain::{nonfinite_error, overflow_error};
 use crate::engine::ops::{PIECE, computed_kind, count_nonfinite};
+use crate::engine::slot::Digests;
 use crate::engine::source::Source;
 use crate::engine::span_out::{Sink, SpanOut};
 use crate::engine::task::{ChildDecision, Decision, Scan, Task, Written, add_up, decide};
 use crate::engine::torch::torch_error;
-use crate::engine::worker::Digests;
 use crate::merge::{MergeOptions, Path, Sums};
 
 /// One worker's buffers on both sides of the link, and what it does with them.
