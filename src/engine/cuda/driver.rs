@@ -9,7 +9,7 @@ use std::mem::ManuallyDrop;
 
 use libloading::{Library, Symbol};
 
-use crate::engine::cuda::{DriverDevice, unavailable};
+use crate::engine::cuda::errors::unavailable;
 use crate::error::{Error, Result};
 
 /// `CUresult`: 0 is success.
@@ -20,6 +20,13 @@ const NO_DEVICE: Status = 100;
 
 /// Bytes for a device's name, its final NUL with it.
 const NAME_BYTES: usize = 256;
+
+/// A device as the driver knows it. Its position in the list is its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DriverDevice {
+    pub(crate) name: String,
+    pub(crate) total_bytes: u64,
+}
 
 /// The driver, initialised.
 pub(crate) struct Driver {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::engine::cuda::unavailable;
+use crate::engine::cuda::errors::unavailable;
 use crate::error::{Error, Result};
 
 /// The libtorch that `tch` is made for.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::engine::cuda::unavailable;
+use crate::engine::cuda::errors::unavailable;
 use crate::error::{Error, Kind, Result};
 
 type GetVersion = unsafe extern "C" fn(*mut c_int) -> c_int;
