@@ -6,7 +6,7 @@ use serde::Serialize;
 use tch::{Device, Kind as TorchKind, Tensor};
 
 use crate::engine::cuda;
-use crate::engine::device::{Faults, test_devices};
+use crate::engine::faults::{Faults, StandIns};
 use crate::engine::torch::TorchResult;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::JsonPath;
@@ -146,6 +146,22 @@ impl DeviceChoice {
 enum Found {
     Cuda(&'static cuda::Runtime, usize, cuda::DriverDevice),
     Test(ComputeDevice),
+}
+
+/// The stand-ins of a test, where it asks for some.
+fn test_devices() -> Result<Option<Vec<ComputeDevice>>> {
+    let Some(StandIns { count, memory, faults }) = StandIns::of_environment()? else {
+        return Ok(None);
+    };
+    let devices = (0..count).map(|index| ComputeDevice {
+        name: format!("cuda:{index}"),
+        model: "stand-in for tests, on the CPU".to_owned(),
+        free_bytes: memory,
+        total_bytes: memory,
+        device: Device::Cpu,
+        faults: Some(Arc::clone(&faults)),
+    });
+    Ok(Some(devices.collect()))
 }
 
 /// All devices, in order.

@@ -10,6 +10,7 @@ mod devices;
 mod edge_rows;
 mod explain;
 mod extend;
+mod faults;
 mod flusher;
 mod gauge;
 mod hands;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::device::faults::Faults;
 use crate::engine::device::trouble::{Attempt, DeviceResult};
+use crate::engine::faults::Faults;
 use crate::engine::ops::PIECE;
 use crate::engine::torch::torch_error;
 

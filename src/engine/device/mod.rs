@@ -5,7 +5,6 @@
 //! memory stays there between the passes and so goes up once.
 
 mod check;
-mod faults;
 mod kernel;
 mod memory;
 mod passes;
@@ -14,6 +13,5 @@ mod staging;
 mod trouble;
 mod worker;
 
-pub(crate) use faults::{Faults, test_devices};
 pub(crate) use share::Share;
 pub(crate) use worker::DeviceWorker;

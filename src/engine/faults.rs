@@ -7,9 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tch::{Device, TchError};
+use tch::TchError;
 
-use crate::engine::devices::ComputeDevice;
 use crate::error::{Error, Kind, Result};
 use crate::format::parse_shard_size;
 
@@ -61,53 +60,55 @@ fn torch_says(text: &str) -> TchError {
     TchError::Torch(text.to_owned())
 }
 
-/// The stand-ins that the environment asks for.
-///
-/// # Errors
-/// [`Kind::Usage`] for words that are not known.
-pub(crate) fn test_devices() -> Result<Option<Vec<ComputeDevice>>> {
-    match std::env::var(VARIABLE) {
-        Ok(text) => parse(&text).map(Some).map_err(|word| {
-            Error::new(Kind::Usage, format!("{VARIABLE} is for tests only"))
-                .expected("devices=N,memory=SIZE,oom=N[xM],sticky=N,wrong=N", word)
-        }),
-        Err(_) => Ok(None),
-    }
+/// Devices that are not there, as a test asks for them.
+#[derive(Debug)]
+pub(crate) struct StandIns {
+    pub(crate) count: u64,
+    /// Bytes of memory of each.
+    pub(crate) memory: u64,
+    pub(crate) faults: Arc<Faults>,
 }
 
-fn parse(text: &str) -> std::result::Result<Vec<ComputeDevice>, String> {
-    let mut count = 1;
-    let mut memory = 1 << 30;
-    let mut faults = Faults::default();
-    for word in text.split(',') {
-        let wrong = || word.to_owned();
-        let (name, value) = word.split_once('=').ok_or_else(wrong)?;
-        let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
-        match name {
-            "devices" => count = number(value)?,
-            "memory" => {
-                let bytes = parse_shard_size(value).map_err(|_| wrong())?;
-                memory = u64::try_from(bytes).map_err(|_| wrong())?;
-            }
-            "oom" => {
-                let (from, times) = value.split_once('x').unwrap_or((value, "1"));
-                (faults.oom_from, faults.oom_count) = (number(from)?, number(times)?);
-            }
-            "sticky" => faults.sticky = number(value)?,
-            "wrong" => faults.wrong = number(value)?,
-            _ => return Err(wrong()),
+impl StandIns {
+    /// Those that the environment asks for.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for words that are not known.
+    pub(crate) fn of_environment() -> Result<Option<StandIns>> {
+        match std::env::var(VARIABLE) {
+            Ok(text) => StandIns::parse(&text).map(Some).map_err(|word| {
+                Error::new(Kind::Usage, format!("{VARIABLE} is for tests only"))
+                    .expected("devices=N,memory=SIZE,oom=N[xM],sticky=N,wrong=N", word)
+            }),
+            Err(_) => Ok(None),
         }
     }
-    let faults = Arc::new(faults);
-    let devices = (0..count).map(|index| ComputeDevice {
-        name: format!("cuda:{index}"),
-        model: "stand-in for tests, on the CPU".to_owned(),
-        free_bytes: memory,
-        total_bytes: memory,
-        device: Device::Cpu,
-        faults: Some(Arc::clone(&faults)),
-    });
-    Ok(devices.collect())
+
+    fn parse(text: &str) -> std::result::Result<StandIns, String> {
+        let mut count = 1;
+        let mut memory = 1 << 30;
+        let mut faults = Faults::default();
+        for word in text.split(',') {
+            let wrong = || word.to_owned();
+            let (name, value) = word.split_once('=').ok_or_else(wrong)?;
+            let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+            match name {
+                "devices" => count = number(value)?,
+                "memory" => {
+                    let bytes = parse_shard_size(value).map_err(|_| wrong())?;
+                    memory = u64::try_from(bytes).map_err(|_| wrong())?;
+                }
+                "oom" => {
+                    let (from, times) = value.split_once('x').unwrap_or((value, "1"));
+                    (faults.oom_from, faults.oom_count) = (number(from)?, number(times)?);
+                }
+                "sticky" => faults.sticky = number(value)?,
+                "wrong" => faults.wrong = number(value)?,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(StandIns { count, memory, faults: Arc::new(faults) })
+    }
 }
 
 #[cfg(test)]
@@ -116,13 +117,15 @@ mod tests {
 
     #[test]
     fn failures_come_when_they_were_asked_for() {
-        let devices = parse("devices=2,memory=1MiB,oom=2x2,sticky=2,wrong=1").unwrap();
-        assert_eq!((devices.len(), devices[1].free_bytes), (2, 1 << 20));
-        let faults = devices[0].faults.as_ref().unwrap();
+        let text = "devices=2,memory=1MiB,oom=2x2,sticky=2,wrong=1";
+        let StandIns { count, memory, faults } = StandIns::parse(text).unwrap();
+        assert_eq!((count, memory), (2, 1 << 20));
         let failed: Vec<bool> = (0..5).map(|_| faults.allocate().is_err()).collect();
         assert_eq!(failed, [false, true, true, false, false]);
         assert!(faults.upload().is_ok() && faults.upload().is_err() && faults.upload().is_ok());
         assert!(faults.download() && !faults.download());
-        assert!(parse("devices").is_err() && parse("cpu=1").is_err() && parse("oom=x").is_err());
+        for text in ["devices", "cpu=1", "oom=x"] {
+            assert!(StandIns::parse(text).is_err(), "{text}");
+        }
     }
 }
