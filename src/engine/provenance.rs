@@ -6,10 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, Existing, existing_child};
-use crate::engine::assemble::Prepared;
+use crate::checkpoint::{
+    Checkpoint, Existing, check_output, existing_child, file_of, has_journal, is_marked,
+};
 use crate::engine::contents::ContentSums;
 use crate::engine::identity::{Content, same_bytes};
+use crate::engine::prepared::Prepared;
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{EdgeRows, MergeOptions, Warning};
@@ -99,6 +101,36 @@ fn unmade(error: serde_json::Error) -> Error {
     Error::new(Kind::Internal, format!("cannot make {FILE_NAME}")).expected("", error.to_string())
 }
 
+impl Prepared {
+    /// Whether `output` holds the very child that this merge would make at `t`.
+    ///
+    /// # Errors
+    /// [`Kind::Output`] where the output can't be looked at; those of reading a parent without CRCs
+    /// again; what [`Job::interrupted`](crate::engine::Job::interrupted) says.
+    pub fn child_state(&self, output: &Path, t: f64) -> Result<ChildState> {
+        child_state(self, output, t, &|| self.job.interrupted.go_on())
+    }
+
+    /// Notes which children a resumed merge need not make.
+    pub(crate) fn find_complete(&mut self) -> Result<()> {
+        if !self.job.resume {
+            return Ok(());
+        }
+        let files = [file_of(&self.job.primary), file_of(&self.job.secondary)];
+        let parents = [files[0].as_path(), files[1].as_path()];
+        for (position, (output, t)) in self.outputs.iter().zip(&self.plan.options.t).enumerate() {
+            // With --overwrite, an older child of the same merge may be about to be replaced.
+            let begun = (self.job.overwrite && has_journal(output)) || is_marked(output);
+            if !begun && self.child_state(output, *t)? == ChildState::Done {
+                self.complete[position] = true;
+            } else {
+                check_output(output, &parents, self.job.overwrite)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Whether `output` holds the child that `prepared` would make at `t`: made by this version, with
 /// these options, from parents of these fingerprints, all files there at their sizes, config and
 /// tokenizer files of the same content. A parent's file that keeps no CRCs is read again where it
@@ -107,7 +139,7 @@ fn unmade(error: serde_json::Error) -> Error {
 /// # Errors
 /// [`Kind::Output`] where the output can't be looked at; as [`Checkpoint::open`] for a parent's file
 /// that went away meanwhile.
-pub(crate) fn child_state(
+fn child_state(
     prepared: &Prepared,
     output: &Path,
     t: f64,
