@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::checkpoint::Checkpoint;
 use crate::engine::devices::ComputeDevice;
 use crate::engine::report::{MergeReport, TensorReport};
-use crate::engine::task::{Finished, MadeOn, Task};
+use crate::engine::task::tensor_task::{Finished, MadeOn, Task};
 use crate::merge::{Action, MergePlan, Path, Sums, Warning};
 
 /// The report of a finished merge.

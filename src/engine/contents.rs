@@ -4,8 +4,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::Checkpoint;
-use crate::engine::source::{Source, is_bare};
-use crate::engine::task::{Finished, Task};
+use crate::engine::read::source::{Source, is_bare};
+use crate::engine::task::tensor_task::{Finished, Task};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::Crc;
 

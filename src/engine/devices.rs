@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::cuda;
+use crate::engine::cuda::driver::DriverDevice;
+use crate::engine::cuda::opening;
+use crate::engine::cuda::runtime::Runtime;
 use crate::engine::faults::{Faults, StandIns};
-use crate::engine::torch::TorchResult;
+use crate::engine::torch::calls::TorchResult;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::JsonPath;
 
@@ -144,7 +146,7 @@ impl DeviceChoice {
 
 /// A device that could be taken.
 enum Found {
-    Cuda(&'static cuda::Runtime, usize, cuda::DriverDevice),
+    Cuda(&'static Runtime, usize, DriverDevice),
     Test(ComputeDevice),
 }
 
@@ -169,7 +171,7 @@ fn available() -> Result<Vec<Found>> {
     if let Some(devices) = test_devices()? {
         return Ok(devices.into_iter().map(Found::Test).collect());
     }
-    let (runtime, devices) = cuda::open()?;
+    let (runtime, devices) = opening::open()?;
     let found = devices.into_iter().enumerate();
     Ok(found.map(|(index, device)| Found::Cuda(runtime, index, device)).collect())
 }
@@ -214,7 +216,7 @@ fn pick(all: &[Found], number: usize) -> Result<ComputeDevice> {
 /// # Errors
 /// [`Kind::Usage`] where the tests' stand-in is asked for in words that it does not know.
 pub fn devices() -> Result<Devices> {
-    let sight = cuda::look();
+    let sight = opening::look();
     let mut shown = Devices {
         libtorch: sight.libtorch.as_ref().map(|loaded| JsonPath(loaded.cpu.clone())),
         libtorch_version: sight.libtorch.and_then(|loaded| loaded.version),
@@ -223,7 +225,7 @@ pub fn devices() -> Result<Devices> {
         hint: None,
         cuda_library: sight.library.ok().map(JsonPath),
         cuda_runtime: None,
-        driver_cuda: sight.driver_version.map(cuda::version_text),
+        driver_cuda: sight.driver_version.map(opening::version_text),
         driver: driver_text(),
         devices: Vec::new(),
     };
@@ -241,12 +243,12 @@ pub fn devices() -> Result<Devices> {
             }
             return Ok(shown);
         }
-        None => cuda::open(),
+        None => opening::open(),
     };
     match opened {
         Ok((runtime, _)) => {
             shown.cuda_available = true;
-            shown.cuda_runtime = runtime.version().map(cuda::version_text);
+            shown.cuda_runtime = runtime.version().map(opening::version_text);
             free = Box::new(|index| runtime.memory(index).ok().map(|memory| memory.0));
         }
         Err(error) => {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::checkpoint::{Checkpoint, FileSource, Identity};
 use crate::engine::contents::bare_storages;
-use crate::engine::source::read_storage;
+use crate::engine::read::source::read_storage;
 use crate::error::Result;
 use crate::tensor::crc32;
 

@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, ChildWriter, JournalEntry};
 use crate::engine::contents::bare_storages;
 use crate::engine::devices::ComputeDevice;
 use crate::engine::settings::Settings;
-use crate::engine::task::{Finished, MadeOn};
+use crate::engine::task::tensor_task::{Finished, MadeOn};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::{MergePlan, Sums};

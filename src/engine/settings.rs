@@ -2,8 +2,8 @@
 
 use crate::checkpoint::ChildWriter;
 use crate::engine::devices::ComputeDevice;
-use crate::engine::span_out::{OutBlock, Part, Sink};
-use crate::engine::writing::Writing;
+use crate::engine::write::queue::Writing;
+use crate::engine::write::span::{OutBlock, Part, Sink};
 use crate::error::{Error, Kind, Result};
 
 /// How fast and in how much memory a plan is run. Of these only whether there are devices changes the

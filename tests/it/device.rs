@@ -19,7 +19,7 @@ fn parents(pair: &str) -> [PathBuf; 2] {
 }
 
 /// Runs `merge A B -o OUT --device cuda` on stand-ins, `stand_ins` in words of
-/// src/engine/device/faults.rs.
+/// src/engine/faults.rs.
 fn merge_on(stand_ins: &str, [a, b]: &[PathBuf; 2], out: &Path, options: &[&str]) -> Run {
     let mut command = command();
     command.env("LLM_SLERP_MERGE_TEST_DEVICES", stand_ins);

@@ -5,11 +5,11 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::buffer::Buffer;
 use crate::engine::device::kernel::Kernel;
 use crate::engine::device::memory::{Block, Places};
 use crate::engine::device::trouble::{Attempt, Trouble};
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::calls::{TorchResult, torch_error};
 use crate::error::{Error, Kind};
 use crate::merge::Sums;
 

@@ -7,11 +7,11 @@
 
 use tch::{Kind as TorchKind, Tensor};
 
-use crate::engine::buffer::Buffer;
 use crate::engine::device::memory::{Block, Places};
 use crate::engine::device::trouble::{Attempt, DeviceResult};
-use crate::engine::ops::PIECE;
-use crate::engine::torch::torch_error;
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::calls::torch_error;
+use crate::engine::torch::ops::PIECE;
 use crate::merge::Sums;
 
 /// Scratch for chunks, in a block.

@@ -6,8 +6,8 @@ use tch::{Device, Kind as TorchKind, Tensor};
 
 use crate::engine::device::trouble::{Attempt, DeviceResult};
 use crate::engine::faults::Faults;
-use crate::engine::ops::PIECE;
-use crate::engine::torch::torch_error;
+use crate::engine::torch::calls::torch_error;
+use crate::engine::torch::ops::PIECE;
 
 /// Pieces that are copied and computed at once: 2 M elements, 4 MiB of a 16-bit tensor.
 pub(crate) const MOST_PIECES: usize = 32;

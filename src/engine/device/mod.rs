@@ -4,14 +4,11 @@
 //! float64, and the child's chunk comes down. A tensor that fits a worker's share of the device's
 //! memory stays there between the passes and so goes up once.
 
-mod check;
-mod kernel;
-mod memory;
-mod passes;
-mod share;
-mod staging;
-mod trouble;
-mod worker;
-
-pub(crate) use share::Share;
-pub(crate) use worker::DeviceWorker;
+pub(crate) mod check;
+pub(crate) mod kernel;
+pub(crate) mod memory;
+pub(crate) mod passes;
+pub(crate) mod share;
+pub(crate) mod staging;
+pub(crate) mod trouble;
+pub(crate) mod worker;

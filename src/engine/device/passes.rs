@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use tch::{Device, Tensor};
 
-use crate::engine::cuda::{self, StreamGuard};
+use crate::engine::cuda::opening;
+use crate::engine::cuda::runtime::StreamGuard;
 use crate::engine::device::check::Checker;
 use crate::engine::device::kernel::Kernel;
 use crate::engine::device::memory::{Block, FEWEST_PIECES, Places, kept_places};
@@ -15,13 +16,15 @@ use crate::engine::device::share::Share;
 use crate::engine::device::staging::{Chunk, Staging, part, sources};
 use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
 use crate::engine::devices::ComputeDevice;
-use crate::engine::explain::{nonfinite_error, overflow_error};
-use crate::engine::ops::{PIECE, computed_kind, count_nonfinite};
-use crate::engine::slot::Digests;
-use crate::engine::source::Source;
-use crate::engine::span_out::{Sink, SpanOut};
-use crate::engine::task::{ChildDecision, Decision, Scan, Task, Written, add_up, decide};
-use crate::engine::torch::torch_error;
+use crate::engine::read::slot::Digests;
+use crate::engine::read::source::Source;
+use crate::engine::task::errors::{nonfinite_error, overflow_error};
+use crate::engine::task::tensor_task::{
+    ChildDecision, Decision, Scan, Task, Written, add_up, decide,
+};
+use crate::engine::torch::calls::torch_error;
+use crate::engine::torch::ops::{PIECE, computed_kind, count_nonfinite};
+use crate::engine::write::span::{Sink, SpanOut};
 use crate::merge::{MergeOptions, Path, Sums};
 
 /// One worker's buffers on both sides of the link, and what it does with them.
@@ -61,7 +64,7 @@ impl<'j> Passes<'j> {
         let places = Places::new(share.pieces, share.item);
         let stream = match device.device {
             Device::Cuda(index) => {
-                let stream = cuda::open()?.0.own_stream(index);
+                let stream = opening::open()?.0.own_stream(index);
                 // On the default stream it is slower, and right all the same.
                 stream.map_err(|error| log::warn!("{}: {error}", device.name)).ok()
             }

@@ -2,7 +2,7 @@
 
 use crate::engine::device::memory::{FEWEST_PIECES, MOST_PIECES, Places};
 use crate::engine::devices::ComputeDevice;
-use crate::engine::task::Task;
+use crate::engine::task::tensor_task::Task;
 
 /// No tensor larger than this is kept on a device between the passes: more than one worker should
 /// have a hand in it, and an interrupt should not wait for it.

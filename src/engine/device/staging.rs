@@ -3,13 +3,13 @@
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Side;
-use crate::engine::buffer::Buffer;
 use crate::engine::device::memory::Places;
-use crate::engine::ops::{PIECE, computed_kind};
-use crate::engine::slot::Digests;
-use crate::engine::source::Source;
-use crate::engine::task::Task;
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::read::slot::Digests;
+use crate::engine::read::source::Source;
+use crate::engine::task::tensor_task::Task;
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::ops::{PIECE, computed_kind};
 use crate::error::Result;
 
 /// Host buffers of one worker, page-locked where the device is a GPU, taken once.

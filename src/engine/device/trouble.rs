@@ -2,7 +2,7 @@
 
 use tch::TchError;
 
-use crate::engine::torch::TorchResult;
+use crate::engine::torch::calls::TorchResult;
 use crate::error::{Error, Kind};
 
 /// Why work on a device stopped.

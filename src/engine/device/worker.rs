@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
+use crate::engine::cpu::worker::Worker;
 use crate::engine::device::passes::Passes;
 use crate::engine::device::share::Share;
 use crate::engine::device::trouble::{Attempt, Trouble};
 use crate::engine::devices::ComputeDevice;
-use crate::engine::explain::changed;
-use crate::engine::slot::{Keep, Slot};
-use crate::engine::span_out::Sink;
-use crate::engine::task::{Decision, MadeOn, Scan, Task, Written};
-use crate::engine::work::{Settle, Work};
-use crate::engine::worker::Worker;
+use crate::engine::read::slot::{Keep, Slot};
+use crate::engine::task::errors::changed;
+use crate::engine::task::tensor_task::{Decision, MadeOn, Scan, Task, Written};
+use crate::engine::task::worker::{Settle, Work};
+use crate::engine::write::span::Sink;
 use crate::error::{Error, Kind, Result};
 use crate::merge::MergeOptions;
 

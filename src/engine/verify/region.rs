@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource};
-use crate::engine::gauge::Tally;
-use crate::engine::torch::torch_kind;
+use crate::engine::torch::calls::torch_kind;
+use crate::engine::verify::gauge::Tally;
 use crate::error::{Error, Result};
 use crate::format::{ByteOrder, Container, Encoding, archive_records};
 use crate::tensor::{Crc, DType};

@@ -4,8 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{Kind as TorchKind, Tensor};
 
-use crate::engine::buffer::Buffer;
-use crate::engine::ops::PIECE;
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::ops::PIECE;
 use crate::error::Result;
 use crate::tensor::{Crc, RunningCrc};
 

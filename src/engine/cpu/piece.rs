@@ -3,14 +3,14 @@
 use tch::Tensor;
 
 use crate::checkpoint::Side;
-use crate::engine::explain::overflow_error;
-use crate::engine::kernel::{Kernel, Widened};
-use crate::engine::ops::{computed_kind, count_nonfinite, is_narrow, to_i64};
-use crate::engine::slot::{Digests, Slot};
-use crate::engine::source::Source;
-use crate::engine::span_out::{Sink, SpanOut};
-use crate::engine::task::{ChildDecision, Task, Written};
-use crate::engine::torch::{TorchResult, torch_error, torch_kind};
+use crate::engine::cpu::kernel::{Kernel, Widened};
+use crate::engine::read::slot::{Digests, Slot};
+use crate::engine::read::source::Source;
+use crate::engine::task::errors::overflow_error;
+use crate::engine::task::tensor_task::{ChildDecision, Task, Written};
+use crate::engine::torch::calls::{TorchResult, torch_error, torch_kind};
+use crate::engine::torch::ops::{computed_kind, count_nonfinite, is_narrow, to_i64};
+use crate::engine::write::span::{Sink, SpanOut};
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions, Path, Sums};
 

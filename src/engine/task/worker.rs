@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::engine::slot::Slot;
-use crate::engine::task::{Decision, Scan, Task, Written};
+use crate::engine::read::slot::Slot;
+use crate::engine::task::tensor_task::{Decision, Scan, Task, Written};
 use crate::error::Result;
 
 /// Takes the sums of a whole tensor and says how it is merged.

@@ -5,9 +5,9 @@
 
 use tch::{Kind as TorchKind, Tensor};
 
-use crate::engine::buffer::Buffer;
-use crate::engine::ops::{PIECE, add_scaled, scale_into, scratch, to_i64};
-use crate::engine::torch::TorchResult;
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::calls::TorchResult;
+use crate::engine::torch::ops::{PIECE, add_scaled, scale_into, scratch, to_i64};
 use crate::error::Result;
 use crate::merge::Sums;
 
@@ -225,7 +225,7 @@ impl Gram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::kernel::Kernel;
+    use crate::engine::cpu::kernel::Kernel;
 
     fn tensor(values: &[f32], kind: TorchKind) -> Tensor {
         Tensor::from_slice(values).to_kind(kind)

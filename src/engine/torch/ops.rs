@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::torch::{TorchResult, largest_finite, torch_error, torch_kind};
+use crate::engine::torch::calls::{TorchResult, largest_finite, torch_error, torch_kind};
 use crate::error::Result;
 use crate::merge::Sums;
 use crate::tensor::DType;

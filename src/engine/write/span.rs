@@ -4,9 +4,9 @@
 use tch::{Kind as TorchKind, Tensor};
 
 use crate::checkpoint::DIRECT_ALIGNMENT;
-use crate::engine::buffer::Buffer;
-use crate::engine::ops::{PIECE, WIDEST, to_i64};
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::ops::{PIECE, WIDEST, to_i64};
 use crate::error::Result;
 use crate::tensor::{Crc, RunningCrc};
 

@@ -2,8 +2,8 @@
 //! what config.json says of them.
 
 use crate::checkpoint::{Checkpoint, Finding, TensorEntry};
-use crate::engine::gauge::Tally;
-use crate::engine::region::Region;
+use crate::engine::verify::gauge::Tally;
+use crate::engine::verify::region::Region;
 use crate::merge::{is_matrix, outliers, stored_apart};
 
 /// What is worth a look, by the regions that all were read.

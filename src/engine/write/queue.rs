@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::ChildWriter;
-use crate::engine::span_out::{OutBlock, Part};
+use crate::engine::write::span::{OutBlock, Part};
 use crate::error::Result;
 
 /// Blocks of all workers together are to take no more than this, where small ones will do.

@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use crate::engine::explain::{changed, nonfinite_error};
-use crate::engine::hands::{Hands, Loaded};
-use crate::engine::kernel::Kernel;
-use crate::engine::ops::{PIECE, WIDEST, count_nonfinite};
-use crate::engine::slot::{Digests, Keep, Slot};
-use crate::engine::span_out::{Sink, SpanOut};
-use crate::engine::task::{Decision, Scan, Task, Written, decide};
-use crate::engine::torch::use_one_thread;
-use crate::engine::work::{Settle, Work};
+use crate::engine::cpu::kernel::Kernel;
+use crate::engine::cpu::piece::{Hands, Loaded};
+use crate::engine::read::slot::{Digests, Keep, Slot};
+use crate::engine::task::errors::{changed, nonfinite_error};
+use crate::engine::task::tensor_task::{Decision, Scan, Task, Written, decide};
+use crate::engine::task::worker::{Settle, Work};
+use crate::engine::torch::calls::use_one_thread;
+use crate::engine::torch::ops::{PIECE, WIDEST, count_nonfinite};
+use crate::engine::write::span::{Sink, SpanOut};
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions};
 use crate::tensor::Crc;

@@ -5,9 +5,11 @@
 
 use tch::{Kind as TorchKind, Tensor};
 
-use crate::engine::narrow::Narrow;
-use crate::engine::ops::{PIECE, add_scaled, dot, head, is_narrow, scale_into, scratch, widen};
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::cpu::narrow::Narrow;
+use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::ops::{
+    PIECE, add_scaled, dot, head, is_narrow, scale_into, scratch, widen,
+};
 use crate::error::Result;
 use crate::merge::Sums;
 

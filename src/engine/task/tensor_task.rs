@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Side};
-use crate::engine::edge_rows::filler;
-use crate::engine::ops::{PIECE, may_overflow};
-use crate::engine::slot::Slot;
-use crate::engine::source::Source;
+use crate::engine::read::edge_rows::filler;
+use crate::engine::read::slot::Slot;
+use crate::engine::read::source::Source;
+use crate::engine::torch::ops::{PIECE, may_overflow};
 use crate::error::Result;
 use crate::format::StorageSum;
 use crate::merge::{

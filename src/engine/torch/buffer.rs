@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::torch::calls::{TorchResult, torch_error};
 use crate::error::Result;
 
 /// A block of host memory, owned by a uint8 tensor, 64-byte aligned by torch's allocator.

@@ -2,10 +2,10 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::buffer::Buffer;
-use crate::engine::extend::{Filler, Row, Values};
-use crate::engine::source::Source;
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::read::added_rows::{Filler, Row, Values};
+use crate::engine::read::source::Source;
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::calls::{TorchResult, torch_error};
 use crate::error::Result;
 use crate::merge::{Extend, Extension};
 

@@ -1,7 +1,7 @@
 //! Errors that take a second look at the data.
 
-use crate::engine::task::Task;
-use crate::engine::work::Work;
+use crate::engine::task::tensor_task::Task;
+use crate::engine::task::worker::Work;
 use crate::error::{Error, Kind};
 use crate::format::Rule;
 

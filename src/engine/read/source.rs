@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource, StorageEntry, TensorEntry};
-use crate::engine::extend::Filler;
-use crate::engine::ops::computed_kind;
+use crate::engine::read::added_rows::Filler;
+use crate::engine::torch::ops::computed_kind;
 use crate::error::{Error, Kind, Result};
 use crate::format::{
     ByteOrder, Encoding, FormatError, ReadAt, Rule, inflate_exact, inflate_pieces,

@@ -3,9 +3,9 @@
 
 use tch::{Kind as TorchKind, Tensor};
 
-use crate::engine::interleave::Interleave;
-use crate::engine::ops::is_narrow;
-use crate::engine::torch::{TorchResult, torch_error};
+use crate::engine::read::interleave::Interleave;
+use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::ops::is_narrow;
 use crate::error::Result;
 use crate::merge::Extension;
 

@@ -7,24 +7,25 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::conclude::report;
 use crate::engine::contents::Contents;
-use crate::engine::device::{DeviceWorker, Share};
-use crate::engine::explain::{changed, explain, nonfinite_error};
-use crate::engine::flusher::Flusher;
+use crate::engine::cpu::worker::Worker;
+use crate::engine::device::share::Share;
+use crate::engine::device::worker::DeviceWorker;
+use crate::engine::read::slot::Keep;
+use crate::engine::read::source::{Source, read_storage};
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::resume;
 use crate::engine::settings::{Children, Settings};
-use crate::engine::slot::Keep;
-use crate::engine::source::{Source, read_storage};
-use crate::engine::span_out::{Part, Sink};
-use crate::engine::task::{
+use crate::engine::task::errors::{changed, explain, nonfinite_error};
+use crate::engine::task::tensor_task::{
     Decision, Finished, Scan, Task, Written, add_up, decide, widest_scanned,
 };
-use crate::engine::torch::use_one_thread;
-use crate::engine::units::{Unit, units};
-use crate::engine::work::Work;
-use crate::engine::worker::Worker;
-use crate::engine::writing::{Role, ToFiles, Writing};
+use crate::engine::task::units::{Unit, units};
+use crate::engine::task::worker::Work;
+use crate::engine::torch::calls::use_one_thread;
+use crate::engine::write::flusher::Flusher;
+use crate::engine::write::queue::{Role, ToFiles, Writing};
+use crate::engine::write::span::{Part, Sink};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::checkpoint::Checkpoint;
-use crate::engine::task::{Finished, Task};
+use crate::engine::task::tensor_task::{Finished, Task};
 
 /// What a worker takes from the queue.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,5 @@
+//! The child's side: bytes made in blocks, written and flushed by threads of their own.
+
+pub(crate) mod flusher;
+pub(crate) mod queue;
+pub(crate) mod span;
