@@ -1,6 +1,5 @@
 //! Floor 4: runs a plan. The only floor that names torch.
 
-mod conclude;
 mod contents;
 mod cpu;
 mod cuda;

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
-use crate::engine::conclude::report;
 use crate::engine::contents::Contents;
 use crate::engine::cpu::worker::Worker;
 use crate::engine::device::share::Share;
@@ -367,15 +366,9 @@ impl Job<'_> {
             writer.finish(&sums, self.plan.total_size, self.plan.total_parameters)?;
         }
         self.reporter.finish();
-        let report = report(
-            self.plan,
-            &self.tasks,
-            &finished,
-            self.parents,
-            self.bytes_read.load(Ordering::Relaxed),
-            self.settings.devices,
-        );
-        Ok(MergeReport { contents: self.contents.sums(), ..report })
+        let read = (self.bytes_read.load(Ordering::Relaxed), self.contents.sums());
+        let devices = self.settings.devices;
+        Ok(MergeReport::of(self.plan, &self.tasks, &finished, self.parents, devices, read))
     }
 }
 
