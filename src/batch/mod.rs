@@ -2,6 +2,7 @@
 
 mod clash;
 mod events;
+mod job;
 mod manifest;
 mod options;
 mod outcome;
@@ -15,10 +16,11 @@ mod sweep;
 mod template;
 
 pub use events::{Event, Failure, Order};
+pub use job::{PlannedChild, PlannedJob};
 pub use manifest::{Entry, Manifest};
 pub use options::{OptionKind, OptionSpec};
 pub use outcome::{JobResult, Status};
-pub use planning::{BatchPlan, Finding, PlannedChild, PlannedJob, Resolved, Selection, plan};
+pub use planning::{BatchPlan, Finding, Resolved, Selection, plan};
 pub use record::Record;
 pub use run::{RunSettings, Watcher, run};
 pub use schema::schema;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::batch::events::{Event, Failure, Order};
+use crate::batch::job::PlannedJob;
 use crate::batch::outcome::{JobResult, Status};
-use crate::batch::planning::PlannedJob;
 use crate::batch::process::{Ended, Listener, Running};
 use crate::batch::share::{Machine, share};
 use crate::batch::sweep::{Sweep, sweeps};

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::batch::planning::{PlannedChild, PlannedJob};
+use crate::batch::job::{PlannedChild, PlannedJob};
 
 /// Children of one sweep at most: each keeps weight files open.
 const MOST_CHILDREN: usize = 16;
