@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::batch::options::OptionSpec;
-use crate::batch::template::{expand, last_component};
+use crate::batch::manifest::options::OptionSpec;
+use crate::batch::manifest::template::{expand, last_component};
 use crate::checkpoint::locate;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::escape;
@@ -272,7 +272,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::options::OptionKind;
+    use crate::batch::manifest::options::OptionKind;
 
     fn specs() -> Vec<OptionSpec> {
         let spec = |name: &str, kind, many| OptionSpec {

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::batch::manifest::OWN_KEYS;
-use crate::batch::options::{OptionKind, OptionSpec};
+use crate::batch::manifest::document::OWN_KEYS;
+use crate::batch::manifest::options::{OptionKind, OptionSpec};
 
 /// The schema (draft 2020-12), for editors and other checkers.
 pub fn schema(specs: &[OptionSpec]) -> Value {
