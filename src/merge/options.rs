@@ -1,4 +1,5 @@
-//! What the user asked for, resolved: no option is left open after this.
+//! What the user asked for, resolved: no option is left open after this. The first line of a
+//! variant's documentation is its help on the command line.
 
 use serde::Serialize;
 
@@ -7,30 +8,38 @@ use crate::tensor::DType;
 
 /// How two tensors become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
+    /// Along the arc between the two tensors.
+    ///
     /// Spherical linear interpolation, with lerp for nearly parallel, opposite or zero tensors.
     Slerp,
-    /// (1 − t)·a + t·b for every tensor.
+    /// (1 - t)·a + t·b for every tensor.
     Linear,
 }
 
 /// How the shorter vocabulary is extended: the value of row n−1+i, i = 1..k, of an n-row tensor.
 /// Edge rows are the outermost ones that are not bos, eos or pad: see [`EdgeRows`](crate::merge::EdgeRows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Extend {
-    /// (1 − i/(k+1))·last + i/(k+1)·first, between the short tensor's own edge rows.
+    /// Evenly spaced between the short tensor's last and first row that is not bos, eos or pad.
+    ///
+    /// (1 − i/(k+1))·last + i/(k+1)·first, of its edge rows.
     Gradient,
-    /// The same from the short tensor's last edge row to the longer tensor's last one.
+    /// Evenly spaced between the short tensor's last such row and the longer one's.
+    ///
+    /// (1 − i/(k+1))·last + i/(k+1)·longer's last, of their edge rows.
     Bridge,
-    /// The longer parent's own row.
+    /// The longer parent's own rows.
     Inherit,
     /// The mean of the short tensor's rows.
     Mean,
     /// Zeros.
     Zero,
-    /// Refuse to merge.
+    /// Refuse.
     Error,
 }
 
@@ -50,13 +59,14 @@ impl Extend {
 
 /// What becomes of a tensor that one parent lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Missing {
     /// The child has the primary's tensors.
     Primary,
     /// The child has the tensors of both.
     Union,
-    /// Refuse to merge.
+    /// Refuse.
     Error,
 }
 

@@ -108,14 +108,18 @@ fn unusable(path: &Path, bytes: &[u8], reason: String) -> Error {
 
 /// Whose tokenizer is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum TokenizerMode {
     /// The one that names every row of the child.
+    #[cfg_attr(feature = "torch", value(help = None::<&str>))]
     #[default]
     Auto,
     /// The primary's.
+    #[cfg_attr(feature = "torch", value(help = None::<&str>))]
     Primary,
     /// The secondary's.
+    #[cfg_attr(feature = "torch", value(help = None::<&str>))]
     Secondary,
 }
 
