@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::checkpoint::{Opening, Strictness, TokenizerMode};
-use crate::cli::batch::BatchArgs;
 use crate::engine::DeviceChoice;
 use crate::format::{OpaqueName, OpaqueNames};
-use crate::merge::{Extend, Method, Missing};
+use crate::merge::{Extend, MergeOptions, Method, Missing};
 use crate::tensor::DType;
 
 /// Exit codes, at the end of `--help`.
@@ -93,8 +93,8 @@ pub(crate) struct MergeArgs {
     #[arg(allow_negative_numbers = true)]
     pub(crate) t: Vec<f64>,
     /// How two tensors become one
-    #[arg(long, value_enum, default_value_t = MethodArg::Slerp)]
-    pub(crate) method: MethodArg,
+    #[arg(long, value_enum, default_value_t = Method::Slerp)]
+    pub(crate) method: Method,
     /// Where to compute: auto, cpu, cuda, or cuda:N[,M...] for several GPUs. auto takes the first GPU
     /// where CUDA is available, else the CPU
     #[arg(long, default_value = "auto", value_parser = DeviceChoice::parse)]
@@ -110,22 +110,22 @@ pub(crate) struct MergeArgs {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_memory)]
     pub(crate) memory: u64,
     /// dtype of the child's floating tensors; keep takes each tensor's dtype in the primary
-    #[arg(long, value_enum, default_value_t = DTypeArg::Keep)]
-    pub(crate) dtype: DTypeArg,
+    #[arg(long, default_value = "keep", value_parser = dtype_parser())]
+    pub(crate) dtype: ChildDType,
     /// Largest shard, by HuggingFace's rule: KB, MB, GB, TB (powers of ten), KiB, MiB, GiB, or bytes
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_shard_size)]
     #[arg(allow_hyphen_values = true)]
     pub(crate) max_shard_size: i64,
     /// How the shorter vocabulary is extended
-    #[arg(long, value_enum, default_value_t = ExtendArg::Gradient)]
-    pub(crate) extend: ExtendArg,
+    #[arg(long, value_enum, default_value_t = Extend::Gradient)]
+    pub(crate) extend: Extend,
     /// What becomes of a tensor that one parent lacks [default: primary, but refused where more than a
     /// tenth of the model has no partner]
     #[arg(long, value_enum)]
-    pub(crate) missing: Option<MissingArg>,
+    pub(crate) missing: Option<Missing>,
     /// Whose tokenizer files the child gets; auto takes the longer vocabulary's
-    #[arg(long, value_enum, default_value_t = TokenizerArg::Auto)]
-    pub(crate) tokenizer: TokenizerArg,
+    #[arg(long, value_enum, default_value_t = TokenizerMode::Auto)]
+    pub(crate) tokenizer: TokenizerMode,
     /// Copy the primary's custom *.py code into the child
     #[arg(long)]
     pub(crate) copy_code: bool,
@@ -147,6 +147,23 @@ pub(crate) struct MergeArgs {
     pub(crate) force_config: bool,
     #[command(flatten)]
     pub(crate) strict: StrictArgs,
+}
+
+impl From<&MergeArgs> for MergeOptions {
+    fn from(args: &MergeArgs) -> MergeOptions {
+        MergeOptions {
+            t: args.t.clone(),
+            method: args.method,
+            dtype: args.dtype,
+            max_shard_bytes: args.max_shard_size,
+            extend: args.extend,
+            missing: args.missing,
+            tokenizer: args.tokenizer,
+            allow_nonfinite: args.allow_nonfinite,
+            force_config: args.force_config,
+            copy_code: args.copy_code,
+        }
+    }
 }
 
 /// What is refused of a parent beyond what is wrong.
@@ -221,6 +238,50 @@ pub(crate) struct FindArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    /// JSON file that names the merges; paths in it are relative to it
+    #[arg(required_unless_present = "schema")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// Sweeps that run at once; threads and memory are divided among them, devices shared out
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: u16,
+    /// Worker threads over all sweeps at once, for merges that name none [default: number of cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Make the merges that can be made, though others can't
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Start nothing more once a merge failed
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Add one JSON line per merge to this file, on disk as soon as the merge has its result
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Plan every merge, say what would be done, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Make the merge at position K alone, from 0; auto takes K from SLURM_ARRAY_TASK_ID or
+    /// JOB_COMPLETION_INDEX. The exit code is then that merge's own
+    #[arg(long, value_name = "K", value_parser = parse_index)]
+    pub(crate) index: Option<Index>,
+    /// Print how many merges the manifest has
+    #[arg(long, conflicts_with_all = ["index", "schema", "dry_run"])]
+    pub(crate) count: bool,
+    /// Print the JSON Schema of manifests
+    #[arg(long, conflicts_with = "index")]
+    pub(crate) schema: bool,
+}
+
+/// Which merge runs alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Index {
+    /// The one at this position.
+    At(usize),
+    /// The one that the scheduler's environment names.
+    Auto,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// Shell to complete in
     pub(crate) shell: clap_complete::Shell,
@@ -232,106 +293,15 @@ pub(crate) struct ManArgs {
     pub(crate) command: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum MethodArg {
-    /// Along the arc between the two tensors
-    Slerp,
-    /// (1 - t)·a + t·b for every tensor
-    Linear,
-}
+/// `None`, written as `keep`, is each tensor's own. The name hides the `Option` from clap, which would
+/// take it for an option without a default.
+pub(crate) type ChildDType = Option<DType>;
 
-impl From<MethodArg> for Method {
-    fn from(arg: MethodArg) -> Method {
-        match arg {
-            MethodArg::Slerp => Method::Slerp,
-            MethodArg::Linear => Method::Linear,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum DTypeArg {
-    Keep,
-    Float16,
-    Bfloat16,
-    Float32,
-}
-
-impl From<DTypeArg> for Option<DType> {
-    fn from(arg: DTypeArg) -> Option<DType> {
-        match arg {
-            DTypeArg::Keep => None,
-            DTypeArg::Float16 => Some(DType::Float16),
-            DTypeArg::Bfloat16 => Some(DType::BFloat16),
-            DTypeArg::Float32 => Some(DType::Float32),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ExtendArg {
-    /// Evenly spaced between the short tensor's last and first row that is not bos, eos or pad
-    Gradient,
-    /// Evenly spaced between the short tensor's last such row and the longer one's
-    Bridge,
-    /// The longer parent's own rows
-    Inherit,
-    /// The mean of the short tensor's rows
-    Mean,
-    /// Zeros
-    Zero,
-    /// Refuse
-    Error,
-}
-
-impl From<ExtendArg> for Extend {
-    fn from(arg: ExtendArg) -> Extend {
-        match arg {
-            ExtendArg::Gradient => Extend::Gradient,
-            ExtendArg::Bridge => Extend::Bridge,
-            ExtendArg::Inherit => Extend::Inherit,
-            ExtendArg::Mean => Extend::Mean,
-            ExtendArg::Zero => Extend::Zero,
-            ExtendArg::Error => Extend::Error,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum MissingArg {
-    /// The child has the primary's tensors
-    Primary,
-    /// The child has the tensors of both
-    Union,
-    /// Refuse
-    Error,
-}
-
-impl From<MissingArg> for Missing {
-    fn from(arg: MissingArg) -> Missing {
-        match arg {
-            MissingArg::Primary => Missing::Primary,
-            MissingArg::Union => Missing::Union,
-            MissingArg::Error => Missing::Error,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum TokenizerArg {
-    Auto,
-    Primary,
-    Secondary,
-}
-
-impl From<TokenizerArg> for TokenizerMode {
-    fn from(arg: TokenizerArg) -> TokenizerMode {
-        match arg {
-            TokenizerArg::Auto => TokenizerMode::Auto,
-            TokenizerArg::Primary => TokenizerMode::Primary,
-            TokenizerArg::Secondary => TokenizerMode::Secondary,
-        }
-    }
+/// The words of `--dtype`.
+fn dtype_parser() -> impl TypedValueParser<Value = ChildDType> {
+    let words = [DType::Float16, DType::BFloat16, DType::Float32].map(DType::name);
+    PossibleValuesParser::new(std::iter::once("keep").chain(words))
+        .map(|word| DType::from_name(&word))
 }
 
 /// A value of t.
@@ -360,5 +330,24 @@ fn parse_device_memory(text: &str) -> Result<u64, String> {
             Err(format!("at least 16MiB are needed on a device, got `{text}`"))
         }
         bytes => Ok(bytes),
+    }
+}
+
+fn parse_index(text: &str) -> Result<Index, String> {
+    match text {
+        "auto" => Ok(Index::Auto),
+        _ => text.parse().map(Index::At).map_err(|_| "expected a whole number or auto".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_the_defaults_of_the_options() {
+        let cli = Cli::try_parse_from(["llm-slerp-merge", "merge", "a", "b"]).unwrap();
+        let Command::Merge(args) = cli.command else { panic!("another command") };
+        assert_eq!(MergeOptions::from(args.as_ref()), MergeOptions::default());
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::{
     ComputeDevice, Interrupted, Job, Outcome, Prepared, Settings, expand_outputs, prepare, run,
 };
 use crate::error::{Error, Kind, Result};
-use crate::merge::{MergeOptions, MergePlan};
+use crate::merge::MergePlan;
 use crate::tensor::{JsonPath, escape};
 
 /// Shows what merge would do.
@@ -113,18 +113,7 @@ pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
         primary: args.primary.clone(),
         secondary: args.secondary.clone(),
         outputs,
-        options: MergeOptions {
-            t: args.t.clone(),
-            method: args.method.into(),
-            dtype: args.dtype.into(),
-            max_shard_bytes: args.max_shard_size,
-            extend: args.extend.into(),
-            missing: args.missing.map(Into::into),
-            tokenizer: args.tokenizer.into(),
-            allow_nonfinite: args.allow_nonfinite,
-            force_config: args.force_config,
-            copy_code: args.copy_code,
-        },
+        options: args.into(),
         overwrite: args.overwrite,
         resume: args.resume,
         fsync: !args.no_fsync,

@@ -1,6 +1,5 @@
 //! `batch`: the merges of a manifest.
 
-mod args;
 mod options;
 mod sweep;
 mod watch;
@@ -17,15 +16,13 @@ use crate::batch::{
     BatchPlan, Finding, JobResult, Machine, Manifest, PlannedJob, Record, RunSettings, Selection,
     Status, plan, run, schema,
 };
-use crate::cli::args::OutputArgs;
+use crate::cli::args::{BatchArgs, Index, OutputArgs};
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
 use crate::engine::Job;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{escape, human_bytes};
 
-pub(crate) use args::BatchArgs;
-use args::Index;
 pub(crate) use sweep::sweep;
 use watch::Show;
 
