@@ -20,6 +20,8 @@ mod find;
 mod generate;
 /// Hostile files: refused by the right rule, nothing in them is run.
 mod hostile;
+/// The graph of imports between the files of `src`.
+mod imports;
 /// What `inspect` says of files that torch wrote, and that their values arrive.
 mod inspect;
 /// What holds for every merge: the ends, the same parent twice, threads and memory, several t.

@@ -1,7 +1,10 @@
 //! House rules that no compiler checks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use crate::imports::{Imports, between_rooms, circles, imports};
 
 /// Modules with their floor, lowest first: a floor may use those below it. `report` and `batch`
 /// have a place before they have code.
@@ -22,6 +25,9 @@ const LOOKS_UP: (&str, &str) = ("src/error.rs", "format");
 
 /// Lines that a file may have, tests included.
 const MOST_LINES: usize = 400;
+
+/// Files of Rust that a folder may have side by side: more can't be scanned in a minute.
+const MOST_FILES: usize = 14;
 
 /// A source file: path from the repository's root, text, and text without comments.
 struct Source {
@@ -85,6 +91,57 @@ fn a_floor_uses_only_floors_below_it() {
                 || (source.path.as_str(), used) == LOOKS_UP;
             assert!(!known || allowed, "{}: {module} uses {used}", source.path);
         }
+    }
+}
+
+fn of_src() -> Imports {
+    imports(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+#[test]
+fn imports_go_down_the_floors() {
+    let imports = of_src();
+    let count: usize = imports.values().map(BTreeSet::len).sum();
+    assert!(count > 500, "only {count} imports were found");
+    for (module, used) in &imports {
+        let Some(own) = module.first() else { continue };
+        for used in used {
+            let looks_up = (format!("src/{}.rs", module.join("/")), used[0].as_str());
+            let allowed = floor(&used[0]) < floor(own)
+                || used[0] == *own
+                || (floor(&used[0]) == 0 && floor(own) == 0)
+                || (looks_up.0.as_str(), looks_up.1) == LOOKS_UP;
+            assert!(allowed, "{} uses {}", module.join("::"), used.join("::"));
+        }
+    }
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let circles = circles(&of_src());
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
+fn no_rooms_import_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let entries = walkdir::WalkDir::new(&root).into_iter().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.file_type().is_dir()).map(|entry| {
+        let path = entry.path().strip_prefix(&root).unwrap();
+        path.iter().map(|part| part.to_str().unwrap().to_owned()).collect()
+    });
+    let circles = circles(&between_rooms(&of_src(), &folders.collect()));
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
+fn a_folder_can_be_scanned() {
+    let mut folders: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for source in sources("src") {
+        *folders.entry(Path::new(&source.path).parent().unwrap().to_owned()).or_default() += 1;
+    }
+    for (folder, files) in folders {
+        assert!(files <= MOST_FILES, "{} has {files} files", folder.display());
     }
 }
 
