@@ -1,6 +1,30 @@
-//! Merging of language-model checkpoints by spherical linear interpolation.
+//! Merges two language-model checkpoints into one by spherical linear interpolation (SLERP).
 //!
-//! The floors, each of which may use those below it and never one above:
+//! The parents are models as HuggingFace transformers saves them, in `.bin` files. Opening one reads
+//! headers only and runs nothing that is in them; a [plan](merge::MergePlan) is made of both before a
+//! byte is written; the engine then reads every tensor once or twice, merges it with libtorch and
+//! writes the files that `save_pretrained` would have written.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use llm_slerp_merge::checkpoint::Checkpoint;
+//! use llm_slerp_merge::merge::{MergeOptions, plan};
+//!
+//! # fn main() -> llm_slerp_merge::Result<()> {
+//! let models = Path::new("tests/data/llama");
+//! let primary = Checkpoint::open(&models.join("primary"))?;
+//! let secondary = Checkpoint::open(&models.join("secondary"))?;
+//! let plan = plan(&primary, &secondary, &MergeOptions { t: vec![0.3], ..MergeOptions::default() })?;
+//! for storage in &plan.storages {
+//!     println!("{} {} {:?}", storage.name, storage.dtype, storage.shape);
+//! }
+//! # assert_eq!(plan.storages[0].name, "model.embed_tokens.weight");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each module is a floor, which may use those below it and never one above:
 //!
 //! | floor | module | its one job |
 //! |---|---|---|
