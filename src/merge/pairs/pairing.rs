@@ -26,7 +26,7 @@ use crate::tensor::escape;
 /// Pairs the tensors of both parents by name, in the child's order.
 ///
 /// # Errors
-/// [`Kind::Data`] with every mismatch: shapes, kinds of dtype, depth, missing names where those are
+/// [`Kind::Data`](crate::error::Kind::Data) with every mismatch: shapes, kinds of dtype, depth, missing names where those are
 /// refused, vocabularies where `--extend error` was given.
 pub(crate) fn pair(
     primary: &Checkpoint,

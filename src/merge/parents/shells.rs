@@ -127,7 +127,7 @@ fn is_flat(name: &str) -> bool {
     })
 }
 
-/// Whether a tensor may stand for one that is elsewhere: DeepSpeed leaves [0], and left [1] once.
+/// Whether a tensor may stand for one that is elsewhere: DeepSpeed leaves `[0]`, and left `[1]` once.
 fn is_hollow(tensor: &TensorEntry) -> bool {
     let shape = tensor.layout.shape.as_slice();
     let hollow = tensor.layout.numel() == Some(0) || shape == [1];
@@ -163,7 +163,7 @@ fn among_matrices<'a>(
     })
 }
 
-/// More than a few tensors of [0], and more than a quarter of all; or most of what is called `weight`.
+/// More than a few tensors of `[0]`, and more than a quarter of all; or most of what is called `weight`.
 fn is_mostly_hollow(tensors: &[TensorEntry], hollow: &[&TensorEntry]) -> bool {
     let floating = tensors.iter().filter(|tensor| tensor.dtype.is_floating()).count();
     let empty = hollow.iter().filter(|tensor| tensor.layout.shape == [0]).count();

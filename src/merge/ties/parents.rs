@@ -24,7 +24,7 @@ pub(crate) struct Ties {
 
 impl Ties {
     /// Reads no data: where headers don't tell whether a head is the embedding, it is so only if
-    /// [`Checkpoint::compare`] found it for [`unsure`] pairs.
+    /// [`Checkpoint::compare`] found it for [`unsure`](crate::merge::unsure) pairs.
     pub(crate) fn of(primary: &Checkpoint, secondary: &Checkpoint) -> Ties {
         let (a, b) = (&primary.inventory, &secondary.inventory);
         let ours_said = said(primary);

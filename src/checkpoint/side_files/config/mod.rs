@@ -65,7 +65,7 @@ impl Config {
         &self.text
     }
 
-    /// The text with the rows of the vocabulary and the dtype replaced; see [`rewrite`].
+    /// The text with the rows of the vocabulary and the dtype replaced; see [`rewrite`](fn@rewrite).
     ///
     /// # Errors
     /// None in practice: the text has been read before.
