@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoint;
 use crate::format::Container;
 use crate::merge::names::buffers::is_parameter;
-use crate::merge::ties::output_heads::{is_head, is_tied};
+use crate::merge::ties::output_heads::{is_output_head, is_tied};
 use crate::merge::vocab::rows::rows;
 use crate::tensor::DType;
 
@@ -40,7 +40,7 @@ impl ModelFacts {
         let mut elements: BTreeMap<DType, u64> = BTreeMap::new();
         for tensor in &checkpoint.inventory.tensors {
             let (dtype, shape) = (tensor.dtype, &tensor.layout.shape);
-            let is_embedding = tied == Some(true) && is_head(tensor);
+            let is_embedding = tied == Some(true) && is_output_head(tensor);
             let counts =
                 dtype.is_floating() && !is_embedding && is_parameter(&tensor.name, dtype, shape);
             if counts && seen.insert((tensor.storage, &tensor.layout)) {

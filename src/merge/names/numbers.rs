@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Whether a component of a name is a number: of a layer, an expert and the like.
+pub(crate) fn is_number(component: &str) -> bool {
+    !component.is_empty() && component.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// A name with `N` for each number: equal for the same tensor of every layer.
-pub(crate) fn kind(name: &str) -> String {
-    let numbered = |component: &str| component.bytes().all(|byte| byte.is_ascii_digit());
-    let components = name.split('.').map(|component| match numbered(component) {
+pub(crate) fn unnumbered(name: &str) -> String {
+    let components = name.split('.').map(|component| match is_number(component) {
         true => "N",
         false => component,
     });
@@ -18,7 +22,7 @@ pub(crate) fn counts(names: &[String]) -> BTreeMap<&str, BTreeSet<&str>> {
     for name in names {
         let mut start = 0;
         for part in name.split('.') {
-            if start > 0 && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            if start > 0 && is_number(part) {
                 counts.entry(&name[..start - 1]).or_default().insert(part);
             }
             start += part.len() + 1;

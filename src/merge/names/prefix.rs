@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use crate::checkpoint::Side;
 use crate::merge::names::heads::is_head;
+use crate::merge::names::numbers::is_number;
 
 /// Components that name no family of models: programs call the model so that they train.
 const GENERIC: [&str; 4] = ["model", "net", "network", "base_model"];
@@ -83,8 +84,8 @@ pub(crate) fn find(
 fn shared<'n>(mut names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
     let modules = |name: &'n str| name.rsplit_once('.').map_or("", |(module, _)| module).split('.');
     let Some(first) = names.next() else { return Vec::new() };
-    let number = |part: &&str| part.is_empty() || part.bytes().all(|byte| byte.is_ascii_digit());
-    let mut shared: Vec<&str> = modules(first).take_while(|part| !number(part)).collect();
+    let is_word = |part: &&str| !part.is_empty() && !is_number(part);
+    let mut shared: Vec<&str> = modules(first).take_while(is_word).collect();
     for name in names {
         let equal = shared.iter().zip(modules(name)).take_while(|(a, b)| *a == b).count();
         shared.truncate(equal);

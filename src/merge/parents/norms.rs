@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::checkpoint::TensorEntry;
 use crate::merge::names::buffers::is_buffer;
-use crate::merge::names::numbers::kind;
+use crate::merge::names::numbers::unnumbered;
 
 /// Tensors of one kind from which on one can stand out.
 const LEAST: usize = 4;
@@ -42,7 +42,8 @@ pub fn is_matrix(tensor: &TensorEntry) -> bool {
 /// The outliers come in the order of `measured`.
 pub fn outliers<'t>(measured: &[(&'t TensorEntry, f64)]) -> Vec<Outlier<'t>> {
     let fit = |tensor: &TensorEntry, rms: f64| is_matrix(tensor) && rms.is_finite() && rms > 0.0;
-    let of_kind = |tensor: &'t TensorEntry| (kind(&tensor.name), tensor.layout.shape.as_slice());
+    let of_kind =
+        |tensor: &'t TensorEntry| (unnumbered(&tensor.name), tensor.layout.shape.as_slice());
     let mut kinds: HashMap<(String, &[u64]), Vec<f64>> = HashMap::new();
     for (tensor, rms) in measured.iter().filter(|(tensor, rms)| fit(tensor, *rms)) {
         kinds.entry(of_kind(tensor)).or_default().push(*rms);

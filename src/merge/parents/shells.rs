@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::names::buffers::is_buffer;
 use crate::merge::names::embeddings::is_vocab_name;
-use crate::merge::names::numbers::kind;
+use crate::merge::names::numbers::unnumbered;
 
 /// Empty tensors that a whole model may have, as placeholders.
 const FEW: usize = 3;
@@ -147,19 +147,19 @@ fn among_matrices<'a>(
     hollow: &'a [&'a TensorEntry],
 ) -> Option<&'a &'a TensorEntry> {
     let mut kinds: HashMap<String, (usize, usize)> =
-        hollow.iter().map(|tensor| (kind(&tensor.name), (0, 0))).collect();
+        hollow.iter().map(|tensor| (unnumbered(&tensor.name), (0, 0))).collect();
     for tensor in tensors {
-        if let Some((all, matrices)) = kinds.get_mut(&kind(&tensor.name)) {
+        if let Some((all, matrices)) = kinds.get_mut(&unnumbered(&tensor.name)) {
             *all += 1;
             *matrices += usize::from(tensor.layout.shape.len() > 1 && !is_hollow(tensor));
         }
     }
     // The modules of a Sequential differ though only their numbers do: `act.2.weight` may be a PReLU.
     let numbered = |tensor: &TensorEntry| {
-        tensor.layout.numel() == Some(1) && kind(&tensor.name).ends_with(".N.weight")
+        tensor.layout.numel() == Some(1) && unnumbered(&tensor.name).ends_with(".N.weight")
     };
     hollow.iter().filter(|tensor| !numbered(tensor)).find(|tensor| {
-        kinds.get(&kind(&tensor.name)).is_some_and(|(all, matrices)| matrices * 2 > *all)
+        kinds.get(&unnumbered(&tensor.name)).is_some_and(|(all, matrices)| matrices * 2 > *all)
     })
 }
 

@@ -2,10 +2,11 @@
 //! tensors must be read to know.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
-use crate::merge::names::embeddings::{embedding, is_embedding_name, is_head_matrix_name};
+use crate::merge::names::embeddings::{embedding, is_head_matrix_name};
 use crate::merge::ties::same::{Same, vocabulary};
 
-pub(super) fn said(checkpoint: &Checkpoint) -> Option<bool> {
+/// config.json's `tie_word_embeddings`, where it is written.
+pub(super) fn says_tied(checkpoint: &Checkpoint) -> Option<bool> {
     checkpoint.config.as_ref().and_then(|config| config.facts().tie_word_embeddings)
 }
 
@@ -13,7 +14,7 @@ pub(super) fn said(checkpoint: &Checkpoint) -> Option<bool> {
 /// no header tells whether they are the same. None where config.json says that they are not.
 pub fn unsure(checkpoint: &Checkpoint) -> Vec<(usize, usize)> {
     let inventory = &checkpoint.inventory;
-    if said(checkpoint) == Some(false) {
+    if says_tied(checkpoint) == Some(false) {
         return Vec::new();
     }
     let all = vocabulary(inventory);
@@ -36,28 +37,26 @@ pub fn unsure(checkpoint: &Checkpoint) -> Vec<(usize, usize)> {
 /// embedding's: programs that follow config.json never read them.
 pub(crate) fn differing_heads(checkpoint: &Checkpoint) -> Vec<(String, String)> {
     let inventory = &checkpoint.inventory;
-    let Some(embedding) = embedding(inventory).filter(|_| said(checkpoint) == Some(true)) else {
+    let Some(embedding) = embedding(inventory).filter(|_| says_tied(checkpoint) == Some(true))
+    else {
         return Vec::new();
     };
-    let same = Same::equal(inventory, &Same::stored(inventory), false);
-    let is_embedding = |position: &usize| {
-        inventory.tensors.get(*position).is_some_and(|tensor| is_embedding_name(&tensor.name))
-    };
-    let heads = inventory.tensors.iter().enumerate().filter(|(_, tensor)| is_head(tensor));
-    let differing = heads.filter(|(position, _)| !same.all(*position).iter().any(is_embedding));
+    let same = Same::equal(inventory, false);
+    let heads = inventory.tensors.iter().enumerate().filter(|(_, tensor)| is_output_head(tensor));
+    let differing = heads.filter(|(head, _)| !same.is_embedding_too(*head, inventory));
     differing.map(|(_, head)| (head.name.clone(), embedding.name.clone())).collect()
 }
 
 /// Positions in the inventory of the input embedding and of a head of its dtype that config.json ties
 /// to it (`tie_word_embeddings` written there), where they are stored apart.
 pub fn stored_apart(checkpoint: &Checkpoint) -> Option<(usize, usize)> {
-    if said(checkpoint) != Some(true) {
+    if says_tied(checkpoint) != Some(true) {
         return None;
     }
     let inventory = &checkpoint.inventory;
     let embedding = embedding(inventory)?;
     let position = |name: &str| inventory.tensors.iter().position(|tensor| tensor.name == name);
-    let head = inventory.tensors.iter().find(|tensor| is_head(tensor))?;
+    let head = inventory.tensors.iter().find(|tensor| is_output_head(tensor))?;
     let apart = !inventory.tied(head, embedding) && head.dtype == embedding.dtype;
     apart.then(|| Some((position(&embedding.name)?, position(&head.name)?))).flatten()
 }
@@ -68,21 +67,21 @@ pub fn stored_apart(checkpoint: &Checkpoint) -> Option<(usize, usize)> {
 pub(crate) fn is_tied(checkpoint: &Checkpoint) -> Option<bool> {
     let inventory = &checkpoint.inventory;
     embedding(inventory)?;
-    let said = said(checkpoint);
-    let Some(head) = inventory.tensors.iter().position(is_head) else {
+    let said = says_tied(checkpoint);
+    let Some(head) = inventory.tensors.iter().position(is_output_head) else {
         let config = checkpoint.config.as_ref()?.facts();
         let generates = |name: &String| name.ends_with("ForCausalLM") || name.contains("LMHead");
         return said.or(config.architectures.iter().any(generates).then_some(true));
     };
-    let stored = Same::stored(inventory);
-    let same = if said == Some(false) { stored } else { Same::equal(inventory, &stored, false) };
-    Some(same.all(head).iter().any(|position| {
-        inventory.tensors.get(*position).is_some_and(|tensor| is_embedding_name(&tensor.name))
-    }))
+    let same = match said {
+        Some(false) => Same::stored(inventory),
+        _ => Same::equal(inventory, false),
+    };
+    Some(same.is_embedding_too(head, inventory))
 }
 
 /// Whether a tensor is an output head's matrix.
-pub(crate) fn is_head(tensor: &TensorEntry) -> bool {
+pub(crate) fn is_output_head(tensor: &TensorEntry) -> bool {
     is_head_matrix_name(&tensor.name) && tensor.layout.shape.len() == 2
 }
 

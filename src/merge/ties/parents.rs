@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::merge::names::embeddings::{is_embedding_name, is_head_matrix_name};
-use crate::merge::ties::output_heads::said;
+use crate::merge::ties::output_heads::{is_output_head, says_tied};
 use crate::merge::ties::same::Same;
 
 /// What is known of tied tensors in both parents.
@@ -27,16 +27,14 @@ impl Ties {
     /// [`Checkpoint::compare`] found it for [`unsure`](crate::merge::unsure) pairs.
     pub(crate) fn of(primary: &Checkpoint, secondary: &Checkpoint) -> Ties {
         let (a, b) = (&primary.inventory, &secondary.inventory);
-        let ours_said = said(primary);
-        let stored = || Same::stored(a);
-        let equal = || Same::equal(a, &stored(), false);
-        let by = |counts: bool| if counts { equal() } else { stored() };
+        let ours_said = says_tied(primary);
+        let by = |bytes: bool| if bytes { Same::equal(a, false) } else { Same::stored(a) };
         Ties {
             ours: by(ours_said == Some(true)),
             ours_perhaps: by(ours_said != Some(false)),
-            theirs: Same::equal(b, &Same::stored(b), true),
+            theirs: Same::equal(b, true),
             ours_said,
-            theirs_said: said(secondary),
+            theirs_said: says_tied(secondary),
         }
     }
 
@@ -94,11 +92,7 @@ impl Ties {
     pub(crate) fn is_lost(&self, position: usize, secondary: &Checkpoint) -> bool {
         let Some(tensor) = secondary.inventory.tensors.get(position) else { return false };
         self.ours_said == Some(true)
-            && is_head_matrix_name(&tensor.name)
-            && tensor.layout.shape.len() == 2
-            && !self.theirs.all(position).iter().any(|other| {
-                let other = secondary.inventory.tensors.get(*other);
-                other.is_some_and(|other| is_embedding_name(&other.name))
-            })
+            && is_output_head(tensor)
+            && !self.theirs.is_embedding_too(position, &secondary.inventory)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::checkpoint::{Inventory, TensorEntry};
-use crate::merge::names::embeddings::{embedding, is_vocab_name};
+use crate::merge::names::embeddings::{embedding, is_embedding_name, is_vocab_name};
 use crate::tensor::{DType, Layout};
 
 /// Tensors with one row per token that are compared with each other; models have up to six.
@@ -32,17 +32,14 @@ impl Same {
 
     /// Those and, of the tensors with one row per token, those of equal bytes. Biases that were never
     /// trained are equal without being one, so they are left aside where that would tie them.
-    pub(super) fn equal(inventory: &Inventory, stored: &Same, biases: bool) -> Same {
-        let mut first = stored.first.clone();
+    pub(super) fn equal(inventory: &Inventory, biases: bool) -> Same {
+        let mut first = Same::stored(inventory).first;
         let mut distinct: Vec<usize> = Vec::new();
         let mut joined: HashMap<usize, usize> = HashMap::new();
         let is_bias =
             |at: usize| inventory.tensors.get(at).is_none_or(|t| t.layout.shape.len() < 2);
         for position in vocabulary(inventory) {
-            if is_bias(position) && !biases {
-                continue;
-            }
-            if first.get(position) != Some(&position) {
+            if (is_bias(position) && !biases) || first.get(position) != Some(&position) {
                 continue;
             }
             match distinct.iter().find(|earlier| inventory.equal(**earlier, position)) {
@@ -72,6 +69,12 @@ impl Same {
     /// Positions of all tensors that are the same as the one at `position`; none where it is alone.
     pub(crate) fn all(&self, position: usize) -> &[usize] {
         self.all.get(&self.first(position)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether one of the tensors that are the same as the one at `position` is an embedding.
+    pub(super) fn is_embedding_too(&self, position: usize, inventory: &Inventory) -> bool {
+        let tensors = self.all(position).iter().filter_map(|at| inventory.tensors.get(*at));
+        tensors.map(|tensor| tensor.name.as_str()).any(is_embedding_name)
     }
 }
 
