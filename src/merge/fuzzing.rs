@@ -55,7 +55,7 @@ const DTYPES: [DType; 8] = [
 /// Sizes of dimensions: small ones, and those whose products overflow.
 const SIZES: [u64; 8] = [0, 1, 2, 3, 7, 8, 1 << 20, 1 << 40];
 
-/// Reads numbers from bytes, zeros behind their end.
+/// Reads numbers from bytes, and zeros past their end.
 struct Bytes<'a>(std::slice::Iter<'a, u8>);
 
 impl Bytes<'_> {
@@ -69,7 +69,7 @@ impl Bytes<'_> {
     }
 }
 
-/// Two parents made of the bytes and the plan of their merge; whether there is one.
+/// Makes two parents of the bytes and checks the plans of their merges; says whether there is one.
 pub fn plan(bytes: &[u8]) -> bool {
     let mut bytes = Bytes(bytes.iter());
     let options = options(&mut bytes);
@@ -154,7 +154,7 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
     }
 }
 
-/// What every plan promises to those who carry it out.
+/// What the engine relies on in every plan.
 fn check(plan: &MergePlan, primary: &Checkpoint, secondary: &Checkpoint) {
     let mut names = HashSet::new();
     let mut shown = HashSet::new();
@@ -209,7 +209,7 @@ fn check(plan: &MergePlan, primary: &Checkpoint, secondary: &Checkpoint) {
     assert!(serde_json::to_string(plan).is_ok());
 }
 
-/// The layout of a shard that is not too large has room for all its storages.
+/// The layout of a shard, unless it is too large, has room for all its storages.
 fn check_shard(plan: &MergePlan, tensors: &[usize]) {
     let mut storages: Vec<usize> = Vec::new();
     let mut emitted = Vec::new();

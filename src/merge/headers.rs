@@ -72,7 +72,7 @@ impl Headers {
         self
     }
 
-    /// The tensors so far, so many in each file and none of them tied, as read from the files.
+    /// The tensors so far, none of them tied, as read from files that have so many each.
     pub(crate) fn files(mut self, counts: &[usize]) -> Headers {
         let files = counts.iter().enumerate().flat_map(|(file, count)| vec![file; *count]);
         for (storage, file) in self.inventory.storages.iter_mut().zip(files) {

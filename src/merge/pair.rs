@@ -22,7 +22,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Another name of a tensor that is paired under its first: `Ties::share` finds it.
+    /// Another name of a tensor that is paired under its first name; `Ties::share` joins the two.
     pub(crate) fn another_name(
         tensor: &TensorEntry,
         name: &str,

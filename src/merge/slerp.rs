@@ -48,7 +48,7 @@ impl Sums {
     }
 }
 
-/// Why a tensor was interpolated along a line and not along an arc.
+/// How a tensor was interpolated: along the arc, or along a line and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Path {

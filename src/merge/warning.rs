@@ -1,4 +1,4 @@
-//! Everything a merge warns of, in one place: plans and engine collect them, the cli prints them.
+//! Every warning of a merge: the plan and the engine collect them, the command line prints them.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub enum Warning {
         /// Whether only `--force-config` let it pass.
         forced: bool,
     },
-    /// What names were matched by beside their being equal.
+    /// How names that are not equal were matched.
     Matched(String),
     /// Known buffers whose dtypes or shapes differ; the child has the primary's.
     Buffers {

@@ -11,10 +11,10 @@ use crate::merge::configs::keys::{EXPERTS, HEADS, KEYS, Key, Otherwise, WIDTH, W
 use crate::merge::configs::rope::Rope;
 use crate::merge::warning::Warning;
 
-/// Objects in objects that are compared.
+/// How deep objects are compared.
 const DEEPEST: usize = 8;
 
-/// Characters of a value that are shown.
+/// Most characters of a value that are shown.
 const SHOWN: usize = 60;
 
 /// Parts of a config that older versions wrote at the top level.
@@ -160,7 +160,7 @@ fn differs(
     found: &mut Vec<Difference>,
 ) {
     let (Some(a), Some(b)) = (a, b) else { return };
-    // Two defaults of one family: whatever differs has been told by what is written.
+    // Defaults differ only where something written does, which is told already.
     if (a.name.is_none() && b.name.is_none()) || same(&a.value, &b.value) {
         return;
     }
@@ -229,7 +229,7 @@ impl<'a> Scope<'a> {
         {
             return Some(Said { value: Cow::Owned(value), name: Some(key.spellings[0]) });
         }
-        // A figure that is written as none is one; a shape's that is null is left to the default.
+        // Null is a value where differences are noted; where they are refused, it means the default.
         let null = key.spellings.iter().find(|name| self.values.contains_key(**name));
         if let (Some(name), Weight::Noted) = (null, key.weight) {
             return Some(Said { value: Cow::Owned(Value::Null), name: Some(name) });
@@ -271,7 +271,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Key/value heads where other keys overrule their number: one for all heads in Falcon's first
-    /// models and in StarCoder's, whatever `num_kv_heads` says; ChatGLM's groups count where asked for.
+    /// models and in StarCoder, whatever `num_kv_heads` says; ChatGLM's groups only if switched on.
     fn kv_heads(self, key: &Key) -> Option<Said<'a>> {
         let name = self.model_type.map(alias);
         let one_for_all =

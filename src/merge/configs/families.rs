@@ -1,6 +1,6 @@
 //! What a key that config.json lacks means in each family of models.
 
-/// A family's own words for what its configs leave out.
+/// A family's defaults for keys that its configs leave out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Family {
     /// `model_type`.
@@ -19,7 +19,7 @@ pub(crate) fn family(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
 }
 
-/// The name that stands for families which differ in name only: Falcon's first configs.
+/// One name for a family that has had several: Falcon's first configs.
 pub(crate) fn alias(model_type: &str) -> &str {
     match model_type {
         "RefinedWeb" | "RefinedWebModel" => "falcon",

@@ -1,4 +1,4 @@
-//! What a checkpoint is in a few figures.
+//! The figures of a model: containers, parameters, dtypes, vocabulary.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::merge::ties::output_heads::{is_output_head, is_tied};
 use crate::merge::vocab::rows::rows;
 use crate::tensor::DType;
 
-/// A model as a list of models shows it.
+/// One model in a list of models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ModelFacts {
     /// The container of the weight files.

@@ -1,4 +1,4 @@
-//! Which checkpoints fit each other: those that merge makes a plan of, whichever comes first.
+//! Which checkpoints fit each other: a plan can be made of them, whichever is the primary.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,11 +9,11 @@ use crate::merge::names::buffers::is_buffer;
 use crate::merge::options::MergeOptions;
 use crate::merge::plan::merge_plan::plan;
 
-/// Keys of config.json that no decision is made by, and that differ from save to save.
+/// Keys of config.json that decide nothing and differ from save to save.
 const IDLE_KEYS: [&str; 5] =
     ["_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype"];
 
-/// Pairs that are not worth a thread.
+/// Fewest pairs that are worth a thread.
 const LEAST_SHARE: usize = 32;
 
 /// Which checkpoints merge with the default options, by their places in a list.
@@ -81,7 +81,7 @@ pub fn groups(models: &[&Checkpoint]) -> Fits {
     Fits { groups, one_way }
 }
 
-/// The models by what a plan is made from: those of one kind are the same to it.
+/// Places of the models, grouped by all that a plan is made from: those of one kind give equal plans.
 fn kinds(models: &[&Checkpoint]) -> Vec<Vec<usize>> {
     let mut known: HashMap<u64, usize> = HashMap::new();
     let mut kinds: Vec<Vec<usize>> = Vec::new();
@@ -98,7 +98,7 @@ fn kinds(models: &[&Checkpoint]) -> Vec<Vec<usize>> {
 /// Kinds that merge with the first as the primary, and not the other way round.
 type OneWay = Vec<(usize, usize)>;
 
-/// Of each kind, those that it fits, itself among them where two of it do.
+/// The kinds that each kind fits, itself included where two models of it fit each other.
 fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> (Vec<HashSet<usize>>, OneWay) {
     let mut one_way = Vec::new();
     let mut fitting = vec![HashSet::new(); kinds.len()];
@@ -107,7 +107,7 @@ fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> (Vec<HashSet<usize>>
     let mut sizes: Vec<(Size, usize)> = Vec::new();
     for (kind, model) in first.iter().enumerate() {
         if kinds[kind].len() > 1 {
-            // Where two of a kind don't fit, they are in no group together with a third.
+            // Two of a kind that don't fit each other can't be in one group with a third.
             if !fits(model, model) {
                 continue;
             }
@@ -117,7 +117,7 @@ fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> (Vec<HashSet<usize>>
     }
     sizes.sort_unstable();
     let pairs = sizes.iter().enumerate().flat_map(|(at, (size, a))| {
-        // What is behind is larger still.
+        // All that follow are larger still.
         let behind = sizes[at + 1..].iter().take_while(|(other, _)| size.may_fit(*other));
         behind.map(|(_, b)| (*a, *b))
     });
@@ -134,11 +134,11 @@ fn fitting(models: &[&Checkpoint], kinds: &[Vec<usize>]) -> (Vec<HashSet<usize>>
     (fitting, one_way)
 }
 
-/// Two kinds, and in which order they merge.
+/// Two kinds, and in which orders they merge.
 type Fitting = (usize, usize, (bool, bool));
 
-/// Those of `pairs` that merge in an order, asked on all cores: a plan of a large model takes a
-/// millisecond.
+/// Those of `pairs` that merge in one order at least, planned on all cores: a plan of a large model
+/// takes a millisecond.
 fn fitting_pairs(models: &[&Checkpoint], pairs: &[(usize, usize)]) -> Vec<Fitting> {
     let fit = |part: &[(usize, usize)]| {
         let fit = part.iter().map(|(a, b)| (*a, *b, fit(models[*a], models[*b])));
@@ -151,7 +151,7 @@ fn fitting_pairs(models: &[&Checkpoint], pairs: &[(usize, usize)]) -> Vec<Fittin
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = pairs.chunks(share).map(|part| scope.spawn(|| fit(part))).collect();
-        // A panic in a plan is one here, as it would be without threads.
+        // A panic goes on, as it would without threads.
         let joined = threads.into_iter().map(|thread| match thread.join() {
             Ok(fit) => fit,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -160,13 +160,13 @@ fn fitting_pairs(models: &[&Checkpoint], pairs: &[(usize, usize)]) -> Vec<Fittin
     })
 }
 
-/// Equal for models of which every plan is the same: 64 bits, enough to tell some thousand apart.
+/// Equal for models that give equal plans. 64 bits are enough to tell thousands of models apart.
 fn signature(model: &Checkpoint) -> u64 {
     let mut hasher = DefaultHasher::new();
     for tensor in &model.inventory.tensors {
         (&tensor.name, tensor.dtype, &tensor.layout, tensor.storage).hash(&mut hasher);
     }
-    // Which tensors have equal bytes decides of ties, and the bytes of integers of what is merged.
+    // Equal bytes decide what is tied, and the bytes of integers whether enough is merged.
     let mut first: HashMap<(u32, u64), usize> = HashMap::new();
     for (place, storage) in model.inventory.storages.iter().enumerate() {
         storage.size_bytes.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! How large a model is, and which of two are too far apart to fit.
+//! How large a model is: two that are too far apart don't fit.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::merge::vocab::rows::rows;
 pub(crate) struct Size {
     /// Elements that a partner must have as well, but for a tenth of [`Size::most`].
     pub(crate) least: u64,
-    /// Those, and all that may be of another size or of no partner: embeddings and heads.
+    /// Those, and all that may differ in size or lack a partner: embeddings and heads.
     pub(crate) most: u64,
 }
 
@@ -30,7 +30,7 @@ impl Size {
             }
             let numel = tensor.layout.numel().unwrap_or(0);
             size.most = size.most.saturating_add(numel);
-            // Names of one tensor may be of several in the other.
+            // What is tied here may be several tensors in the other.
             let first = seen.insert((tensor.storage, tensor.dtype, &tensor.layout));
             let extended = shape.iter().any(|size| Some(*size) == rows);
             let aside = || is_vocab_name(&tensor.name) || tensor.name.split('.').any(is_head);

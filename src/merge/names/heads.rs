@@ -1,9 +1,9 @@
-//! Tensors that a model has for its task, beside the body that it shares with others.
+//! Heads: the tensors of one task, beside the body that models of one architecture share.
 
 use crate::merge::names::embeddings::is_head_name;
 
 /// First components of the names of heads, as transformers 4.57.3 and trl have them: language
-/// modelling, classification, questions, rewards; and what stands beside a body without being of it.
+/// modelling, classification, question answering, rewards; and what else stands beside a body.
 const HEADS: [&str; 33] = [
     "lm_head",
     "cls",

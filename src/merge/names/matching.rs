@@ -1,4 +1,4 @@
-//! Which tensors of the two parents are one by their names, and what the child calls them.
+//! Which tensors of the two parents have one name, and what the child calls them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ pub(crate) struct Names {
     /// Of each of the secondary's tensors, its name in the child: that of its partner, or the one it
     /// would have.
     pub theirs: Vec<String>,
-    /// What names were matched by beside their being equal, in one line.
+    /// How names that are not equal were matched, in one line.
     pub matched: Option<String>,
 }
 
@@ -65,8 +65,8 @@ impl Names {
         Ok(Names { child, partner, theirs, matched })
     }
 
-    /// The names as they are, where no parent has wrapper words and each name has its like: the
-    /// common case, decided at the price of one look-up a name.
+    /// The names as they are, where no parent has wrapper words and both have the same names: the
+    /// common case, at the cost of one look-up per name.
     fn equal([primary, secondary]: [&Checkpoint; 2]) -> Option<Names> {
         let [ours, theirs] = [primary, secondary].map(|parent| &parent.inventory.tensors);
         if ours.len() != theirs.len() || theirs.iter().any(|tensor| has_wrapper(&tensor.name)) {
@@ -173,7 +173,7 @@ fn child_names(
     (child, others)
 }
 
-/// One line on what was set aside to match the names.
+/// One line on how the names were matched and what the child is called.
 fn matched(
     plain: &[Plain<'_>; 2],
     prefix: Option<&Prefix>,

@@ -1,6 +1,6 @@
-//! Buffers that are merged like weights, since models compute with them, and yet are no parameters.
+//! Buffers that are merged like weights, since models compute with them, but are no parameters.
 
-/// Ends of their names.
+/// The ends of their names.
 const MERGED: [&str; 8] = [
     // BART, Marian and their kin.
     "final_logits_bias",
@@ -16,7 +16,7 @@ const MERGED: [&str; 8] = [
     "diagonal_decay",
 ];
 
-/// Whether a tensor of that name doesn't count in the index's `total_parameters` although it is merged.
+/// Whether a tensor of this name is merged and yet not counted in the index's `total_parameters`.
 pub(crate) fn is_merged_buffer(name: &str) -> bool {
     MERGED.iter().any(|end| {
         name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

@@ -8,10 +8,10 @@ use crate::checkpoint::Side;
 use crate::merge::names::heads::is_head;
 use crate::merge::names::numbers::is_number;
 
-/// Components that name no family of models: programs call the model so that they train.
+/// Components that name no family of models: what training programs call the model they hold.
 const GENERIC: [&str; 4] = ["model", "net", "network", "base_model"];
 
-/// A prefix that is set aside.
+/// A prefix that is ignored where names are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Prefix {
     /// The parent that has it.
@@ -26,9 +26,9 @@ impl Prefix {
         name.strip_prefix(self.text.as_str()).unwrap_or(name)
     }
 
-    /// Whether the prefix is a program's rather than the architecture's, so that a model without it
-    /// is what a loader expects: nothing is left of the parent's names outside, and a head or one
-    /// more prefix stands inside, or its word is no family's.
+    /// Whether the prefix is a program's rather than the architecture's, so that a loader expects the
+    /// model without it: a head stands behind it, or every name has it, and another prefix follows or
+    /// its word names no family.
     pub(crate) fn is_foreign(&self, names: &[Cow<'_, str>]) -> bool {
         let inside = || names.iter().filter_map(|name| name.strip_prefix(self.text.as_str()));
         if inside().count() < names.len() {
@@ -38,7 +38,7 @@ impl Prefix {
         if inside().any(is_head) || word.contains('.') {
             return true;
         }
-        // What all of the rest stands in is the model itself, unless it has but one stack.
+        // A module that holds all the rest is the model itself, unless it is its only stack.
         let inner = shared(inside());
         if inner.first().is_some_and(|part| !["encoder", "decoder"].contains(part)) {
             return true;
@@ -49,8 +49,8 @@ impl Prefix {
     }
 }
 
-/// The prefix by which most names of both parents become equal, with how many do: none where no
-/// prefix makes at least half of the smaller parent's names, and more than without one, equal.
+/// The prefix without which most names of both parents are equal, and how many then are. No prefix
+/// where none makes at least half of the smaller parent's names equal, and more than are so already.
 pub(crate) fn find(
     primary: &[Cow<'_, str>],
     secondary: &[Cow<'_, str>],
@@ -80,7 +80,7 @@ pub(crate) fn find(
     best
 }
 
-/// The components that all names begin with, numbers and last components aside.
+/// The components that all names begin with, up to a number or the last one.
 fn shared<'n>(mut names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
     let modules = |name: &'n str| name.rsplit_once('.').map_or("", |(module, _)| module).split('.');
     let Some(first) = names.next() else { return Vec::new() };

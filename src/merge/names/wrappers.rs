@@ -19,12 +19,12 @@ const MODULE: &str = "module";
 /// The counter that `AveragedModel` keeps beside its `module`.
 const COUNTER: &str = "n_averaged";
 
-/// Whether a component says nothing of the module that it stands for.
+/// Whether a component is a wrapper's.
 pub(crate) fn is_wrapper(component: &str) -> bool {
     component == MODULE || WRAPPERS.contains(&component)
 }
 
-/// Whether a name may have such a component.
+/// Whether a name may have such a component: all but `_orig_mod` contain `module`.
 pub(crate) fn has_wrapper(name: &str) -> bool {
     name.contains(MODULE) || name.contains(WRAPPERS[0])
 }
@@ -34,7 +34,7 @@ pub(crate) fn has_wrapper(name: &str) -> bool {
 pub(crate) struct Plain<'n> {
     /// In the order of the inventory.
     pub names: Vec<Cow<'n, str>>,
-    /// The words that were taken off.
+    /// The wrapper words that were taken off.
     pub taken: BTreeSet<&'static str>,
 }
 

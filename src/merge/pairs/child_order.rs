@@ -6,7 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::merge::pair::Pair;
 
 /// Puts the primary's tensors in the order of its model, as far as its files and the secondary tell
-/// it; what the secondary alone has stays behind them.
+/// it; those of the secondary alone come last.
 pub(crate) fn arrange(pairs: &mut [Pair], primary: &Checkpoint) {
     let mut partners = vec![None; primary.inventory.tensors.len()];
     for pair in pairs.iter() {

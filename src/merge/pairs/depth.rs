@@ -7,8 +7,8 @@ use crate::merge::names::numbers::counts;
 use crate::merge::pairs::mismatch::capped;
 use crate::tensor::escape;
 
-/// Refuses parents with different numbers of layers (or experts): for every place where names
-/// count, both must count alike.
+/// Refuses parents with different numbers of layers or experts: wherever the names of both are
+/// numbered, the numbers must be the same.
 pub(crate) fn check_depth(
     primary: &Checkpoint,
     secondary: &Checkpoint,

@@ -1,4 +1,4 @@
-//! Parents that don't fit each other: every refusal of a pairing, in words.
+//! Parents that don't fit each other: the errors of pairing.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::{Error, Kind, Result};
@@ -8,6 +8,7 @@ use crate::tensor::{counted, escape};
 /// Mismatches shown in one error; the count of the others follows.
 const SHOWN: usize = 50;
 
+/// A line for each mismatch, indented, up to [`SHOWN`] of them.
 pub(crate) fn capped(lines: &[String]) -> String {
     let mut text: String = lines.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
     if lines.len() > SHOWN {
@@ -16,6 +17,7 @@ pub(crate) fn capped(lines: &[String]) -> String {
     text
 }
 
+/// Tensors of one name that differ in shape, or in the kind of dtype.
 pub(crate) fn shape_error(
     primary: &Checkpoint,
     secondary: &Checkpoint,
@@ -39,6 +41,7 @@ pub(crate) fn shape_error(
         )
 }
 
+/// No tensor has a partner, but for copied buffers.
 pub(crate) fn nothing_shared(primary: &Checkpoint, secondary: &Checkpoint) -> Error {
     let first = |checkpoint: &Checkpoint| {
         let tensor = checkpoint.inventory.tensors.first();
@@ -55,6 +58,7 @@ pub(crate) fn nothing_shared(primary: &Checkpoint, secondary: &Checkpoint) -> Er
         )
 }
 
+/// Tensors without a partner where `--missing error` was given.
 pub(crate) fn missing_error(
     primary: &Checkpoint,
     secondary: &Checkpoint,
@@ -77,6 +81,7 @@ pub(crate) fn missing_error(
         .with_hint("--missing primary keeps the primary's tensors, --missing union those of both")
 }
 
+/// A tensor of the secondary whose name in the child is another's.
 pub(crate) fn taken_twice(secondary: &Checkpoint, tensor: &TensorEntry, name: &str) -> Error {
     Error::new(Kind::Data, "two tensors would get one name")
         .file(&secondary.path)
@@ -85,6 +90,10 @@ pub(crate) fn taken_twice(secondary: &Checkpoint, tensor: &TensorEntry, name: &s
         .with_hint("--missing primary leaves the secondary's others out")
 }
 
+/// Refuses pairs that need an extension, where `--extend error` was given.
+///
+/// # Errors
+/// [`Kind::Data`] with every such tensor.
 pub(crate) fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result<()> {
     let lines: Vec<String> = pairs
         .iter()

@@ -26,8 +26,8 @@ use crate::tensor::escape;
 /// Pairs the tensors of both parents by name, in the child's order.
 ///
 /// # Errors
-/// [`Kind::Data`](crate::error::Kind::Data) with every mismatch: shapes, kinds of dtype, depth, missing names where those are
-/// refused, vocabularies where `--extend error` was given.
+/// [`Kind::Data`](crate::Kind::Data) with every mismatch: shapes, kinds of dtype, depth, missing names
+/// where those are refused, vocabularies where `--extend error` was given.
 pub(crate) fn pair(
     primary: &Checkpoint,
     secondary: &Checkpoint,
@@ -103,7 +103,7 @@ pub(crate) fn pair(
     }
     let unpaired: Vec<(usize, &TensorEntry)> =
         secondary.inventory.tensors.iter().enumerate().filter(|(at, _)| !paired[*at]).collect();
-    // Other names of what is paired.
+    // Other names of tensors that are paired, and tensors without a partner.
     let has_partner = |position: usize| paired.get(position).copied().unwrap_or(false);
     let (others, only_secondary): (Vec<_>, Vec<_>) = unpaired
         .into_iter()
@@ -166,7 +166,7 @@ pub(crate) fn pair(
     Ok(pairs)
 }
 
-/// The buffer that both tensors of a name are, where the child has the primary's.
+/// The buffer that both tensors are, of those that the child copies from the primary.
 fn both_buffers(name: &str, a: &TensorEntry, b: &TensorEntry) -> Option<KnownBuffer> {
     let [a, b] = [a, b].map(|tensor| KnownBuffer::of(name, tensor.dtype, &tensor.layout.shape));
     a.filter(|buffer| buffer.is_copied() && a == b)

@@ -1,5 +1,4 @@
-//! How much of a model may be without a partner before two parents are not taken for one
-//! architecture.
+//! How many tensors may lack a partner before the parents are refused as different architectures.
 
 use std::collections::HashSet;
 
@@ -10,26 +9,28 @@ use crate::merge::names::heads::is_head;
 use crate::merge::names::matching::Names;
 use crate::tensor::escape;
 
-/// Elements of the smaller parent for each that may be without a partner.
+/// Of so many elements of the smaller parent, one may lack a partner.
 const TIMES: u128 = 10;
 
-/// Names shown of either side.
+/// Names shown of each parent.
 const SHOWN: usize = 3;
 
-/// What of one parent has no partner.
+/// The tensors of one parent that lack a partner.
 struct Alone<'a> {
     names: Vec<&'a str>,
+    /// Their elements.
     elements: u128,
+    /// Elements of all its tensors but known buffers and heads.
     of: u128,
 }
 
 /// Refuses parents whose tensors without a partner, of both sides together, have more than a tenth of
-/// the elements of the smaller one, known buffers and output heads aside. So one parent that has
-/// much that the other lacks is refused whichever comes first. Which tensors have a partner is told
-/// by position, for either side.
+/// the elements of the smaller one, known buffers and heads aside. So a parent with much that the
+/// other lacks is refused whichever is the primary. `is_ours_paired` and `is_theirs_paired` take
+/// positions in the inventories.
 ///
 /// # Errors
-/// [`Kind::Data`] with the first names of either side.
+/// [`Kind::Data`] with the first names of each parent.
 pub(crate) fn check(
     primary: &Checkpoint,
     secondary: &Checkpoint,

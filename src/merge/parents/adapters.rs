@@ -1,4 +1,4 @@
-//! Adapters: a few factors that mean nothing without the model that they were trained on.
+//! Adapters: weights that mean nothing without the model they were trained on.
 
 use std::ffi::OsStr;
 
@@ -7,14 +7,14 @@ use crate::error::{Error, Kind};
 use crate::merge::names::embeddings::embedding;
 use crate::tensor::escape;
 
-/// A method of PEFT's.
+/// An adapter method of PEFT.
 struct Method {
     /// PEFT's `peft_type`.
     peft_type: &'static str,
-    /// In words, with the article.
+    /// Its name in messages, with the article.
     name: &'static str,
-    /// How components of tensor names begin that no whole model has.
-    parts: &'static [&'static str],
+    /// Prefixes of name components that only this method's tensors have.
+    prefixes: &'static [&'static str],
     /// Whether it changes weights, so that `merge_and_unload()` makes a model of it.
     in_weights: bool,
 }
@@ -22,21 +22,20 @@ struct Method {
 const fn weights(
     peft_type: &'static str,
     name: &'static str,
-    parts: &'static [&'static str],
+    prefixes: &'static [&'static str],
 ) -> Method {
-    Method { peft_type, name, parts, in_weights: true }
+    Method { peft_type, name, prefixes, in_weights: true }
 }
 
 const fn prompt(
     peft_type: &'static str,
     name: &'static str,
-    parts: &'static [&'static str],
+    prefixes: &'static [&'static str],
 ) -> Method {
-    Method { peft_type, name, parts, in_weights: false }
+    Method { peft_type, name, prefixes, in_weights: false }
 }
 
-/// PEFT 0.17, `utils/save_and_load.py`. Where several share a part, the first is the one that people
-/// have.
+/// From PEFT 0.17, `utils/save_and_load.py`. Of methods that share a prefix, the most common is first.
 const METHODS: [Method; 22] = [
     weights("LORA", "a LoRA adapter", &["lora_"]),
     weights("ADALORA", "an AdaLoRA adapter", &["lora_E"]),
@@ -62,18 +61,18 @@ const METHODS: [Method; 22] = [
     prompt("XLORA", "an X-LoRA adapter", &["internal_xlora_"]),
 ];
 
-/// Refuses an adapter: by the names of its tensors, or by the adapter_config.json beside weights that
-/// are not those of a whole model.
+/// Refuses an adapter: known by its tensor names or file names, or by an adapter_config.json beside
+/// weights that are no whole model.
 pub(crate) fn refusal(checkpoint: &Checkpoint) -> Option<Error> {
     let tensors = &checkpoint.inventory.tensors;
-    // One pass over all names, and the search for the method among the few that are left. Factors
-    // without elements are placeholders of a model, or of a shell.
+    // One pass over all names leaves the few among which the method is looked for. Empty factors are
+    // placeholders of a model, or of a shell.
     let factors: Vec<&TensorEntry> = tensors
         .iter()
-        .filter(|tensor| tensor.layout.numel() != Some(0) && begins(&tensor.name, parts))
+        .filter(|tensor| tensor.layout.numel() != Some(0) && begins(&tensor.name, prefixes))
         .collect();
     let by_name = METHODS.iter().find_map(|method| {
-        let own = || method.parts.iter().copied();
+        let own = || method.prefixes.iter().copied();
         let first = factors.iter().find(|tensor| begins(&tensor.name, own))?;
         Some((method, *first))
     });
@@ -117,7 +116,7 @@ pub(crate) fn refusal(checkpoint: &Checkpoint) -> Option<Error> {
     })
 }
 
-/// What to say of an adapter_config.json beside the weights of a whole model, which are merged.
+/// The note on an adapter_config.json beside the weights of a whole model, which are merged.
 pub(crate) fn left_aside(checkpoint: &Checkpoint) -> Option<String> {
     checkpoint.adapter.as_ref()?;
     Some(
@@ -128,15 +127,15 @@ pub(crate) fn left_aside(checkpoint: &Checkpoint) -> Option<String> {
     )
 }
 
-/// The parts of all methods.
-fn parts() -> impl Iterator<Item = &'static str> {
-    METHODS.iter().flat_map(|method| method.parts.iter().copied())
+/// The prefixes of all methods.
+fn prefixes() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().flat_map(|method| method.prefixes.iter().copied())
 }
 
-/// Whether a component of a name begins with one of some parts.
-fn begins<P: Iterator<Item = &'static str>>(name: &str, parts: impl Fn() -> P) -> bool {
+/// Whether a component of a name begins with one of these prefixes.
+fn begins<P: Iterator<Item = &'static str>>(name: &str, prefixes: impl Fn() -> P) -> bool {
     let mut components = name.split('.').filter(|component| component.contains('_'));
-    components.any(|component| parts().any(|part| component.starts_with(part)))
+    components.any(|component| prefixes().any(|prefix| component.starts_with(prefix)))
 }
 
 fn hint(method: Option<&Method>) -> &'static str {
@@ -152,7 +151,7 @@ fn hint(method: Option<&Method>) -> &'static str {
     }
 }
 
-/// Whether the weights are saved under an adapter's name.
+/// Whether a weight file has an adapter's file name.
 fn is_named(checkpoint: &Checkpoint) -> bool {
     let names = checkpoint.files.iter().filter_map(|file| file.path().file_name());
     names.filter_map(OsStr::to_str).any(is_adapter_file)
@@ -175,7 +174,7 @@ mod tests {
             let plain = Headers::new().f16("base_model.model.layers.0.norm.weight", &[4]);
             let by_type = said(plain.adapter(method.peft_type)).expect(method.peft_type);
             assert!(by_type.starts_with(&words), "{by_type}");
-            for part in method.parts {
+            for part in method.prefixes {
                 let name = format!("base_model.model.layers.0.mlp.{part}x");
                 let by_name = said(llama(8).f16(&name, &[4, 2])).expect(part);
                 // AdaLoRA's names are LoRA's, and one more.

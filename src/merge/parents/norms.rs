@@ -1,4 +1,4 @@
-//! Matrices that stand out from their like in other layers: which tensor makes a model speak
+//! Matrices far larger or smaller than those of other layers: which tensor makes a model talk
 //! gibberish.
 
 use std::collections::HashMap;
@@ -7,14 +7,14 @@ use crate::checkpoint::TensorEntry;
 use crate::merge::names::buffers::is_buffer;
 use crate::merge::names::numbers::unnumbered;
 
-/// Tensors of one kind from which on one can stand out.
+/// Fewest tensors of one kind among which one can be an outlier.
 const LEAST: usize = 4;
 
-/// How many times larger or smaller than the median is far. In all-MiniLM-L6-v2, a trained BERT, the
-/// matrices of one kind lie between 0.68 and 1.16 of their median.
+/// How many times larger or smaller than the median an outlier is. In all-MiniLM-L6-v2, a trained
+/// BERT, the matrices of one kind lie between 0.68 and 1.16 of their median.
 const FAR: f64 = 10.0;
 
-/// A matrix far from its like.
+/// A matrix far from the others of its kind.
 #[derive(Clone, Debug)]
 pub struct Outlier<'t> {
     /// The tensor.
@@ -23,7 +23,7 @@ pub struct Outlier<'t> {
     pub rms: f64,
     /// The median of its kind.
     pub median: f64,
-    /// Tensors of its kind, itself among them.
+    /// Tensors of its kind, itself included.
     pub of: usize,
 }
 

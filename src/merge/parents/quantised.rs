@@ -1,4 +1,4 @@
-//! Quantised weights, in the open or in disguise: codes that mean nothing without their scales.
+//! Quantised weights, declared or not: codes that mean nothing without their scales.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,11 @@ use crate::error::{Error, Kind};
 use crate::merge::names::buffers::is_buffer;
 use crate::tensor::DType;
 
-/// What to do with all of them.
+/// The hint of every refusal.
 const HINT: &str = "take the model that was quantised, or dequantise it (transformers: \
                     `dequantize()`) and save it again";
 
-/// Last components of names that only packed weights and what belongs to them have, with the schemes
-/// that call them so.
+/// Last name components that only quantised weights and what belongs to them have, with the scheme.
 const PACKED: [(&str, &str); 12] = [
     ("g_idx", "GPTQ"),
     ("qweight", "GPTQ or AWQ"),
@@ -28,11 +27,11 @@ const PACKED: [(&str, &str); 12] = [
     ("scaled_fp8", "FP8 with scales"),
 ];
 
-/// The same for names that floating weights may have, too.
+/// The same for names that floating weights may have too: they count for codes only.
 const PACKED_INTEGERS: [(&str, &str); 2] = [("W_q", "HQQ"), ("nf4", "bitsandbytes, 4 bits")];
 
-/// What the last component of a name contains, in lower case, that belongs to codes.
-const PARTNERS: [&str; 11] = [
+/// Words, in lower case, in the last name component of what accompanies codes: scales and the like.
+const COMPANIONS: [&str; 11] = [
     "scale",
     "scb",
     "absmax",
@@ -46,23 +45,23 @@ const PARTNERS: [&str; 11] = [
     "lookup_table",
 ];
 
-/// The same, whole: QuIP#'s signs, HQQ's and compressed-tensors' notes, Marlin's scales.
-const WHOLE_PARTNERS: [&str; 5] = ["su", "sv", "meta", "weight_shape", "s"];
+/// Whole last components: QuIP#'s signs, HQQ's and compressed-tensors' metadata, Marlin's scales.
+const WHOLE_COMPANIONS: [&str; 5] = ["su", "sv", "meta", "weight_shape", "s"];
 
-/// Refuses quantised weights: those that config.json speaks of, those known by name, and integers or
+/// Refuses quantised weights: those that config.json declares, those known by name, and integers or
 /// one-byte floats that have scales beside them.
 pub(crate) fn refusal(checkpoint: &Checkpoint) -> Option<Error> {
     let config = checkpoint.config.as_ref().map(|config| config.facts());
     let method = config.and_then(|facts| facts.quantization.as_deref());
     let tensors = &checkpoint.inventory.tensors;
-    let (tensor, found) = if let Some((tensor, partner)) = disguised(tensors) {
-        let scheme = scheme(tensor, partner);
+    let (tensor, found) = if let Some((tensor, companion)) = accompanied(tensors) {
+        let scheme = scheme(tensor, companion);
         (
             tensor,
             format!(
                 "{} beside `{}` ({})",
                 tensor.dtype,
-                last(&partner.name),
+                last(&companion.name),
                 method.unwrap_or(scheme)
             ),
         )
@@ -89,7 +88,7 @@ fn packed(tensor: &TensorEntry) -> Option<(&TensorEntry, &'static str)> {
     known.find(|(name, _)| *name == last).map(|(_, scheme)| (tensor, *scheme))
 }
 
-/// Whether a tensor may hold codes: a matrix of integers or of one-byte floats, no mask or position.
+/// Whether a tensor may hold codes: a matrix of integers or of one-byte floats that is no buffer.
 fn holds_codes(tensor: &TensorEntry) -> bool {
     let shape = &tensor.layout.shape;
     let counts = matches!(tensor.dtype, DType::Bool | DType::Int64);
@@ -97,44 +96,44 @@ fn holds_codes(tensor: &TensorEntry) -> bool {
     narrow && shape.len() >= 2 && !is_buffer(&tensor.name, tensor.dtype, shape)
 }
 
-/// The first tensor of codes with a partner, and the partner.
-fn disguised(tensors: &[TensorEntry]) -> Option<(&TensorEntry, &TensorEntry)> {
+/// The first tensor of codes that has a companion, and the companion.
+fn accompanied(tensors: &[TensorEntry]) -> Option<(&TensorEntry, &TensorEntry)> {
     if !tensors.iter().any(holds_codes) {
         return None;
     }
-    let mut partners: HashMap<&str, Vec<&TensorEntry>> = HashMap::new();
-    for tensor in tensors.iter().filter(|tensor| is_partner(&tensor.name)) {
-        partners.entry(module(&tensor.name)).or_default().push(tensor);
+    let mut companions: HashMap<&str, Vec<&TensorEntry>> = HashMap::new();
+    for tensor in tensors.iter().filter(|tensor| is_companion(&tensor.name)) {
+        companions.entry(module(&tensor.name)).or_default().push(tensor);
     }
     tensors.iter().filter(|tensor| holds_codes(tensor)).find_map(|codes| {
         // In the same module, below the weight's own name, or in the module that quantised it.
         let quantiser = format!("{}_quantizer", codes.name);
         let places = [module(&codes.name), &codes.name, &quantiser];
-        let beside = places.iter().filter_map(|place| partners.get(place)).flatten();
-        let partner = beside.copied().find(|partner| partner.name != codes.name)?;
-        Some((codes, partner))
+        let beside = places.iter().filter_map(|place| companions.get(place)).flatten();
+        let companion = beside.copied().find(|companion| companion.name != codes.name)?;
+        Some((codes, companion))
     })
 }
 
 /// Whether a name is that of scales or the like. CLIP's and Swin's logit_scale is a parameter.
-fn is_partner(name: &str) -> bool {
+fn is_companion(name: &str) -> bool {
     let last = last(name).to_ascii_lowercase();
     let contains = |part: &&str| last != "logit_scale" && last.contains(*part);
-    PARTNERS.iter().any(contains) || WHOLE_PARTNERS.contains(&last.as_str())
+    COMPANIONS.iter().any(contains) || WHOLE_COMPANIONS.contains(&last.as_str())
 }
 
-/// The scheme that codes and their partner look like.
-fn scheme(codes: &TensorEntry, partner: &TensorEntry) -> &'static str {
-    if let Some((_, scheme)) = packed(codes).or_else(|| packed(partner)) {
+/// The scheme that codes and their companion look like.
+fn scheme(codes: &TensorEntry, companion: &TensorEntry) -> &'static str {
+    if let Some((_, scheme)) = packed(codes).or_else(|| packed(companion)) {
         return scheme;
     }
-    let (own, partner) = (last(&codes.name), last(&partner.name));
+    let (own, companion) = (last(&codes.name), last(&companion.name));
     match codes.dtype {
         dtype if dtype.is_floating() => "FP8 with scales",
-        DType::UInt8 if own.ends_with("_blocks") && partner.ends_with("_scales") => "MXFP4",
-        DType::UInt8 if partner.starts_with("weight_scale") => "BitNet or NVFP4",
-        DType::Int8 if partner == "weight_scales" => "EETQ",
-        _ if own == "codes" || partner == "codes" => "AQLM",
+        DType::UInt8 if own.ends_with("_blocks") && companion.ends_with("_scales") => "MXFP4",
+        DType::UInt8 if companion.starts_with("weight_scale") => "BitNet or NVFP4",
+        DType::Int8 if companion == "weight_scales" => "EETQ",
+        _ if own == "codes" || companion == "codes" => "AQLM",
         _ if own == "_data" => "Quanto",
         DType::Int8 => "8-bit integers with scales",
         _ => "packed integers with scales",

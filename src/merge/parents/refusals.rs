@@ -1,4 +1,4 @@
-//! Checkpoints that no merge can use, whatever the other parent is.
+//! Checkpoints that can't be merged, whatever the other parent is.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -13,10 +13,10 @@ pub fn check_parent(checkpoint: &Checkpoint) -> Result<()> {
     refusals(checkpoint).next().map_or(Ok(()), Err)
 }
 
-/// Every reason why no merge can use a checkpoint, one of a kind.
+/// Every reason why a checkpoint can't be merged, at most one of each kind.
 pub fn refusals(checkpoint: &Checkpoint) -> impl Iterator<Item = Error> {
-    let rooms = [of_part, adapters::refusal, quantised::refusal, shells::refusal];
-    rooms.into_iter().filter_map(move |room: fn(&Checkpoint) -> Option<Error>| room(checkpoint))
+    let checks = [of_part, adapters::refusal, quantised::refusal, shells::refusal];
+    checks.into_iter().filter_map(move |check: fn(&Checkpoint) -> Option<Error>| check(checkpoint))
 }
 
 fn of_part(checkpoint: &Checkpoint) -> Option<Error> {

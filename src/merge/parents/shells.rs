@@ -1,5 +1,5 @@
-//! Shells: parents whose weights were left on other machines when they were saved. What is there in
-//! their place has no elements, or one.
+//! Shells: checkpoints saved while their weights were spread over processes. In place of a weight they
+//! have a tensor of no elements, or of one.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::merge::names::buffers::is_buffer;
 use crate::merge::names::embeddings::is_vocab_name;
 use crate::merge::names::numbers::unnumbered;
 
-/// Empty tensors that a whole model may have, as placeholders.
+/// Empty tensors that a whole model may have.
 const FEW: usize = 3;
 
 /// Modules whose `weight` is a matrix in every family, besides embeddings, heads and all that end in
@@ -62,7 +62,7 @@ pub(crate) fn refusal(checkpoint: &Checkpoint) -> Option<Error> {
     Some(empty_refusal(checkpoint, shell, "a matrix of weights"))
 }
 
-/// Refuses a pair one of which is a shell of the other.
+/// Refuses parents one of which is a shell beside the other.
 ///
 /// # Errors
 /// [`Kind::Data`] with the first tensor that is empty in one parent only.
@@ -127,7 +127,7 @@ fn is_flat(name: &str) -> bool {
     })
 }
 
-/// Whether a tensor may stand for one that is elsewhere: DeepSpeed leaves `[0]`, and left `[1]` once.
+/// Whether a tensor may stand in for a weight: DeepSpeed leaves `[0]`, old versions `[1]`.
 fn is_hollow(tensor: &TensorEntry) -> bool {
     let shape = tensor.layout.shape.as_slice();
     let hollow = tensor.layout.numel() == Some(0) || shape == [1];
@@ -163,7 +163,8 @@ fn among_matrices<'a>(
     })
 }
 
-/// More than a few tensors of `[0]`, and more than a quarter of all; or most of what is called `weight`.
+/// Whether more than a few tensors, and more than a quarter of all, have shape `[0]`, or most of those
+/// called `weight` are hollow.
 fn is_mostly_hollow(tensors: &[TensorEntry], hollow: &[&TensorEntry]) -> bool {
     let floating = tensors.iter().filter(|tensor| tensor.dtype.is_floating()).count();
     let empty = hollow.iter().filter(|tensor| tensor.layout.shape == [0]).count();

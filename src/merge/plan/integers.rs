@@ -1,12 +1,12 @@
-//! Integers in a plan: copied from the primary, so a child must not consist of them.
+//! Integers are copied from the primary, not merged, so a child must not mostly consist of them.
 
 use crate::checkpoint::{Checkpoint, StorageEntry, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::names::buffers::is_buffer;
 use crate::merge::plan::planned::PlannedStorage;
 
-/// Refuses a child most of whose elements would be the primary's integers, as they are, while the
-/// secondary's are others: weights of a scheme that no name gives away.
+/// Refuses a child most of whose elements would be the primary's integers although the secondary's may
+/// differ: quantised weights of a scheme that no name gives away.
 ///
 /// # Errors
 /// [`Kind::Data`] with the largest such tensor.
@@ -34,7 +34,7 @@ pub(crate) fn check_mostly_merged(
         .with_hint("integers can't be merged; where they are quantised weights, take the models that were quantised"))
 }
 
-/// Whether a tensor is no floating one, in both parents, and not known to be equal there.
+/// Whether both parents have a tensor, not a floating one, and are not known to have the same values.
 fn is_copied_unequal([primary, secondary]: [&Checkpoint; 2], made: &PlannedStorage) -> bool {
     if made.dtype.is_floating() {
         return false;
@@ -45,7 +45,7 @@ fn is_copied_unequal([primary, secondary]: [&Checkpoint; 2], made: &PlannedStora
         return false;
     };
     let sums = |storage: &StorageEntry| (storage.crc32, storage.record_bytes, storage.byte_order);
-    // A model with itself: files without CRCs are known by their inode.
+    // A model merged with itself: files without CRCs are told by their inode.
     let place = |parent: &Checkpoint, storage: &StorageEntry| {
         let identity = parent.files.get(storage.file)?.identity();
         Some((identity, storage.file_offset))
@@ -57,7 +57,7 @@ fn is_copied_unequal([primary, secondary]: [&Checkpoint; 2], made: &PlannedStora
     !equal
 }
 
-/// A parent's tensor and the storage that it lies in.
+/// A parent's tensor and its storage.
 fn stored(parent: &Checkpoint, position: Option<usize>) -> Option<(&TensorEntry, &StorageEntry)> {
     let tensor = parent.inventory.tensors.get(position?)?;
     Some((tensor, parent.inventory.storages.get(tensor.storage)?))

@@ -34,7 +34,7 @@ pub struct MergePlan {
     pub storages: Vec<PlannedStorage>,
     /// The child's weight files.
     pub shards: Vec<PlannedShard>,
-    /// What they are called: as the primary's loader looks for them.
+    /// How they are named: as the primary's loader looks for them.
     #[serde(skip)]
     pub names: WeightNames,
     /// Bytes of all distinct storages: the index's `total_size`.
@@ -45,7 +45,7 @@ pub struct MergePlan {
     pub warnings: Vec<Warning>,
 }
 
-/// Makes the plan, or says everything that is in its way.
+/// Makes the plan, or refuses the parents.
 ///
 /// # Errors
 /// [`Kind::Data`] where the parents do not fit each other or hold what can't be merged.

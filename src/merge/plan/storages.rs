@@ -1,4 +1,4 @@
-//! The child's distinct storages: how each is made, and what of the parents can be made into none.
+//! The storages of the child: how each is made, and which tensors can't be merged.
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
@@ -10,7 +10,7 @@ use crate::merge::ties::share::Share;
 use crate::merge::warning::Warning;
 use crate::tensor::DType;
 
-/// The distinct storages of the child, and for each name the one that it shows.
+/// The distinct storages of the child, and which of them each name shows.
 pub(crate) fn storages(
     primary: &Checkpoint,
     secondary: &Checkpoint,

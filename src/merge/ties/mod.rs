@@ -1,5 +1,5 @@
-//! Names that are one tensor: output heads that are the embedding, however a parent stores them, and
-//! all else that a parent stores as one.
+//! Tied tensors: output heads that are the embedding, however a parent stores them, and all other
+//! names of one tensor.
 
 #[cfg(test)]
 mod heads_tests;

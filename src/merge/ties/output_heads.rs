@@ -1,17 +1,17 @@
-//! What one checkpoint tells of its output heads: whether they are the embedding, and which of its
-//! tensors must be read to know.
+//! The output heads of one checkpoint: whether they are the embedding, and which tensors must be read
+//! to tell.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::merge::names::embeddings::{embedding, is_head_matrix_name};
 use crate::merge::ties::same::{Same, vocabulary};
 
-/// config.json's `tie_word_embeddings`, where it is written.
+/// `tie_word_embeddings`, where config.json has it.
 pub(super) fn says_tied(checkpoint: &Checkpoint) -> Option<bool> {
     checkpoint.config.as_ref().and_then(|config| config.facts().tie_word_embeddings)
 }
 
-/// Pairs of positions for [`Checkpoint::compare`]: tensors of one shape with one row per token of which
-/// no header tells whether they are the same. None where config.json says that they are not.
+/// Pairs of positions for [`Checkpoint::compare`]: tensors of one shape with one row per token whose
+/// headers don't tell whether they are equal. None where config.json says that they are untied.
 pub fn unsure(checkpoint: &Checkpoint) -> Vec<(usize, usize)> {
     let inventory = &checkpoint.inventory;
     if says_tied(checkpoint) == Some(false) {
@@ -33,8 +33,8 @@ pub fn unsure(checkpoint: &Checkpoint) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Output heads, each with the embedding that config.json ties it to, whose values are others than the
-/// embedding's: programs that follow config.json never read them.
+/// Output heads whose values differ from the embedding that config.json ties them to, each with that
+/// embedding: programs that follow config.json never read such a head.
 pub(crate) fn differing_heads(checkpoint: &Checkpoint) -> Vec<(String, String)> {
     let inventory = &checkpoint.inventory;
     let Some(embedding) = embedding(inventory).filter(|_| says_tied(checkpoint) == Some(true))
@@ -47,8 +47,8 @@ pub(crate) fn differing_heads(checkpoint: &Checkpoint) -> Vec<(String, String)> 
     differing.map(|(_, head)| (head.name.clone(), embedding.name.clone())).collect()
 }
 
-/// Positions in the inventory of the input embedding and of a head of its dtype that config.json ties
-/// to it (`tie_word_embeddings` written there), where they are stored apart.
+/// Positions of the input embedding and of a head of its dtype that config.json ties to it, where they
+/// are stored apart: for those who read both anyway and can tell whether they are equal.
 pub fn stored_apart(checkpoint: &Checkpoint) -> Option<(usize, usize)> {
     if says_tied(checkpoint) != Some(true) {
         return None;

@@ -1,4 +1,4 @@
-//! What is known of tied tensors in both parents.
+//! What is tied in both parents, and what that means for a tensor that only one of them stores.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::merge::names::embeddings::{is_embedding_name, is_head_matrix_name};
@@ -8,15 +8,15 @@ use crate::merge::ties::same::Same;
 /// What is known of tied tensors in both parents.
 #[derive(Debug)]
 pub(crate) struct Ties {
-    /// Those of the primary that the child has as one: stored as one, or of equal bytes where
+    /// The primary's tensors that are one in the child: stored as one, or of equal bytes where
     /// config.json says that they are tied.
     pub(super) ours: Same,
-    /// Those of the primary that may be one where the secondary does not speak against it: of equal
-    /// bytes, and config.json does not say that they are two.
+    /// The primary's tensors that are one in the child unless they are several in the secondary: of
+    /// equal bytes, where config.json does not say that they are untied.
     pub(super) ours_perhaps: Same,
-    /// Those of the secondary by whose values nothing is lost where the child has one.
+    /// The secondary's tensors of equal values, so that nothing is lost where the child has one.
     pub(super) theirs: Same,
-    /// `tie_word_embeddings` of the primary, where it is written.
+    /// `tie_word_embeddings` of the primary, where config.json has it.
     ours_said: Option<bool>,
     /// The secondary's.
     theirs_said: Option<bool>,
@@ -24,7 +24,7 @@ pub(crate) struct Ties {
 
 impl Ties {
     /// Reads no data: where headers don't tell whether a head is the embedding, it is so only if
-    /// [`Checkpoint::compare`] found it for [`unsure`](crate::merge::unsure) pairs.
+    /// [`Checkpoint::compare`] found it for the pairs of [`unsure`](crate::merge::unsure).
     pub(crate) fn of(primary: &Checkpoint, secondary: &Checkpoint) -> Ties {
         let (a, b) = (&primary.inventory, &secondary.inventory);
         let ours_said = says_tied(primary);
@@ -38,7 +38,7 @@ impl Ties {
         }
     }
 
-    /// Whether a tensor of the primary is another name of one that `has_partner`.
+    /// Whether a tensor of the primary is another name of one that has a partner.
     pub(crate) fn is_ours_elsewhere(
         &self,
         position: usize,
@@ -59,8 +59,8 @@ impl Ties {
         self.theirs.all(position).iter().any(|other| *other != position && has_partner(*other))
     }
 
-    /// The secondary's embedding as the partner of a head of the primary that the secondary does not
-    /// store, because its config.json ties it to the embedding.
+    /// The secondary's embedding, as the partner of a head of the primary that the secondary does not
+    /// store because its config.json ties it to the embedding.
     pub(crate) fn stand_in(&self, tensor: &TensorEntry, secondary: &Checkpoint) -> Option<usize> {
         let is_head = is_head_matrix_name(&tensor.name) || is_embedding_name(&tensor.name);
         if self.theirs_said != Some(true) || !is_head || tensor.layout.shape.len() != 2 {
@@ -75,7 +75,7 @@ impl Ties {
         });
         let mut found: Option<(usize, bool)> = None;
         for (position, other) in embeddings {
-            // Of two vocabularies the decoder's is the one that a head gives.
+            // Of two vocabularies, a head predicts the decoder's.
             let decodes = other.name.split('.').any(|part| part == "decoder");
             match found {
                 Some((first, _)) if self.theirs.first(first) == self.theirs.first(position) => {}
@@ -87,8 +87,8 @@ impl Ties {
         found.map(|found| found.0)
     }
 
-    /// Whether a head that only the secondary stores has values of its own, while the primary has the
-    /// embedding in its place and stores none.
+    /// Whether a head that only the secondary stores has values of its own, which are lost since the
+    /// primary's head is its embedding.
     pub(crate) fn is_lost(&self, position: usize, secondary: &Checkpoint) -> bool {
         let Some(tensor) = secondary.inventory.tensors.get(position) else { return false };
         self.ours_said == Some(true)

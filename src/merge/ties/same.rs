@@ -6,7 +6,7 @@ use crate::checkpoint::{Inventory, TensorEntry};
 use crate::merge::names::embeddings::{embedding, is_embedding_name, is_vocab_name};
 use crate::tensor::{DType, Layout};
 
-/// Tensors with one row per token that are compared with each other; models have up to six.
+/// Most tensors with one row per token that are compared with each other; models have up to six.
 const MOST: usize = 32;
 
 /// Which tensors of one parent are the same, by position.
@@ -19,7 +19,7 @@ pub(crate) struct Same {
 }
 
 impl Same {
-    /// Those that are stored as one. Tensors without elements are never one.
+    /// Tensors that are stored as one. Empty tensors are never one.
     pub(super) fn stored(inventory: &Inventory) -> Same {
         let mut seen: HashMap<(usize, &Layout, DType), usize> = HashMap::new();
         let tensors = inventory.tensors.iter().enumerate();
@@ -30,8 +30,8 @@ impl Same {
         Same::of(first.collect())
     }
 
-    /// Those and, of the tensors with one row per token, those of equal bytes. Biases that were never
-    /// trained are equal without being one, so they are left aside where that would tie them.
+    /// Tensors that are stored as one and, of those with one row per token, those of equal bytes. Biases
+    /// count only if `biases` is set: untrained ones are equal without being tied.
     pub(super) fn equal(inventory: &Inventory, biases: bool) -> Same {
         let mut first = Same::stored(inventory).first;
         let mut distinct: Vec<usize> = Vec::new();

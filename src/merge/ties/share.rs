@@ -1,4 +1,4 @@
-//! Which names of the child are one tensor, and from which pair of the parents' it is made.
+//! Which names of the child are one tensor, and which pair of the parents' tensors it is merged from.
 
 use std::collections::HashMap;
 
@@ -31,11 +31,11 @@ struct Firsts {
 
 impl Ties {
     /// Decides which names of the child are one tensor: those that are one in the primary, and those
-    /// that only one parent stores apart from the tensor that they are.
+    /// that one parent stores apart though nothing is lost where they are one.
     ///
     /// # Errors
-    /// [`Kind::Data`] where they are several in the secondary, whose other values would be lost; with
-    /// `force` a warning.
+    /// [`Kind::Data`] where they are several in the secondary, so that values would be lost; with `force`
+    /// a warning.
     pub(crate) fn share(
         &self,
         primary: &Checkpoint,
@@ -177,6 +177,7 @@ fn has_values(inventory: &Inventory, position: usize) -> bool {
     })
 }
 
+/// Two tensors of different values in the secondary that are tied in the primary.
 fn untied_error(
     primary: &Checkpoint,
     secondary: &Checkpoint,

@@ -1,4 +1,4 @@
-//! The dimension of a tensor that has one place per token: the one along which a vocabulary is extended.
+//! The dimension of a tensor that has one place per token, along which a vocabulary is extended.
 
 use crate::merge::names::embeddings::{ends_with_module, is_vocab_name};
 use crate::merge::vocab::rows::Vocab;

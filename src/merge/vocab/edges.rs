@@ -1,4 +1,4 @@
-//! Edge rows: those of a vocabulary between which an extension makes its new rows.
+//! Edge rows: the rows of a vocabulary between which an extension interpolates its new rows.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, Side, SpecialTokens};
 use crate::merge::options::Extend;
 use crate::merge::vocab::rows::Vocab;
 
-/// Rows passed over that a sentence names; the count of the others follows.
+/// Rows passed over that a sentence names; the others are counted.
 const SHOWN: usize = 3;
 
 /// The outermost rows that are no special token's. Counted from 0.
@@ -115,7 +115,7 @@ fn edge(
     whose: &str,
 ) -> Edge {
     let Some(outermost) = rows.clone().next() else { return Edge { row: 0, note: None } };
-    // As many steps as there are special tokens, and one.
+    // At most one step more than there are special tokens.
     let Some(row) = rows.find(|row| tokens.keys_of(*row).is_empty()) else {
         let note = format!(
             "every row{whose} is a special token's, so the outermost is taken all the same"

@@ -1,4 +1,4 @@
-//! How one side of a tensor gets the rows that it lacks.
+//! The rows that one side of a tensor lacks.
 
 use crate::checkpoint::Side;
 use crate::merge::vocab::edges::Edges;

@@ -1,4 +1,4 @@
-//! Vocabularies: how many rows each parent has, and the child.
+//! How many rows the vocabularies of both parents and of the child have.
 
 use serde::Serialize;
 
