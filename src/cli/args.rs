@@ -107,15 +107,15 @@ pub(crate) struct MergeArgs {
     pub(crate) threads: Option<u16>,
     /// Memory for tensors that are kept between the two passes, e.g. 128MB or 1GiB; the child does
     /// not depend on it
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_memory)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     pub(crate) memory: u64,
     /// dtype of the child's floating tensors; keep takes each tensor's dtype in the primary
     #[arg(long, default_value = "keep", value_parser = dtype_parser())]
     pub(crate) dtype: ChildDType,
     /// Largest shard, by HuggingFace's rule: KB, MB, GB, TB (powers of ten), KiB, MiB, GiB, or bytes
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_shard_size)]
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
     #[arg(allow_hyphen_values = true)]
-    pub(crate) max_shard_size: i64,
+    pub(crate) max_shard_size: u64,
     /// How the shorter vocabulary is extended
     #[arg(long, value_enum, default_value_t = Extend::Gradient)]
     pub(crate) extend: Extend,
@@ -312,20 +312,15 @@ pub(crate) fn parse_t(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_shard_size(text: &str) -> Result<i64, String> {
-    crate::format::parse_shard_size(text).map_err(|error| error.to_string())
-}
-
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_shard_size(text)?;
-    u64::try_from(bytes).map_err(|_| "memory can't be negative".to_owned())
+fn parse_size(text: &str) -> Result<u64, String> {
+    crate::format::parse_size(text).map_err(|error| error.to_string())
 }
 
 /// Four halvings of the pieces still fit this, whatever the dtypes.
 const LEAST_DEVICE_MEMORY: u64 = 16 << 20;
 
 fn parse_device_memory(text: &str) -> Result<u64, String> {
-    match parse_memory(text)? {
+    match parse_size(text)? {
         bytes if bytes < LEAST_DEVICE_MEMORY => {
             Err(format!("at least 16MiB are needed on a device, got `{text}`"))
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tch::TchError;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::parse_shard_size;
+use crate::format::parse_size;
 
 /// The variable that asks for stand-ins.
 const VARIABLE: &str = "LLM_SLERP_MERGE_TEST_DEVICES";
@@ -94,10 +94,7 @@ impl StandIns {
             let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
             match name {
                 "devices" => count = number(value)?,
-                "memory" => {
-                    let bytes = parse_shard_size(value).map_err(|_| wrong())?;
-                    memory = u64::try_from(bytes).map_err(|_| wrong())?;
-                }
+                "memory" => memory = parse_size(value).map_err(|_| wrong())?,
                 "oom" => {
                     let (from, times) = value.split_once('x').unwrap_or((value, "1"));
                     (faults.oom_from, faults.oom_count) = (number(from)?, number(times)?);

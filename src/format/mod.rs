@@ -23,7 +23,7 @@ pub use error::{FormatError, Rule};
 pub use index_json::{Index, MAX_INDEX_BYTES, index_text};
 pub use inflate::{inflate_exact, inflate_pieces};
 pub use read_at::ReadAt;
-pub use size::parse_shard_size;
+pub use size::parse_size;
 pub use sniff::looks_like_torch;
 pub use state_dict::{ByteOrder, Container, Encoding, OpaqueValue, StateDict, Storage, Tensor};
 pub use torch::collect::ReadOptions;

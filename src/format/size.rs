@@ -16,19 +16,23 @@ const UNITS: [(&str, f64); 8] = [
     ("TB", 1e12),
 ];
 
-/// A shard size in bytes.
+/// A size in bytes.
 ///
 /// A number with a unit of two or three letters in any case: KB, MB, GB, TB (powers of 1000) or KiB,
 /// MiB, GiB, TiB (powers of 1024). The number is written as Python's float takes it (`1_000`, `1e3`,
-/// `.5`, `-1`), multiplied in float64 and truncated: `1.001KB` is 1000 bytes. Without a unit it is a
-/// whole number of bytes. Zero and less mean that every tensor gets its own file; what is beyond
-/// 2^63 - 1 is that.
+/// `.5`), multiplied in float64 and truncated: `1.001KB` is 1000 bytes. Without a unit it is a whole
+/// number of bytes. What is beyond 2^64 - 1 is that.
 ///
 /// # Errors
-/// [`Kind::Usage`] for anything else, also for NaN and infinity.
-pub fn parse_shard_size(text: &str) -> Result<i64> {
+/// [`Kind::Usage`] for anything else, also for NaN, infinity and, unlike huggingface_hub, sizes below
+/// zero.
+pub fn parse_size(text: &str) -> Result<u64> {
     parse(text).ok_or_else(|| {
-        Error::new(Kind::Usage, "shard size").expected(
+        let error = Error::new(Kind::Usage, "size");
+        if strip(text).starts_with('-') {
+            return error.expected("0 or more", format!("a negative one, `{text}`"));
+        }
+        error.expected(
             "a number and a unit (KB, MB, GB, TB, KiB, MiB, GiB, TiB) such as `5GB`, or a whole \
              number of bytes",
             format!("`{text}`"),
@@ -36,8 +40,11 @@ pub fn parse_shard_size(text: &str) -> Result<i64> {
     })
 }
 
-fn parse(text: &str) -> Option<i64> {
+fn parse(text: &str) -> Option<u64> {
     let text = strip(text);
+    if text.starts_with('-') {
+        return None;
+    }
     let upper = text.to_ascii_uppercase();
     let Some((unit, size)) = UNITS.iter().find(|(unit, _)| upper.ends_with(unit)) else {
         return python_int(text);
@@ -45,8 +52,12 @@ fn parse(text: &str) -> Option<i64> {
     // The unit is ASCII, so this is a character boundary.
     let number = strip(text.get(..text.len().checked_sub(unit.len())?)?);
     let bytes = python_float(number)? * size;
-    #[expect(clippy::cast_possible_truncation, reason = "truncates and saturates, as documented")]
-    bytes.is_finite().then_some(bytes as i64)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative; truncates and saturates, as documented"
+    )]
+    bytes.is_finite().then_some(bytes as u64)
 }
 
 /// Python's `str.strip`: white space, and four separators that Rust doesn't count as such.
@@ -63,14 +74,11 @@ fn python_float(text: &str) -> Option<f64> {
 }
 
 /// Python's `int` of a decimal literal in ASCII, saturated.
-fn python_int(text: &str) -> Option<i64> {
-    let digits = without_underscores(text)?;
-    let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(&digits);
-    if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let limit = if digits.starts_with('-') { i64::MIN } else { i64::MAX };
-    Some(digits.parse().unwrap_or(limit))
+fn python_int(text: &str) -> Option<u64> {
+    let number = without_underscores(text)?;
+    let digits = number.strip_prefix('+').unwrap_or(&number);
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 /// The text without `_`, each of which must stand between two digits.
@@ -100,13 +108,12 @@ mod tests {
             ("0.1MB", 100_000),
             ("1_000KB", 1_000_000),
             ("1.001KB", 1000),
-            ("-5GB", -5_000_000_000),
             ("0KB", 0),
             (".5KB", 500),
             ("5.KB", 5000),
             ("+1e1_0KB", 10_000_000_000_000),
             ("\u{1f}1TB\u{a0}", 1_000_000_000_000),
-            ("1e290GB", i64::MAX),
+            ("1e290GB", u64::MAX),
         ] {
             assert_eq!(parse(text), Some(bytes), "{text}");
         }
@@ -116,10 +123,8 @@ mod tests {
     fn plain_bytes_and_binary_units_are_taken_besides() {
         for (text, bytes) in [
             ("5000000000", 5_000_000_000),
-            ("-1", -1),
             ("1_000", 1000),
-            ("99999999999999999999", i64::MAX),
-            ("-99999999999999999999", i64::MIN),
+            ("99999999999999999999", u64::MAX),
             ("1KiB", 1024),
             ("1.5mib", 1_572_864),
             ("20GiB", 21_474_836_480),
@@ -161,10 +166,14 @@ mod tests {
             "éB",
             "5\u{661}GB",
             "- 5GB",
+            "-5GB",
+            "-1",
+            "-0",
+            "-99999999999999999999",
             "+-5",
             "5 5",
         ] {
-            let kind = parse_shard_size(text).err().map(|error| error.kind());
+            let kind = parse_size(text).err().map(|error| error.kind());
             assert_eq!(kind, Some(Kind::Usage), "{text}");
         }
     }

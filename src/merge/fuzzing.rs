@@ -93,7 +93,7 @@ fn options(bytes: &mut Bytes<'_>) -> MergeOptions {
     MergeOptions {
         method: bytes.pick(&[Method::Slerp, Method::Linear], Method::Slerp),
         dtype: bytes.pick(&[None, Some(DType::Float32), Some(DType::Float16)], None),
-        max_shard_bytes: bytes.pick(&[5_000_000_000, 0, -1, 64, 1 << 21], 0),
+        max_shard_bytes: bytes.pick(&[5_000_000_000, 0, 1, 64, 1 << 21], 0),
         extend: bytes.pick(&extends, Extend::Zero),
         missing: bytes.pick(&missing, None),
         ..MergeOptions::default()

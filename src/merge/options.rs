@@ -81,7 +81,7 @@ pub struct MergeOptions {
     #[serde(serialize_with = "dtype_or_keep")]
     pub dtype: Option<DType>,
     /// Largest shard in bytes, by HuggingFace's rule.
-    pub max_shard_bytes: i64,
+    pub max_shard_bytes: u64,
     /// Extension of the shorter vocabulary.
     pub extend: Extend,
     /// Tensors that one parent lacks. `None`: as [`Missing::Primary`], but refused where they are

@@ -294,6 +294,7 @@ fn wrong_command_lines_end_with_two_before_anything_is_opened() {
         (&["merge", "nowhere", "nowhere", "-o", "x", "--extend", "pad"], "gradient"),
         (&["merge", "nowhere", "nowhere", "-o", "x", "--max-shard-size", "5Q"], "5GB"),
         (&["merge", "nowhere", "nowhere", "-o", "x", "--memory=-1"], "negative"),
+        (&["merge", "nowhere", "nowhere", "-o", "x", "--max-shard-size=-1"], "negative"),
         (&["merge", "nowhere", "nowhere", "-o", "x", "--threads", "0"], "1..=1024"),
         (&["merge", "nowhere", "nowhere", "-o", "x", "--device", "tpu"], "cpu"),
         (&["merge", path, path], "-o OUT"),

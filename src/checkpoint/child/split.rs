@@ -37,10 +37,9 @@ pub struct Split {
     pub total_bytes: u64,
 }
 
-/// Splits `tensors` into files of at most `max_bytes` (0 and less: every tensor that has bytes gets
-/// its own). No tensors give no files.
-pub fn split(tensors: &[SplitTensor], max_bytes: i64) -> Split {
-    let exceeds = |bytes: u64| i128::from(bytes) > i128::from(max_bytes);
+/// Splits `tensors` into files of at most `max_bytes` (0: every tensor that has bytes gets its own).
+/// No tensors give no files.
+pub fn split(tensors: &[SplitTensor], max_bytes: u64) -> Split {
     let mut groups = Groups::default();
     let mut shards = Vec::new();
     let mut open = Vec::new();
@@ -53,11 +52,11 @@ pub fn split(tensors: &[SplitTensor], max_bytes: i64) -> Split {
         // Sums of sizes of real files stay far below u64.
         let bytes = tensor.storage_bytes;
         total_bytes = total_bytes.saturating_add(bytes);
-        if exceeds(bytes) {
+        if bytes > max_bytes {
             shards.push(vec![position]);
             continue;
         }
-        if exceeds(open_bytes.saturating_add(bytes)) {
+        if open_bytes.saturating_add(bytes) > max_bytes {
             shards.push(std::mem::take(&mut open));
             open_bytes = 0;
         }
@@ -134,7 +133,7 @@ mod tests {
     use crate::tensor::DType;
 
     /// Splits tensors given as (storage, bytes).
-    fn shards(tensors: &[(usize, u64)], max_bytes: i64) -> Vec<Vec<usize>> {
+    fn shards(tensors: &[(usize, u64)], max_bytes: u64) -> Vec<Vec<usize>> {
         let tensors: Vec<SplitTensor> = tensors
             .iter()
             .map(|(storage, storage_bytes)| SplitTensor {
@@ -178,9 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_or_less_gives_every_tensor_its_file() {
+    fn a_limit_of_zero_gives_every_tensor_with_bytes_its_file() {
         assert_eq!(shards(&[(0, 1), (1, 0), (2, 1)], 0), [vec![0], vec![2], vec![1]]);
-        assert_eq!(shards(&[(0, 1), (1, 0), (2, 1)], -5), [vec![0], vec![1], vec![2]]);
     }
 
     #[test]
@@ -203,7 +201,7 @@ mod tests {
                 .map(|_| next(sizes.len() as u64) as usize)
                 .map(|storage| SplitTensor { storage, storage_bytes: sizes[storage] })
                 .collect();
-            let max_bytes = next(120) as i64;
+            let max_bytes = next(120);
             let result = split(&tensors, max_bytes);
             let mut seen: Vec<usize> = result.assignments().map(|(position, _)| position).collect();
             seen.sort_unstable();
@@ -218,7 +216,7 @@ mod tests {
                 storages.dedup();
                 let bytes: u64 = storages.iter().map(|(_, bytes)| bytes).sum();
                 assert!(!shard.is_empty());
-                assert!(bytes as i64 <= max_bytes || storages.len() == 1);
+                assert!(bytes <= max_bytes || storages.len() == 1);
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::tensor::chance;
 type Tensor = (String, usize, u64);
 
 /// Names per file and file order, as `save_pretrained` writes this model.
-fn saved(model: &[Tensor], limit: i64) -> Vec<(usize, &Tensor)> {
+fn saved(model: &[Tensor], limit: u64) -> Vec<(usize, &Tensor)> {
     let tensors: Vec<SplitTensor> = model
         .iter()
         .map(|(_, storage, storage_bytes)| SplitTensor {
@@ -43,7 +43,7 @@ fn comes_back(model: &[(&str, usize, u64)]) {
     let model: Vec<Tensor> =
         model.iter().map(|(name, storage, bytes)| ((*name).to_owned(), *storage, *bytes)).collect();
     let order: Vec<&str> = model.iter().map(|tensor| tensor.0.as_str()).collect();
-    for limit in 1..=model.iter().map(|tensor| tensor.2 as i64).sum() {
+    for limit in 1..=model.iter().map(|tensor| tensor.2).sum() {
         let files = saved(&model, limit);
         if files.last().is_some_and(|(file, _)| *file > 0) {
             assert_eq!(found(&files, &[]), order, "at {limit}: {files:?}");
@@ -257,7 +257,7 @@ fn the_order_found_gives_the_same_files_and_is_the_only_one_where_only_one_does(
                 (model[tensor].1, model[tensor].2) = (model[first].1, model[first].2);
             }
         }
-        let files = saved(&model, chance(12) as i64 + 1);
+        let files = saved(&model, chance(12) + 1);
         if files.last().is_none_or(|(file, _)| *file == 0) {
             continue;
         }
