@@ -155,7 +155,7 @@ impl Columns {
         let dash = || "-".to_owned();
         Columns {
             format: match facts.files {
-                1 => facts.container.to_owned(),
+                1 => facts.container.clone(),
                 shards => format!("{}, {shards} shards", facts.container),
             },
             architecture: facts.architecture.as_deref().map_or_else(dash, escape),

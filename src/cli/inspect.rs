@@ -112,13 +112,14 @@ fn text(checkpoint: &Checkpoint) -> String {
         escape(&checkpoint.path.to_string_lossy()),
     ));
     for (file, container) in checkpoint.files.iter().zip(&checkpoint.containers) {
+        let writer = match container {
+            Container::Zip => "torch 1.6 and later",
+            Container::Legacy => "before torch 1.6",
+        };
         text.push_str(&format!(
-            "\n{}: {}, {}",
+            "\n{}: {} ({writer}), {}",
             escape(&file.path().file_name().unwrap_or_default().to_string_lossy()),
-            match container {
-                Container::Zip => "zip (torch 1.6 and later)",
-                Container::Legacy => "legacy (before torch 1.6)",
-            },
+            container.name(),
             human_bytes(file.len())
         ));
     }

@@ -202,8 +202,9 @@ impl TensorReport {
 fn unverified(parent: &Checkpoint) -> Vec<Warning> {
     let mut counts = vec![0usize; parent.files.len()];
     for storage in &parent.inventory.storages {
-        let zip = parent.containers.get(storage.file) == Some(&Container::Zip);
-        if zip && storage.crc32.is_none() && storage.size_bytes > 0 {
+        let container = parent.containers.get(storage.file);
+        let checked = container.is_some_and(|container| container.has_checksums());
+        if checked && storage.crc32.is_none() && storage.size_bytes > 0 {
             counts[storage.file] += 1;
         }
     }

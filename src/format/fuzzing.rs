@@ -100,7 +100,7 @@ pub fn file(bytes: &[u8]) -> bool {
             }
         }
     }
-    if state_dict.container == Container::Zip {
+    if state_dict.container.has_checksums() {
         let records = archive_records(&bytes).map_or(0, |records| records.len());
         assert!(records >= state_dict.storages.len(), "fewer records than storages");
     }

@@ -36,12 +36,30 @@ pub struct OpaqueValue {
 }
 
 /// The container of a checkpoint file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Container {
     /// Zip archive, `torch.save` since 1.6.
     Zip,
     /// Consecutive pickles, `torch.save` before 1.6.
     Legacy,
+}
+
+impl Container {
+    /// Its name in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Container::Zip => "zip",
+            Container::Legacy => "legacy",
+        }
+    }
+
+    /// Whether it is an archive with a CRC-32 for each record (0 where the writer computed none).
+    pub fn has_checksums(self) -> bool {
+        match self {
+            Container::Zip => true,
+            Container::Legacy => false,
+        }
+    }
 }
 
 /// One named tensor.

@@ -20,7 +20,7 @@ use crate::checkpoint::weights::choice::not_taken;
 use crate::checkpoint::weights::chosen::{Weights, weights_of};
 use crate::checkpoint::weights::parts::Parts;
 use crate::error::{Error, Kind, Result};
-use crate::format::{Container, Index, MAX_INDEX_BYTES, ReadOptions};
+use crate::format::{Index, MAX_INDEX_BYTES, ReadOptions};
 use crate::tensor::DType;
 
 /// What could be opened of a checkpoint, and what was found on the way.
@@ -170,7 +170,7 @@ impl Survey {
             let values = opaque_values(&state_dict.opaque);
             self.findings.push(Finding::Opaque { file: file.clone(), values });
         }
-        if state_dict.container == Container::Legacy {
+        if !state_dict.container.has_checksums() {
             let refused = self.strictness.require_checksums;
             self.findings.push(Finding::Legacy { file, refused });
         }

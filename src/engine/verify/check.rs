@@ -155,19 +155,20 @@ fn check_data(
 
 /// Per file, how many records have no CRC; legacy files were noted when they were opened.
 fn unchecked(checkpoint: &Checkpoint, regions: &[Region<'_>], refused: bool) -> Vec<Finding> {
-    let zip = checkpoint.files.iter().zip(&checkpoint.containers);
-    let zip = zip.filter(|(_, container)| **container == crate::format::Container::Zip);
-    zip.filter_map(|(file, _)| {
-        let own = || regions.iter().filter(|region| std::ptr::eq(region.file, file));
-        let records = own().filter(|region| region.crc32.is_none()).count();
-        (records > 0).then(|| Finding::Unchecked {
-            file: file_name(file.path()),
-            records,
-            of: own().count(),
-            refused,
+    let files = checkpoint.files.iter().zip(&checkpoint.containers);
+    let archives = files.filter(|(_, container)| container.has_checksums());
+    archives
+        .filter_map(|(file, _)| {
+            let own = || regions.iter().filter(|region| std::ptr::eq(region.file, file));
+            let records = own().filter(|region| region.crc32.is_none()).count();
+            (records > 0).then(|| Finding::Unchecked {
+                file: file_name(file.path()),
+                records,
+                of: own().count(),
+                refused,
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 struct Job<'a> {

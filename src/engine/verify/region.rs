@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, FileSource};
 use crate::engine::torch::calls::torch_kind;
 use crate::engine::verify::gauge::Tally;
 use crate::error::{Error, Result};
-use crate::format::{ByteOrder, Container, Encoding, archive_records};
+use crate::format::{ByteOrder, Encoding, archive_records};
 use crate::tensor::{Crc, DType};
 
 /// Bytes of a span, the unit of work that is handed to a worker; a multiple of every element.
@@ -89,7 +89,7 @@ impl<'a> Region<'a> {
             checkpoint.files.iter().zip(&checkpoint.containers).enumerate()
         {
             let storage_at = |offset: u64| by_place.get(&(index, offset)).copied();
-            if *container == Container::Legacy {
+            if !container.has_checksums() {
                 let storages = checkpoint.inventory.storages.iter();
                 let own = storages.filter(|storage| storage.file == index);
                 regions.extend(own.map(|storage| {

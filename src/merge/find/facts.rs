@@ -1,6 +1,6 @@
 //! The figures of a model: containers, parameters, dtypes, vocabulary.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ use crate::tensor::DType;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ModelFacts {
     /// The container of the weight files.
-    pub container: &'static str,
+    pub container: String,
     /// Weight files.
     pub files: usize,
     /// Bytes of all weight files.
@@ -50,15 +50,11 @@ impl ModelFacts {
         }
         let mut dtypes: Vec<(DType, u64)> = elements.into_iter().collect();
         dtypes.sort_by_key(|dtype| std::cmp::Reverse(dtype.1));
-        let containers: HashSet<bool> =
-            checkpoint.containers.iter().map(|container| *container == Container::Zip).collect();
+        let containers: BTreeSet<Container> = checkpoint.containers.iter().copied().collect();
+        let containers: Vec<&str> = containers.iter().map(|container| container.name()).collect();
         let config = checkpoint.config.as_ref().map(|config| config.facts());
         ModelFacts {
-            container: match (containers.contains(&true), containers.contains(&false)) {
-                (true, true) => "zip and legacy",
-                (false, true) => "legacy",
-                _ => "zip",
-            },
+            container: containers.join(" and "),
             files: checkpoint.files.len(),
             bytes: checkpoint.file_bytes(),
             architecture: config.and_then(|facts| {
@@ -88,7 +84,7 @@ mod tests {
         // `sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(DIR).parameters())`
         let llama = ModelFacts::of(&open("llama/primary"));
         assert_eq!((llama.parameters, llama.vocab, llama.tied), (158_016, Some(512), Some(false)));
-        assert_eq!((llama.files, llama.container), (4, "zip"));
+        assert_eq!((llama.files, llama.container.as_str()), (4, "zip"));
         assert_eq!(llama.dtypes, [DType::Float16]);
         let gpt2 = ModelFacts::of(&open("gpt2/primary"));
         assert_eq!((gpt2.parameters, gpt2.tied), (62_560, Some(true)));
@@ -110,7 +106,7 @@ mod tests {
             let mut parent = Headers::new().config(config).open();
             parent.containers = containers.to_vec();
             let facts = ModelFacts::of(&parent);
-            assert_eq!((facts.container, facts.architecture.as_deref()), expected);
+            assert_eq!((facts.container.as_str(), facts.architecture.as_deref()), expected);
         }
     }
 
