@@ -108,19 +108,8 @@ impl FormatError {
             io::ErrorKind::UnexpectedEof => Rule::Truncated,
             _ => Rule::Read,
         };
-        FormatError {
-            offset: Some(offset),
-            source: Some(source),
-            ..FormatError::new(rule, what, "readable bytes", "an error")
-        }
-        .with_found_from_source()
-    }
-
-    fn with_found_from_source(mut self) -> FormatError {
-        if let Some(source) = &self.source {
-            self.found = source.to_string();
-        }
-        self
+        let error = FormatError::new(rule, what, "readable bytes", source.to_string()).at(offset);
+        FormatError { source: Some(source), ..error }
     }
 
     /// The same with the tensor's name.

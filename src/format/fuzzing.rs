@@ -8,7 +8,7 @@ use crate::format::index_json::Index;
 use crate::format::inflate::inflate_pieces;
 use crate::format::state_dict::{ByteOrder, Container, Encoding, StateDict};
 use crate::format::torch::collect::{ReadOptions, collect};
-use crate::format::torch::load::read_state_dict_as;
+use crate::format::torch::load::read_state_dict;
 use crate::format::torch::pickle::machine::read_pickle;
 use crate::format::torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
 use crate::format::torch::pickle::stack::{SHARED_VALUES, Source};
@@ -73,7 +73,7 @@ fn options() -> ReadOptions {
 /// A whole file: zip, older format, or anything else.
 pub fn file(bytes: &[u8]) -> bool {
     let bytes = bytes.to_vec();
-    let state_dict = match read_state_dict_as(&bytes, &options()) {
+    let state_dict = match read_state_dict(&bytes, &options()) {
         Ok(state_dict) => state_dict,
         Err(error) => {
             check_error(error);

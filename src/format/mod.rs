@@ -27,7 +27,7 @@ pub use size::parse_size;
 pub use sniff::looks_like_torch;
 pub use state_dict::{ByteOrder, Container, Encoding, OpaqueValue, StateDict, Storage, Tensor};
 pub use torch::collect::ReadOptions;
-pub use torch::load::{read_state_dict, read_state_dict_as};
+pub use torch::load::read_state_dict;
 pub use torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
 pub use torch::pickle::write::storages::EmitTensor;
 pub use torch::shard_layout::ShardLayout;

@@ -143,7 +143,7 @@ impl Checkpoint {
 /// Opens one weight file and reads its headers.
 pub(crate) fn read_headers(path: &Path, reading: &ReadOptions) -> Result<(FileSource, StateDict)> {
     let source = FileSource::open(path)?;
-    match format::read_state_dict_as(&source, reading) {
+    match format::read_state_dict(&source, reading) {
         Ok(state_dict) => Ok((source, state_dict)),
         Err(error) if error.rule == format::Rule::Read => {
             let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));

@@ -17,16 +17,9 @@ use crate::format::torch::zip::archive::{Archive, missing};
 /// and nothing in it is called. Memory grows with the pickle and the zip directory.
 ///
 /// # Errors
-/// A [`FormatError`] whose [`Rule`] says what the file breaks.
-pub fn read_state_dict(source: &dyn ReadAt) -> Result<StateDict, FormatError> {
-    read_state_dict_as(source, &ReadOptions::default())
-}
-
-/// The same, with what the user says of the file.
-///
-/// # Errors
-/// As [`read_state_dict`]; [`Rule::NoEntry`] where the file has no dict under the user's key.
-pub fn read_state_dict_as(
+/// A [`FormatError`] whose [`Rule`] says what the file breaks; [`Rule::NoEntry`] where it has no dict
+/// under the user's key.
+pub fn read_state_dict(
     source: &dyn ReadAt,
     options: &ReadOptions,
 ) -> Result<StateDict, FormatError> {

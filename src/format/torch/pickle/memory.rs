@@ -66,6 +66,7 @@ impl Machine<'_> {
 mod tests {
     use super::*;
     use crate::format::error::Rule;
+    use crate::format::torch::collect::ReadOptions;
     use crate::format::torch::load::read_state_dict;
     use crate::format::torch::pickle::names::opaque::OpaqueNames;
     use crate::format::torch::pickle::stack::Source;
@@ -78,14 +79,9 @@ mod tests {
     /// Runs a pickle in a file of `file_bytes`: how it ended, bytes taken, and the budget then.
     fn run(bytes: &[u8], file_bytes: u64) -> (Option<Rule>, u64, u64) {
         let total = bytes.len() as u64;
-        let mut machine = Machine::new(Source {
-            bytes,
-            total,
-            base: 0,
-            what: "",
-            file_bytes,
-            opaque: OpaqueNames::none(),
-        });
+        let opaque = &OpaqueNames::default();
+        let mut machine =
+            Machine::new(Source { bytes, total, base: 0, what: "", file_bytes, opaque });
         let rule = machine.run().err().map(|error| error.rule);
         (rule, machine.taken_bytes(), budget(machine.cursor.position() as u64, file_bytes))
     }
@@ -143,7 +139,7 @@ mod tests {
             let place = file.get_mut(start..).expect("inside");
             place[..piece.bytes.len()].copy_from_slice(&piece.bytes);
         }
-        let state_dict = read_state_dict(&file).expect("a good file");
+        let state_dict = read_state_dict(&file, &ReadOptions::default()).expect("a good file");
         assert_eq!(state_dict.tensors.len(), 131_060);
     }
 }

@@ -4,7 +4,7 @@ use crate::format::error::Rule;
 use crate::format::inflate::inflate_exact;
 use crate::format::read_at::ReadAt;
 use crate::format::state_dict::{Encoding, StateDict, Tensor};
-use crate::format::torch::load::read_state_dict;
+use crate::format::torch::reader_tests::read_whole;
 
 /// All fixtures, by name.
 pub(super) const FILES: [(&str, &[u8]); 9] = [
@@ -45,7 +45,7 @@ fn torchs_files_are_read_as_torch_reads_them() {
     assert_eq!(expected.len(), FILES.len());
     for expected in expected {
         let file = FILES.iter().find(|file| file.0 == expected.file).expect("a listed file").1;
-        let state_dict = read_state_dict(&file.to_vec()).expect(&expected.file);
+        let state_dict = read_whole(file).expect(&expected.file);
         assert_eq!(state_dict.nest, expected.nest, "{}", expected.file);
         assert_eq!(state_dict.skipped, expected.skipped, "{}", expected.file);
         assert_eq!(state_dict.tensors.len(), expected.tensors.len(), "{}", expected.file);

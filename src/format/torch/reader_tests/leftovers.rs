@@ -6,7 +6,7 @@ use super::build::{
 use crate::format::error::{FormatError, Rule};
 use crate::format::state_dict::StateDict;
 use crate::format::torch::collect::ReadOptions;
-use crate::format::torch::load::read_state_dict_as;
+use crate::format::torch::load::read_state_dict;
 use crate::format::torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
 
 fn options(key: Option<&str>, opaque: &[&str]) -> ReadOptions {
@@ -15,7 +15,7 @@ fn options(key: Option<&str>, opaque: &[&str]) -> ReadOptions {
 }
 
 fn read_as(value: &[u8], key: Option<&str>, opaque: &[&str]) -> Result<StateDict, FormatError> {
-    read_state_dict_as(&checkpoint(value), &options(key, opaque))
+    read_state_dict(&checkpoint(value), &options(key, opaque))
 }
 
 /// The key of the state dict and the keys left out, or the rule that is broken.
@@ -307,8 +307,7 @@ fn opaque_values_take_no_more_time_or_memory_than_others() {
         let value = [b"}".to_vec(), start.clone(), value, b"s".to_vec()].concat();
         zip(&[entry("x/data.pkl", &pickle(&value)), entry("x/data/0", &[0; 24])])
     };
-    let rule =
-        |value| read_state_dict_as(&file(value), &ReadOptions::default()).map_err(|e| e.rule);
+    let rule = |value| read_state_dict(&file(value), &ReadOptions::default()).map_err(|e| e.rule);
     let class = || [global("argparse", "Namespace"), b"q\x01".to_vec()].concat();
     // Many in each other.
     let many = 300_000;

@@ -4,7 +4,7 @@ use super::build::{
     call, checkpoint, dict, entries, entry, global, int, ints, pickle, six_floats, storage,
     storage_of, tensor, tensor_v3, text, tuple, usual, zip,
 };
-use super::{read, refusal};
+use super::{read, read_whole, refusal};
 use crate::format::error::Rule;
 use crate::format::state_dict::ByteOrder;
 use crate::tensor::DType;
@@ -111,7 +111,7 @@ fn kinds_that_are_not_merged_are_refused_by_name() {
     ];
     for (position, value) in cases.into_iter().enumerate() {
         let file = checkpoint(&dict(&[("ok", usual()), ("bad", value)]));
-        let error = crate::format::read_state_dict(&file).expect_err("a refusal");
+        let error = read_whole(&file).expect_err("a refusal");
         assert_eq!(
             (error.rule, error.tensor.as_deref()),
             (Rule::Unsupported, Some("bad")),

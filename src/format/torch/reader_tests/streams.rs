@@ -1,7 +1,7 @@
 //! Legacy streams and files of other kinds.
 
 use super::build::{NONE, dict, int, pickle, six_floats, storage_of, tensor, text, tuple};
-use super::{read, refusal};
+use super::{read, read_whole, refusal};
 use crate::format::error::Rule;
 use crate::format::state_dict::Container;
 
@@ -157,7 +157,7 @@ fn files_of_other_kinds_are_named_with_advice() {
         (b"PYTORCH1\0", "a torch file of an unreleased format"),
     ];
     for (bytes, kind) in cases {
-        let error = crate::format::read_state_dict(&bytes.to_vec()).expect_err(kind);
+        let error = read_whole(bytes).expect_err(kind);
         assert_eq!((error.rule, error.found.as_str()), (Rule::WrongKind, kind));
         assert!(error.hint.is_some(), "{kind}");
     }

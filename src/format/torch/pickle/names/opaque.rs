@@ -65,13 +65,6 @@ impl OpaqueNames {
         OpaqueNames(known)
     }
 
-    /// No names.
-    #[cfg(test)]
-    pub(crate) fn none() -> &'static OpaqueNames {
-        static NONE: OpaqueNames = OpaqueNames(Vec::new());
-        &NONE
-    }
-
     /// The place of `module.name` among the names.
     pub(crate) fn find(&self, module: &str, name: &str) -> Option<u16> {
         let same = |known: &OpaqueName| {
