@@ -9,7 +9,7 @@ use crate::format::torch::candidates::{Chosen, key_in_words};
 use crate::format::torch::pickle::budget::Room;
 use crate::format::torch::pickle::names::globals::Global;
 use crate::format::torch::pickle::value::{Pickle, Ref, Value};
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 /// The opaque values below each entry, in the file's order, those of the state dict's entries first.
 ///
@@ -24,12 +24,7 @@ pub(super) fn opaque_values(
     if pickle.foreign().is_empty() {
         return Ok(Vec::new());
     }
-    let mut walk = Walk::new(pickle, room)?;
-    let (found, hidden) = walk.run(chosen, room)?;
-    if let Some(hidden) = hidden {
-        return Err(hidden);
-    }
-    Ok(found)
+    Walk::new(pickle, room)?.run(chosen, room)
 }
 
 /// An entry of one of the dicts on the way to the state dict.
@@ -66,7 +61,7 @@ impl<'p> Walk<'p> {
         &mut self,
         chosen: &Chosen<'_>,
         room: &mut Room,
-    ) -> Result<(Vec<OpaqueValue>, Option<FormatError>), FormatError> {
+    ) -> Result<Vec<OpaqueValue>, FormatError> {
         // Deepest first: what the state dict holds is the state dict's.
         let dicts: Vec<Ref> = chosen.way.iter().map(|step| step.0).collect();
         for dict in &dicts {
@@ -133,10 +128,9 @@ impl<'p> Walk<'p> {
         opaque: &[(Entry, Ref)],
         chosen: &Chosen<'_>,
         room: &mut Room,
-    ) -> Result<(Vec<OpaqueValue>, Option<FormatError>), FormatError> {
+    ) -> Result<Vec<OpaqueValue>, FormatError> {
         let mut found: Vec<OpaqueValue> = Vec::new();
         let mut places: HashMap<(usize, Ref, Global), usize> = HashMap::new();
-        let mut hidden = None;
         let mut entries = vec![String::new()];
         for step in chosen.way.iter().skip(1) {
             let above = entries.last().cloned().unwrap_or_default();
@@ -164,6 +158,9 @@ impl<'p> Walk<'p> {
                 }
                 self.push_parts(part);
             }
+            if tensors > 0 && entry.dict + 1 == chosen.way.len() {
+                return Err(self.refusal(entry.key, global, tensors));
+            }
             for (position, name) in names.into_iter().enumerate() {
                 let Some(name) = name else { continue };
                 let tensors = if position == 0 { tensors } else { 0 };
@@ -179,9 +176,6 @@ impl<'p> Walk<'p> {
                 room.take(bytes + entry.len() + name.len())?;
                 found.push(OpaqueValue { entry, name, tensors });
             }
-            if tensors > 0 && entry.dict + 1 == chosen.way.len() && hidden.is_none() {
-                hidden = Some(self.refusal(entry.key, global, tensors));
-            }
         }
         for name in self.pickle.foreign() {
             let full = self.pickle.full_name(*name);
@@ -189,7 +183,7 @@ impl<'p> Walk<'p> {
                 found.push(OpaqueValue { entry: String::new(), name: full, tensors: 0 });
             }
         }
-        Ok((found, hidden))
+        Ok(found)
     }
 
     fn name_of(&self, value: Ref) -> Option<Global> {
@@ -201,9 +195,8 @@ impl<'p> Walk<'p> {
 
     fn refusal(&self, key: Ref, name: Option<Global>, tensors: usize) -> FormatError {
         let name = name.map(|name| self.pickle.full_name(name)).unwrap_or_default();
-        let counted =
-            if tensors == 1 { "1 tensor".to_owned() } else { format!("{tensors} tensors") };
-        let found = format!("{counted} inside `{}`, which is not read", escape(&name));
+        let tensors = counted(tensors as u64, "tensor");
+        let found = format!("{tensors} inside `{}`, which is not read", escape(&name));
         FormatError::new(Rule::Unsupported, "state dict", "tensors by their names", found)
             .tensor(key_in_words(self.pickle, key))
             .hint("load the file with torch and save a state dict of plain tensors")

@@ -1,8 +1,8 @@
 //! A vector that grows by blocks, so that the memory of a pickle's values can be bounded closely.
 //!
-//! A `Vec` doubles: it may take twice what its items do, and three times that while it moves. The pickle
-//! of the largest archive then takes 4.9 bytes of memory for each of its own, before what moves; in
-//! blocks it takes 3.3, whatever its length, and reading is as fast. The budget is 4 bytes for each.
+//! A `Vec` doubles: it may take twice what its items do, and three times that while it moves. Values of
+//! a state dict's pickle would take up to 4.9 bytes for each of its bytes, not counting moves; in blocks
+//! they take 3.3 at most, and reading is as fast. The budget is 4.
 
 /// Items in a block.
 const BLOCK: usize = 1 << 8;

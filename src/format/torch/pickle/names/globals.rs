@@ -30,7 +30,7 @@ pub(crate) enum Global {
     /// A function or class that makes a tensor of a kind we do not read.
     OtherTensor(Name),
     /// On torch's list, and makes no tensor (`complex`, `torch.device`, ...).
-    Opaque(Name),
+    NoTensor(Name),
     /// Not on torch's list, and known to be data.
     Inert(Inert),
     /// A name that the user gave (`--opaque`), by its place among those.
@@ -86,7 +86,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// Names kept for messages: quantised storages, other tensors, opaque values.
+/// Names kept for messages: quantised storages, other tensors, and what makes no tensor.
 const NAMES: &[&str] = &[
     "QInt32Storage",
     "QInt8Storage",
@@ -144,15 +144,15 @@ const NAMES: &[&str] = &[
 
 /// The meaning of `module.name`, or `None` where torch's list does not have it.
 pub(crate) fn lookup(module: &str, name: &str) -> Option<Global> {
-    let opaque = || Name::of(name).map(Global::Opaque);
+    let no_tensor = || Name::of(name).map(Global::NoTensor);
     match (module, name) {
         ("collections", "OrderedDict") => Some(Global::OrderedDict),
-        ("collections", "Counter") => opaque(),
-        ("builtins" | "__builtin__", "bytearray" | "complex" | "set") => opaque(),
-        ("_codecs", "encode") | ("torch.serialization", "_get_layout") => opaque(),
+        ("collections", "Counter") => no_tensor(),
+        ("builtins" | "__builtin__", "bytearray" | "complex" | "set") => no_tensor(),
+        ("_codecs", "encode") | ("torch.serialization", "_get_layout") => no_tensor(),
         ("torch", "Size") => Some(Global::Size),
         ("torch", "Tensor") => Some(Global::Tensor),
-        ("torch", "device") => opaque(),
+        ("torch", "device") => no_tensor(),
         ("torch.nn.parameter", "Parameter") => Some(Global::Parameter),
         ("torch._tensor", "_rebuild_from_type_v2") => Some(Global::Rebuild(Rebuild::FromTypeV2)),
         ("torch._utils", _) => rebuild(name),
@@ -211,7 +211,7 @@ fn torch_word(name: &str) -> Option<Global> {
         || name.starts_with("per_")
         || name.starts_with("qint")
         || name.starts_with("quint");
-    if known { Name::of(name).map(Global::Opaque) } else { None }
+    if known { Name::of(name).map(Global::NoTensor) } else { None }
 }
 
 impl Global {
@@ -244,7 +244,7 @@ impl fmt::Display for Global {
             Global::DType(dtype) => write!(f, "torch.{dtype}"),
             Global::Storage(class) => write!(f, "{class}"),
             Global::Rebuild(function) => f.write_str(function.name()),
-            Global::OtherTensor(name) | Global::Opaque(name) => write!(f, "{name}"),
+            Global::OtherTensor(name) | Global::NoTensor(name) => write!(f, "{name}"),
             Global::Inert(name) => write!(f, "{name}"),
             Global::Given(_) => f.write_str("a name given by --opaque"),
         }
