@@ -40,13 +40,8 @@ impl TokenizerFacts {
     /// [`Kind::Data`] for a file that is not what its name says, is no regular file, or is larger
     /// than 512 MiB; [`Kind::NoInput`] and [`Kind::Io`] where one can't be read.
     pub fn read(directory: &Path) -> Result<TokenizerFacts> {
-        let mut facts = TokenizerFacts::default();
-        for file in FILES {
-            facts.look_at(directory, file.0)?;
-        }
-        let more = further_files(directory, &is_like)?;
-        more.iter().try_for_each(|file| facts.look_at(directory, file))?;
-        Ok(facts)
+        let (facts, errors) = TokenizerFacts::read_whole(directory);
+        errors.into_iter().next().map_or(Ok(facts), Err)
     }
 
     /// The same of the files that are whole, and the errors of those that aren't.
