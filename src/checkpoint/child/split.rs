@@ -74,17 +74,6 @@ pub fn split(tensors: &[SplitTensor], max_bytes: u64) -> Split {
     Split { shards, total_bytes }
 }
 
-impl Split {
-    /// (position of the tensor in the input, number of its file from 0), files in order: with
-    /// [`WeightNames::shards`](crate::checkpoint::WeightNames::shards), the index's `weight_map`.
-    pub fn assignments(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.shards
-            .iter()
-            .enumerate()
-            .flat_map(|(shard, members)| members.iter().map(move |position| (*position, shard)))
-    }
-}
-
 /// Tensors by storage, groups in order of first appearance.
 #[derive(Default)]
 struct Groups {
@@ -203,7 +192,7 @@ mod tests {
                 .collect();
             let max_bytes = next(120);
             let result = split(&tensors, max_bytes);
-            let mut seen: Vec<usize> = result.assignments().map(|(position, _)| position).collect();
+            let mut seen = result.shards.concat();
             seen.sort_unstable();
             assert_eq!(seen, (0..tensors.len()).collect::<Vec<_>>());
             for shard in &result.shards {
@@ -310,9 +299,9 @@ mod tests {
         for (name, members) in names.iter().zip(&result.shards) {
             assert!(shard_bytes(name, members, &tensors) == golden_file(name), "{name}");
         }
-        let weight_map = result
-            .assignments()
-            .map(|(position, shard)| (tensors[position].name.as_str(), names[shard].as_str()));
+        let weight_map = names.iter().zip(&result.shards).flat_map(|(file, members)| {
+            members.iter().map(|position| (tensors[*position].name.as_str(), file.as_str()))
+        });
         // 272 parameters are those of the model through which the state dict was saved.
         let index = index_text(Some(272), result.total_bytes, weight_map);
         assert_eq!(index.as_bytes(), golden_file(&WeightNames::Transformers.index()));

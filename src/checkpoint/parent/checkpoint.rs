@@ -83,10 +83,4 @@ impl Checkpoint {
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(ReadAt::len).fold(0, u64::saturating_add)
     }
-
-    /// The file that holds a tensor of the inventory.
-    pub fn file_of(&self, name: &str) -> Option<&Path> {
-        let tensor = self.inventory.find(name)?;
-        self.files.get(self.inventory.file_of(tensor)).map(FileSource::path)
-    }
 }

@@ -4,9 +4,6 @@ use crate::checkpoint::side_files::config::fields::Fields;
 use crate::error::Result;
 use crate::format::json::mask_python_literals;
 
-/// Names under which the families of models give their depth.
-const DEPTH_NAMES: [&str; 4] = ["num_hidden_layers", "n_layer", "num_layers", "n_layers"];
-
 /// Facts of a config. Those of the language model are taken from the top level or, where the top
 /// level has none, from the part for it (`text_config`, `llm_config`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +19,6 @@ pub struct ConfigFacts {
     pub tie_word_embeddings: Option<bool>,
     /// `dtype` or `torch_dtype`, torch's word without `torch.`.
     pub dtype: Option<String>,
-    /// Number of layers, by any of its names.
-    pub num_hidden_layers: Option<u64>,
     /// How the weights are quantised: `quant_method` of `quantization_config`, where there is one.
     pub quantization: Option<String>,
     /// Whether the model runs code from its directory (`auto_map`).
@@ -49,9 +44,6 @@ impl ConfigFacts {
             facts.vocab_size = facts.vocab_size.or_else(|| fields.get("vocab_size"));
             facts.tie_word_embeddings =
                 fields.get("tie_word_embeddings").or(facts.tie_word_embeddings);
-            facts.num_hidden_layers = facts
-                .num_hidden_layers
-                .or_else(|| DEPTH_NAMES.iter().find_map(|name| fields.get(name)));
             let dtype = || fields.get("dtype").or_else(|| fields.get("torch_dtype"));
             facts.dtype = facts.dtype.or_else(dtype);
         }
@@ -79,7 +71,6 @@ mod tests {
             vocab_size: Some(32000),
             tie_word_embeddings: Some(false),
             dtype: Some("float16".into()),
-            num_hidden_layers: Some(32),
             quantization: None,
             needs_custom_code: false,
         };
@@ -89,10 +80,9 @@ mod tests {
     #[test]
     fn facts_of_the_language_model_are_found_in_text_config() {
         let text = r#"{"auto_map": {"AutoModel": "m.M"}, "text_config": {"vocab_size": 9,
-            "n_layer": 3, "dtype": "torch.bfloat16", "model_type": "inner"}, "vocab_size": null}"#;
+            "dtype": "torch.bfloat16", "model_type": "inner"}, "vocab_size": null}"#;
         let facts = ConfigFacts::of(text).expect("a config");
         assert_eq!(facts.vocab_size, Some(9));
-        assert_eq!(facts.num_hidden_layers, Some(3));
         assert_eq!(facts.dtype.as_deref(), Some("bfloat16"));
         assert_eq!(facts.model_type, None);
         assert!(facts.needs_custom_code);

@@ -18,7 +18,10 @@ fn saved(model: &[Tensor], limit: u64) -> Vec<(usize, &Tensor)> {
             storage_bytes: *storage_bytes,
         })
         .collect();
-    split(&tensors, limit).assignments().map(|(tensor, file)| (file, &model[tensor])).collect()
+    let shards = split(&tensors, limit).shards.into_iter().enumerate();
+    shards
+        .flat_map(|(file, members)| members.into_iter().map(move |at| (file, &model[at])))
+        .collect()
 }
 
 /// The order that is found in the files; `hint` gives places in another model by name.
