@@ -21,7 +21,7 @@ pub use findings::finding::{Finding, Severity};
 pub use findings::summary::summary;
 pub use findings::survey::{Rows, Survey};
 pub use output::check::{Room, check_apart, check_output, check_room, room_at};
-pub use output::existing::{Existing, existing_child};
+pub use output::existing::{Existing, PROVENANCE_FILE, existing_child};
 pub use output::journal::JournalEntry;
 pub use output::mount_point::is_marked;
 pub use output::staging::{Staging, has_journal};

@@ -18,7 +18,7 @@ use crate::merge::{EdgeRows, MergeOptions, Warning};
 use crate::tensor::JsonPath;
 
 /// The file's name in the child's directory.
-pub(crate) const FILE_NAME: &str = "slerp_merge.json";
+pub(crate) use crate::checkpoint::PROVENANCE_FILE as FILE_NAME;
 
 /// What lies where a child is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ fn child_state(
 ) -> Result<ChildState> {
     let other = |words: &str| Ok(ChildState::Other(words.to_owned()));
     let files = prepared.weight_files();
-    let (found, modified_ns) = match existing_child(output, &files, FILE_NAME)? {
+    let (found, modified_ns) = match existing_child(output, &files)? {
         Existing::Nothing => return Ok(ChildState::Absent),
         Existing::Other(words) => return Ok(ChildState::Other(words)),
         Existing::Child { provenance, modified_ns } => (provenance, modified_ns),

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::files::paths::{parent_of, resolved};
+use crate::checkpoint::output::existing::PROVENANCE_FILE;
 use crate::checkpoint::output::mount_point::{is_mount_point, is_vacant};
 use crate::checkpoint::output::work_dir::work_dir;
 use crate::error::{Error, Kind, Result};
@@ -64,7 +65,7 @@ pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result
                 return Err(Error::new(Kind::Output, "output exists")
                     .file(output)
                     .expected("a new or empty directory", "one with files in it")
-                    .with_hint(match output.join("slerp_merge.json").exists() {
+                    .with_hint(match output.join(PROVENANCE_FILE).exists() {
                         true => "give another -o, or --overwrite to replace it",
                         false => {
                             "this tool did not make what is there; give another -o, or --overwrite \

@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::checkpoint::files::small_file::read_bounded;
 use crate::error::{Error, Kind, Result};
 
+/// A child's provenance beside its weights: what made it, from what.
+pub const PROVENANCE_FILE: &str = "slerp_merge.json";
+
 /// Largest provenance file that is read.
 const LIMIT_BYTES: u64 = 512 << 20;
 
@@ -28,16 +31,12 @@ pub enum Existing {
     Other(String),
 }
 
-/// Looks for a child at `output`, with weight files of these names and sizes in bytes, no others,
-/// and a JSON file named `provenance`.
+/// Looks for a child at `output`: weight files of these names and sizes in bytes, no others, and its
+/// provenance.
 ///
 /// # Errors
 /// [`Kind::Output`] where the directory can't be read.
-pub fn existing_child(
-    output: &Path,
-    files: &[(String, u64)],
-    provenance: &str,
-) -> Result<Existing> {
+pub fn existing_child(output: &Path, files: &[(String, u64)]) -> Result<Existing> {
     let failed = |error| Error::from_io(Kind::Output, "cannot look at output", output, error);
     match std::fs::symlink_metadata(output) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Existing::Nothing),
@@ -67,12 +66,12 @@ pub fn existing_child(
     if let Some(name) = names.iter().filter(weights).find(|name| !expected(name)) {
         return other(format!("it holds another weight file, `{name}`"));
     }
-    let path = output.join(provenance);
+    let path = output.join(PROVENANCE_FILE);
     let Ok(meta) = std::fs::metadata(&path) else {
-        return other(format!("it has no {provenance}"));
+        return other(format!("it has no {PROVENANCE_FILE}"));
     };
     let Ok(value) = serde_json::from_slice(&read_bounded(&path, LIMIT_BYTES)?) else {
-        return other(format!("its {provenance} is no JSON"));
+        return other(format!("its {PROVENANCE_FILE} is no JSON"));
     };
     let modified_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     Ok(Existing::Child { provenance: value, modified_ns })
@@ -86,14 +85,14 @@ mod tests {
     fn a_child_counts_only_with_all_its_weight_files_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let files = [("pytorch_model.bin".to_owned(), 3)];
-        let look = || existing_child(dir.path(), &files, "p.json").unwrap();
+        let look = || existing_child(dir.path(), &files).unwrap();
         assert_eq!(look(), Existing::Nothing);
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("pytorch_model.bin", "xx");
         assert_eq!(look(), Existing::Other("its pytorch_model.bin has 2 bytes".to_owned()));
         write("pytorch_model.bin", "xxx");
-        assert_eq!(look(), Existing::Other("it has no p.json".to_owned()));
-        write("p.json", "{\"t\": 0.5}");
+        assert_eq!(look(), Existing::Other("it has no slerp_merge.json".to_owned()));
+        write("slerp_merge.json", "{\"t\": 0.5}");
         assert!(matches!(look(), Existing::Child { .. }));
         write("model.safetensors", "");
         assert!(matches!(look(), Existing::Other(_)));

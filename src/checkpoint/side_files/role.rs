@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use crate::checkpoint::output::existing::PROVENANCE_FILE;
 use crate::checkpoint::output::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE};
 use crate::checkpoint::side_files::tokenizer_files::is_tokenizer_file;
 
@@ -36,7 +37,7 @@ pub(super) enum Role {
 /// Written for the child itself, or by what makes a child.
 const OWN: [&str; 7] = [
     "config.json",
-    "slerp_merge.json",
+    PROVENANCE_FILE,
     "mergekit_config.yml",
     "mergekit_config.yaml",
     "mergekit_moe_config.yml",
