@@ -14,4 +14,4 @@ pub use crc::{Crc, RunningCrc, crc32};
 pub use dtype::DType;
 pub use json_path::JsonPath;
 pub use layout::{Layout, numel};
-pub use units::{counted, cut, escape, escape_up_to, human_bytes, human_count};
+pub use units::{counted, cut, escape, escape_up_to, human_bytes, human_count, listed};

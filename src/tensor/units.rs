@@ -40,6 +40,17 @@ pub fn counted(count: u64, noun: &str) -> String {
     }
 }
 
+/// The first `most` of some names, and how many more there are: `a, b, 3 more`.
+pub fn listed(names: impl IntoIterator<Item = String>, most: usize) -> String {
+    let mut names = names.into_iter();
+    let mut shown: Vec<String> = names.by_ref().take(most).collect();
+    let more = names.count();
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown.join(", ")
+}
+
 /// A string from a file, safe to print: control characters, bidirectional marks and backslashes
 /// become escapes, and what would be longer than 200 bytes is cut with `…`.
 pub fn escape(text: &str) -> String {
@@ -103,6 +114,13 @@ mod tests {
         let words = ["0 tensors", "1 tensor", "2 tensors", "1 entry", "3 entries"];
         assert_eq!(counts.map(|(count, noun)| counted(count, noun)), words);
         assert_eq!(counted(2, "key"), "2 keys");
+    }
+
+    #[test]
+    fn a_long_list_is_cut_and_says_how_much_is_missing() {
+        let list = |most| listed(["a", "b", "c"].map(str::to_owned), most);
+        assert_eq!((list(3), list(2)), ("a, b, c".to_owned(), "a, b, 1 more".to_owned()));
+        assert_eq!(listed([], 3), "");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
-use crate::tensor::{DType, counted, escape};
+use crate::tensor::{self, DType, counted, escape};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -304,13 +304,8 @@ impl fmt::Display for Finding {
                 write!(f, "entries that are no tensors: {}: {}", escape(file), listed(keys))
             }
             Finding::Opaque { file, values } => {
-                let (file, shown) = (escape(file), values.iter().take(SHOWN));
-                let shown: Vec<&str> = shown.map(String::as_str).collect();
-                write!(f, "values of other programs, not read: {file}: {}", shown.join(", "))?;
-                match values.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-                    Some(more) => write!(f, ", {more} more"),
-                    None => Ok(()),
-                }
+                let (file, values) = (escape(file), tensor::listed(values.iter().cloned(), SHOWN));
+                write!(f, "values of other programs, not read: {file}: {values}")
             }
             Finding::NoTokenizer => f.write_str("no tokenizer files"),
             Finding::NoEmbedding => {
@@ -335,12 +330,7 @@ const SHOWN: usize = 4;
 
 /// The first few of some names.
 fn listed(names: &[String]) -> String {
-    let mut text: Vec<String> =
-        names.iter().take(SHOWN).map(|name| format!("`{}`", escape(name))).collect();
-    if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        text.push(format!("{more} more"));
-    }
-    text.join(", ")
+    tensor::listed(names.iter().map(|name| format!("`{}`", escape(name))), SHOWN)
 }
 
 #[cfg(test)]

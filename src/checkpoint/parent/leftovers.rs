@@ -1,7 +1,7 @@
 //! What a file holds beside its state dict, in sentences for the plan.
 
 use crate::format::{OpaqueValue, StateDict};
-use crate::tensor::escape;
+use crate::tensor::{escape, listed};
 
 /// Most entries that a sentence names.
 const SHOWN: usize = 8;
@@ -20,13 +20,16 @@ pub(super) fn notes(file: &str, state_dict: &StateDict) -> Vec<String> {
             None => "entries",
         };
         let no_tensors = if state_dict.nest.is_some() { "" } else { " that are no tensors" };
-        notes.push(format!("{words} of `{file}`{no_tensors} are left out: {}", listed(skipped)));
+        notes.push(format!(
+            "{words} of `{file}`{no_tensors} are left out: {}",
+            listed(skipped, SHOWN)
+        ));
     }
     if !state_dict.opaque.is_empty() {
-        let values = opaque_values(&state_dict.opaque).into_iter();
+        let values = opaque_values(&state_dict.opaque);
         notes.push(format!(
             "values of other programs in `{file}` are left out (read as data, not run): {}",
-            listed(values)
+            listed(values, SHOWN)
         ));
     }
     notes
@@ -53,15 +56,6 @@ pub(crate) fn opaque_values(values: &[OpaqueValue]) -> Vec<String> {
         entry => format!("`{}` ({})", escape(entry), names.join(", ")),
     };
     entries.into_iter().map(text).collect()
-}
-
-fn listed(texts: impl ExactSizeIterator<Item = String>) -> String {
-    let count = texts.len();
-    let mut shown: Vec<String> = texts.take(SHOWN).collect();
-    if count > shown.len() {
-        shown.push(format!("{} more", count - shown.len()));
-    }
-    shown.join(", ")
 }
 
 #[cfg(test)]

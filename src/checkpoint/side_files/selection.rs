@@ -9,7 +9,7 @@ use crate::checkpoint::files::small_file::{check_readable, is_lfs_pointer, read_
 use crate::checkpoint::side_files::role::{Role, is_left_folder, role};
 use crate::checkpoint::side_files::tokenizer_files::TEMPLATES;
 use crate::error::{Error, Kind, Result};
-use crate::tensor::escape;
+use crate::tensor::{escape, listed};
 
 /// Largest file that goes along, where no list has its name.
 pub(crate) const SMALL_BYTES: u64 = 16 << 20;
@@ -101,7 +101,7 @@ impl Beside {
     pub(crate) fn of(dir: &Path, wanted: Wanted<'_>) -> Result<Beside> {
         let mut beside = Beside::default();
         let mut room = Room { files: MOST_FILES, bytes: MOST_BYTES };
-        for name in listed(dir)? {
+        for name in names_in(dir)? {
             let path = dir.join(&name);
             let Some(name) = name.to_str().filter(|name| !name.contains(char::is_control)) else {
                 beside.stay(Why::Odd, &name.to_string_lossy());
@@ -217,12 +217,8 @@ impl Beside {
     pub(crate) fn left_behind(&self) -> Option<String> {
         const SHOWN: usize = 3;
         let groups = self.stays.iter().map(|(why, names)| {
-            let mut shown: Vec<String> =
-                names.iter().take(SHOWN).map(|name| escape(name)).collect();
-            if names.len() > SHOWN {
-                shown.push(format!("{} more", names.len() - SHOWN));
-            }
-            format!("{}: {}", why.words(), shown.join(", "))
+            let names = listed(names.iter().map(|name| escape(name)), SHOWN);
+            format!("{}: {names}", why.words())
         });
         let text = groups.collect::<Vec<_>>().join("; ");
         (!text.is_empty()).then_some(text)
@@ -299,7 +295,7 @@ fn names_weights(path: &Path) -> bool {
 }
 
 /// Names in a directory, sorted.
-fn listed(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+fn names_in(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
     let failed = |error| Error::from_io(Kind::NoInput, "cannot list directory", dir, error);
     let entries = std::fs::read_dir(dir).map_err(failed)?;
     let names = entries.map(|entry| entry.map(|entry| entry.file_name()));

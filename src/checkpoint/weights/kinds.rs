@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::tensor::escape;
+use crate::tensor::{self, escape};
 
 /// How the files begin that training programs leave beside the weights: the states of optimizer,
 /// schedule, loss scale and random numbers, and the settings (transformers, accelerate, DeepSpeed).
@@ -46,11 +46,7 @@ fn is_leftover(name: &OsStr) -> bool {
 
 /// The first few of some names.
 pub(crate) fn listed(names: &[&str]) -> String {
-    let mut text: Vec<String> = names.iter().take(SHOWN).map(|name| escape(name)).collect();
-    if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        text.push(format!("{more} more"));
-    }
-    text.join(", ")
+    tensor::listed(names.iter().map(|name| escape(name)), SHOWN)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::files::paths::parent_of;
 use crate::checkpoint::weights::names::{WeightName, shard_of};
 use crate::error::{Error, Kind};
-use crate::tensor::{counted, escape};
+use crate::tensor::{counted, escape, listed};
 
 /// Files that are named in a message.
 const SHOWN: usize = 3;
@@ -193,11 +193,7 @@ impl Parts {
 
     /// The refusal of a model at `path` that is, or has in it, only these.
     pub fn refusal(&self, path: &Path) -> Error {
-        let mut shown: Vec<String> =
-            self.names.iter().take(SHOWN).map(|name| escape(name)).collect();
-        if let Some(more) = self.names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            shown.push(format!("{more} more"));
-        }
+        let names = listed(self.names.iter().map(|name| escape(name)), SHOWN);
         let found = counted(self.names.len() as u64, self.what);
         let what = match self.names.len() {
             1 => "this is a part of a model, not a model",
@@ -205,7 +201,7 @@ impl Parts {
         };
         Error::new(Kind::Data, what)
             .file(path)
-            .expected("a whole model", format!("{found}: {}", shown.join(", ")))
+            .expected("a whole model", format!("{found}: {names}"))
             .with_hint(&self.hint)
     }
 }
