@@ -8,7 +8,6 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::contents::ContentSums;
 use crate::engine::devices::ComputeDevice;
 use crate::engine::task::tensor_task::{Finished, MadeOn, Task};
-use crate::format::Container;
 use crate::merge::{Action, MergePlan, Path, Sums, Warning, coefficients};
 use crate::tensor::DType;
 

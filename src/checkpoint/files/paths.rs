@@ -10,6 +10,11 @@ pub(crate) fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
+/// The last part of a path, as text.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Absolute path without `.` and `..`, links resolved as far as the path exists.
 pub fn resolved(path: &Path) -> PathBuf {
     let mut rest = Vec::new();

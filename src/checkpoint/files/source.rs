@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::files::read_ahead;
 use crate::error::{Error, Kind, Result};
-use crate::format::ReadAt;
+use crate::format::{FormatError, ReadAt, Rule};
 
 /// Files that stay open at once, over all checkpoints of the process.
 const OPEN_FILES: usize = 24;
@@ -135,6 +135,15 @@ impl FileSource {
             _ => {}
         }
         Error::from_io(Kind::Io, what, &self.path, error)
+    }
+
+    /// The crate's error for a file that breaks a rule of its format, or could not be read.
+    pub(crate) fn format_error(&self, error: FormatError) -> Error {
+        if error.rule == Rule::Read {
+            let cause = error.source.unwrap_or_else(|| io::Error::other("read failed"));
+            return self.read_error("cannot read checkpoint", cause);
+        }
+        Error::from_format(&self.path, error)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::checkpoint::files::paths::file_name;
 use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::findings::finding::Finding;
 use crate::checkpoint::tensors::buffer_names::is_buffer;
@@ -113,8 +114,4 @@ fn compare_total(index: &Index, index_path: &Path, inventory: &Inventory) -> Opt
     }
     let file = file_name(index_path);
     Some(Finding::TotalSize { file, expected: totals[0] / 8, found: said })
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -4,23 +4,25 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::checkpoint::files::small_file::{is_present, read_bounded};
+use crate::checkpoint::files::paths::file_name;
+use crate::checkpoint::files::small_file::is_present;
 use crate::checkpoint::findings::finding::Finding;
 use crate::checkpoint::findings::index::compare;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::parent::hub::{file_and_key, locate};
 use crate::checkpoint::parent::leftovers::opaque_values;
-use crate::checkpoint::parent::open::{names_in, no_key, read_headers};
+use crate::checkpoint::parent::open::{
+    directory_of, no_key, other_weights, read_headers, read_index, shards_of,
+};
 use crate::checkpoint::parent::opening::{Opening, Strictness, links_out};
 use crate::checkpoint::parent::shards::missing_shard;
 use crate::checkpoint::side_files::adapter::AdapterConfig;
 use crate::checkpoint::side_files::config::Config;
 use crate::checkpoint::side_files::tokenizer::TokenizerFacts;
-use crate::checkpoint::weights::choice::not_taken;
 use crate::checkpoint::weights::chosen::{Weights, weights_of};
 use crate::checkpoint::weights::parts::Parts;
-use crate::error::{Error, Kind, Result};
-use crate::format::{Index, MAX_INDEX_BYTES, ReadOptions};
+use crate::error::{Error, Result};
+use crate::format::ReadOptions;
 use crate::tensor::DType;
 
 /// What could be opened of a checkpoint, and what was found on the way.
@@ -57,21 +59,14 @@ impl Survey {
         let Some(path) = survey.accept(locate(path)) else { return survey };
         let (path, key) = file_and_key(&path);
         survey.checkpoint.reading = ReadOptions { key, opaque: opening.opaque.clone() };
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => survey.look_at_directory(&path, None),
-            Ok(_) => match Weights::by_index(&path) {
-                Some((dir, weights)) => survey.look_at_directory(&dir, Some(weights)),
-                None => {
-                    survey.checkpoint.adapter = AdapterConfig::beside(&path);
-                    survey.add(&path);
-                    survey.look_for_parts(&path);
-                }
-            },
-            Err(error) => {
-                let error = Error::from_io(Kind::NoInput, "cannot open model", &path, error);
-                survey.refuse(&error);
-                return survey;
+        match survey.accept(directory_of(&path)) {
+            Some(Some((dir, weights))) => survey.look_at_directory(&dir, weights),
+            Some(None) => {
+                survey.checkpoint.adapter = AdapterConfig::beside(&path);
+                survey.add(&path);
+                survey.look_for_parts(&path);
             }
+            None => return survey,
         }
         if strictness.no_follow {
             let home = survey.checkpoint.dir.clone().unwrap_or(path);
@@ -135,8 +130,7 @@ impl Survey {
         if let Some(weights) = self.accept(weights) {
             taken.insert(file_name(&weights.file));
             if weights.is_index {
-                if let Err(error) = no_key(&weights.file, &self.checkpoint.reading) {
-                    self.refuse(&error);
+                if self.accept(no_key(&weights.file, &self.checkpoint.reading)).is_none() {
                     self.checkpoint.reading.key = None;
                 }
                 self.look_at_shards(dir, &weights.file, &mut taken);
@@ -145,7 +139,10 @@ impl Survey {
                 self.look_for_parts(&weights.file);
             }
         }
-        self.look_for_other_weights(dir, &taken);
+        let files = other_weights(dir, &taken);
+        if !files.is_empty() {
+            self.findings.push(Finding::OtherWeights { files });
+        }
         self.compare_dtypes();
         let (tokenizer, errors) = TokenizerFacts::read_whole(dir);
         if tokenizer.is_empty() && errors.is_empty() {
@@ -189,13 +186,8 @@ impl Survey {
     }
 
     fn look_at_shards(&mut self, dir: &Path, index_path: &Path, taken: &mut HashSet<String>) {
-        let index = read_bounded(index_path, MAX_INDEX_BYTES).and_then(|bytes| {
-            Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))
-        });
-        let Some(index) = self.accept(index) else { return };
-        let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
-        shards.sort_unstable();
-        shards.dedup();
+        let Some(index) = self.accept(read_index(index_path)) else { return };
+        let shards = shards_of(&index);
         let mut unopened = HashSet::new();
         for shard in &shards {
             taken.insert((*shard).to_owned());
@@ -211,21 +203,10 @@ impl Survey {
             }
         }
         let (files, inventory) = (&self.checkpoint.files, &self.checkpoint.inventory);
-        match compare(&index, index_path, (files, inventory), &unopened) {
-            Ok(found) => self.findings.extend(found),
-            Err(error) => self.refuse(&error),
-        }
+        let found = compare(&index, index_path, (files, inventory), &unopened);
+        let found = self.accept(found).unwrap_or_default();
+        self.findings.extend(found);
         self.checkpoint.total_parameters = index.total_parameters;
-    }
-
-    fn look_for_other_weights(&mut self, dir: &Path, taken: &HashSet<String>) {
-        let names = names_in(dir);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let files = not_taken(&names, &|name| taken.contains(name));
-        if !files.is_empty() {
-            let files = files.into_iter().map(str::to_owned).collect();
-            self.findings.push(Finding::OtherWeights { files });
-        }
     }
 
     /// A config of another dtype than every tensor has.
@@ -246,14 +227,11 @@ impl Survey {
     }
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checkpoint::side_files::tokenizer::HighestId;
+    use crate::error::Kind;
 
     const PRIMARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/llama/primary");
 

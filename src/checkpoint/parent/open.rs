@@ -1,8 +1,9 @@
 //! Opens a parent by its headers, and stops at the first error.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::checkpoint::files::paths::file_name;
 use crate::checkpoint::files::small_file::{is_present, read_bounded};
 use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
@@ -17,7 +18,7 @@ use crate::checkpoint::weights::chosen::{Weights, weights_of};
 use crate::checkpoint::weights::kinds::listed;
 use crate::checkpoint::weights::parts::Parts;
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Index, MAX_INDEX_BYTES, ReadOptions, StateDict};
+use crate::format::{Index, MAX_INDEX_BYTES, ReadOptions, StateDict, read_state_dict};
 use crate::tensor::escape;
 
 /// What to do with a directory of an adapter whose weights are not read.
@@ -51,22 +52,14 @@ impl Checkpoint {
     }
 
     fn read(path: &Path, reading: ReadOptions) -> Result<Checkpoint> {
-        let meta = std::fs::metadata(path)
-            .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
-        let (dir, weights) = match Weights::by_index(path) {
-            _ if meta.is_dir() => (path.to_path_buf(), None),
-            Some((dir, weights)) => (dir, Some(weights)),
-            None => {
-                let mut checkpoint = Checkpoint::empty(path, None);
-                checkpoint.reading = reading;
-                checkpoint.adapter = AdapterConfig::beside(path);
-                checkpoint.add_file(path)?;
-                checkpoint.part = Parts::at(path);
-                return Ok(checkpoint);
-            }
+        let Some((dir, index)) = directory_of(path)? else {
+            let mut checkpoint = Checkpoint { reading, ..Checkpoint::empty(path, None) };
+            checkpoint.adapter = AdapterConfig::beside(path);
+            checkpoint.add_file(path)?;
+            checkpoint.part = Parts::at(path);
+            return Ok(checkpoint);
         };
-        let mut checkpoint = Checkpoint::empty(path, Some(dir.clone()));
-        checkpoint.reading = reading;
+        let mut checkpoint = Checkpoint { reading, ..Checkpoint::empty(path, Some(dir.clone())) };
         let config = dir.join("config.json");
         if is_present(&config)? {
             let read = Config::read(&config)?;
@@ -75,11 +68,13 @@ impl Checkpoint {
         }
         checkpoint.special_tokens.add_generation_config(&dir)?;
         checkpoint.adapter = AdapterConfig::inside(&dir);
-        let weights = weights.map_or_else(|| weights_of(&dir), Ok);
-        let weights = weights.map_err(|error| match checkpoint.adapter {
-            Some(_) => error.with_hint(ADAPTER_HINT),
-            None => error,
-        })?;
+        let weights =
+            index.map_or_else(|| weights_of(&dir), Ok).map_err(|error| {
+                match checkpoint.adapter {
+                    Some(_) => error.with_hint(ADAPTER_HINT),
+                    None => error,
+                }
+            })?;
         checkpoint.names = weights.names;
         if weights.is_index {
             no_key(&weights.file, &checkpoint.reading)?;
@@ -94,18 +89,14 @@ impl Checkpoint {
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
         let (source, state_dict) = read_headers(path, &self.reading)?;
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.notes.extend(notes(&file_name, &state_dict));
+        self.notes.extend(notes(&file_name(path), &state_dict));
         self.push(source, state_dict);
         Ok(())
     }
 
     fn open_shards(&mut self, dir: &Path, index_path: &Path) -> Result<()> {
-        let bytes = read_bounded(index_path, MAX_INDEX_BYTES)?;
-        let index = Index::parse(&bytes).map_err(|error| Error::from_format(index_path, error))?;
-        let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
-        shards.sort_unstable();
-        shards.dedup();
+        let index = read_index(index_path)?;
+        let shards = shards_of(&index);
         let mut against = Shards::new(index_path, &index);
         for shard in &shards {
             let path = dir.join(shard);
@@ -124,32 +115,36 @@ impl Checkpoint {
 
     /// Other weights beside those that were taken are named, so that nobody merges the wrong ones.
     fn note_other_weights(&mut self, dir: &Path, weights: &Weights) {
-        let names: Vec<String> = names_in(dir);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let taken: HashSet<&str> = self
-            .files
-            .iter()
-            .filter_map(|file| file.path().file_name()?.to_str())
-            .chain(weights.file.file_name().and_then(|name| name.to_str()))
-            .collect();
-        let others = not_taken(&names, &|name| taken.contains(name));
+        let used = file_name(&weights.file);
+        let files = self.files.iter().map(|file| file_name(file.path()));
+        let others = other_weights(dir, &files.chain([used.clone()]).collect());
         if !others.is_empty() {
-            let used = weights.file.file_name().unwrap_or_default().to_string_lossy();
+            let others: Vec<&str> = others.iter().map(String::as_str).collect();
             self.notes.push(format!("{} used; not looked at: {}", escape(&used), listed(&others)));
         }
     }
 }
 
+/// The model directory that a path leads to, and the weights where it leads there by their index;
+/// `None` for a single weight file.
+///
+/// # Errors
+/// [`Kind::NoInput`] where nothing is there.
+pub(crate) fn directory_of(path: &Path) -> Result<Option<(PathBuf, Option<Weights>)>> {
+    let meta = std::fs::metadata(path)
+        .map_err(|error| Error::from_io(Kind::NoInput, "cannot open model", path, error))?;
+    if meta.is_dir() {
+        return Ok(Some((path.to_path_buf(), None)));
+    }
+    Ok(Weights::by_index(path).map(|(dir, weights)| (dir, Some(weights))))
+}
+
 /// Opens one weight file and reads its headers.
 pub(crate) fn read_headers(path: &Path, reading: &ReadOptions) -> Result<(FileSource, StateDict)> {
     let source = FileSource::open(path)?;
-    match format::read_state_dict(&source, reading) {
+    match read_state_dict(&source, reading) {
         Ok(state_dict) => Ok((source, state_dict)),
-        Err(error) if error.rule == format::Rule::Read => {
-            let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
-            Err(source.read_error("cannot read checkpoint", cause))
-        }
-        Err(error) => Err(Error::from_format(path, error)),
+        Err(error) => Err(source.format_error(error)),
     }
 }
 
@@ -165,8 +160,29 @@ pub(crate) fn no_key(index_path: &Path, reading: &ReadOptions) -> Result<()> {
         .with_hint("name the model without the key"))
 }
 
-/// Names of the files in a directory, as far as they are text; none where it can't be listed.
-pub(crate) fn names_in(dir: &Path) -> Vec<String> {
+/// Reads the index of a model in shards.
+///
+/// # Errors
+/// Those of [`read_bounded`]; [`Kind::Data`] where it is no index.
+pub(crate) fn read_index(path: &Path) -> Result<Index> {
+    let bytes = read_bounded(path, MAX_INDEX_BYTES)?;
+    Index::parse(&bytes).map_err(|error| Error::from_format(path, error))
+}
+
+/// The shards that an index names, sorted.
+pub(crate) fn shards_of(index: &Index) -> Vec<&str> {
+    let mut shards: Vec<&str> = index.weight_map.iter().map(|entry| entry.1.as_str()).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    shards
+}
+
+/// Weight files in a directory that are not among those `taken`; none where it can't be listed.
+pub(crate) fn other_weights(dir: &Path, taken: &HashSet<String>) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let others = not_taken(&names, &|name| taken.contains(name));
+    others.into_iter().map(str::to_owned).collect()
 }

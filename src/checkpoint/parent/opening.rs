@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::files::paths::parent_of;
 use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::error::{Error, Kind, Result};
@@ -66,9 +67,7 @@ pub(crate) fn links_out(model: &Path) -> Result<Vec<Error>> {
         paths.sort();
         (model.canonicalize().map_err(failed)?, paths)
     } else {
-        let above = model.parent().filter(|above| !above.as_os_str().is_empty());
-        let home = above.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?;
-        (home, vec![model.to_path_buf()])
+        (parent_of(model).canonicalize().map_err(failed)?, vec![model.to_path_buf()])
     };
     Ok(paths.iter().filter_map(|path| link_out(path, &home)).collect())
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use crate::checkpoint::files::paths::file_name;
 use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::tensors::buffer_names::is_buffer;
 use crate::checkpoint::tensors::inventory::Inventory;
@@ -163,7 +164,7 @@ impl<'i> Shards<'i> {
             notes.push(format!(
                 "{} that {} lacks {} taken: {}",
                 counted(self.buffers.len() as u64, "buffer"),
-                escape(file_name(self.index_path)),
+                escape(&file_name(self.index_path)),
                 if self.buffers.len() == 1 { "is" } else { "are" },
                 names(&self.buffers)
             ));
@@ -221,10 +222,6 @@ pub(crate) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> E
         .file(index_path)
         .expected(format!("{shards} beside the index"), format!("no `{}`", file_name(shard)))
         .with_hint("download that shard again")
-}
-
-fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crc_fast::Digest;
 use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::tensors::inventory::{Inventory, StorageEntry, TensorEntry};
 use crate::error::{Error, Kind, Result};
-use crate::format::{Encoding, FormatError, ReadAt, Rule, inflate_pieces};
+use crate::format::{Encoding, ReadAt, inflate_pieces};
 
 /// Bytes read at a time.
 const CHUNK: u64 = 256 << 10;
@@ -94,18 +94,10 @@ fn digest(
             };
             let (offset, size) = (storage.file_offset, storage.record_bytes);
             inflate_pieces(file, offset, compressed_bytes, size, &mut sink)
-                .map_err(|error| refused(file, error))?;
+                .map_err(|error| file.format_error(error))?;
         }
     }
     Ok((digests[0].finalize(), digests[1].finalize()))
-}
-
-fn refused(file: &FileSource, error: FormatError) -> Error {
-    if error.rule == Rule::Read {
-        let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
-        return file.read_error("cannot read checkpoint", cause);
-    }
-    Error::from_format(file.path(), error)
 }
 
 #[cfg(test)]
