@@ -11,6 +11,9 @@ use crate::tensor::crc32;
 /// Longest name of an output that the work directory's name holds: file systems take 255 bytes.
 const LONGEST_NAME: usize = 240;
 
+/// The end of every work directory's name.
+const SUFFIX: &str = ".partial";
+
 /// The work directory of an output: beside it (in it, where it is a mount point), hidden, and of no
 /// name that a loader looks for.
 pub(crate) fn work_dir(output: &Path) -> PathBuf {
@@ -21,8 +24,13 @@ pub(crate) fn work_dir(output: &Path) -> PathBuf {
     } else {
         name.push(format!("{:08x}", crc32(own.as_encoded_bytes())));
     }
-    name.push(".partial");
+    name.push(SUFFIX);
     if is_mount_point(output) { output.join(name) } else { output.with_file_name(name) }
+}
+
+/// Whether a directory of this name is a work directory.
+pub(crate) fn is_work_dir(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(SUFFIX)
 }
 
 /// The error of a failed write below the work directory, with advice where the cause is known.

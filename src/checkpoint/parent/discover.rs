@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use crate::checkpoint::files::source::FileSource;
+use crate::checkpoint::output::work_dir::is_work_dir;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::parent::hub::HubEntry;
 use crate::checkpoint::parent::opening::Opening;
@@ -170,9 +171,8 @@ fn is_entered(entry: &DirEntry, entered: &mut HashSet<(u64, u64)>) -> bool {
     let parent = entry.path().parent().and_then(Path::file_name).unwrap_or_default();
     let inner =
         parent.as_encoded_bytes().starts_with(b"models--") && HUB_INNER.contains(&name.as_ref());
-    let unfinished = name.starts_with('.') && name.ends_with(".partial");
     let on_disk = NOT_ON_DISK.iter().all(|path| entry.path() != Path::new(path));
-    !inner && !unfinished && name != ".git" && on_disk && is_first(entry.path(), entered)
+    !inner && !is_work_dir(&name) && name != ".git" && on_disk && is_first(entry.path(), entered)
 }
 
 /// Whether a directory is met for the first time; what is wrong with it shows when it is read.
