@@ -75,7 +75,7 @@ impl ChildLayout {
                     Error::new(Kind::Data, error.to_string()).file(&final_path).caused_by(error)
                 })?;
             for (index, storage) in storages.iter().enumerate() {
-                let offset = layout.storage_offset(index).ok_or_else(|| lost(&final_path))?;
+                let offset = layout.storage_offset(index).ok_or_else(|| no_place(&final_path))?;
                 places[*storage] =
                     Some(Place { shard: position, offset, size_bytes: sizes[index] });
             }
@@ -88,7 +88,7 @@ impl ChildLayout {
         }
         let places = places
             .into_iter()
-            .map(|place| place.ok_or_else(|| lost(output)))
+            .map(|place| place.ok_or_else(|| no_place(output)))
             .collect::<Result<Vec<_>>>()?;
         Ok(ChildLayout { shards, places, names })
     }
@@ -123,6 +123,6 @@ impl ChildLayout {
     }
 }
 
-pub(super) fn lost(path: &Path) -> Error {
+pub(super) fn no_place(path: &Path) -> Error {
     Error::new(Kind::Internal, "a storage has no place in the child").file(path)
 }

@@ -13,7 +13,7 @@ use crate::checkpoint::parent::opening::link_out;
 use crate::checkpoint::side::Side;
 use crate::checkpoint::side_files::config::NewRows;
 use crate::checkpoint::side_files::modules::module_folders;
-use crate::checkpoint::side_files::selection::{Beside, SMALL_BYTES, Small, Wanted};
+use crate::checkpoint::side_files::selection::{SMALL_BYTES, Selection, SideFile, Wanted};
 use crate::checkpoint::side_files::tokenizer::{
     MAX_TOKENIZER_BYTES, TokenizerFacts, TokenizerMode, choose,
 };
@@ -40,7 +40,7 @@ pub struct SideFiles {
     /// Files whose content is made here: name and bytes.
     made: Vec<(String, Vec<u8>)>,
     /// Files copied from a parent, by their paths in the child.
-    copied: Vec<Small>,
+    copied: Vec<SideFile>,
     /// Whose tokenizer was taken and why.
     pub tokenizer_reason: Option<String>,
     /// What of the primary's directory does not go along, in one line.
@@ -109,12 +109,12 @@ impl SideFiles {
         }
         let modules = module_folders(dir)?;
         let wanted = Wanted { taken: &taken, modules: &modules, code, tokenizer };
-        let beside = Beside::of(dir, wanted)?;
-        self.left_behind = beside.left_behind();
-        for small in &beside.module_weights {
+        let selection = Selection::of(dir, wanted)?;
+        self.left_behind = selection.left_behind();
+        for small in &selection.module_weights {
             check_module(small, secondary.dir.as_deref())?;
         }
-        for small in beside.goes.into_iter().chain(beside.module_weights) {
+        for small in selection.goes.into_iter().chain(selection.module_weights) {
             if self.copied.iter().all(|copied| copied.name != small.name) {
                 check_copy(&small.path, small.bytes)?;
                 self.copied.push(small);
@@ -179,7 +179,7 @@ impl SideFiles {
         if is_present(&path)? {
             let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
             check_copy(&path, bytes)?;
-            self.copied.push(Small { name: name.to_owned(), path, bytes });
+            self.copied.push(SideFile { name: name.to_owned(), path, bytes });
         }
         Ok(())
     }
@@ -235,7 +235,7 @@ impl SideFiles {
                 return Ok(Some(name.clone()));
             }
         }
-        for Small { name, path, .. } in &self.copied {
+        for SideFile { name, path, .. } in &self.copied {
             if !same(name, &read_bounded(path, LIMIT_BYTES)?) {
                 return Ok(Some(name.clone()));
             }
@@ -252,7 +252,7 @@ impl SideFiles {
         for (name, bytes) in &self.made {
             staging.write_file(name, bytes)?;
         }
-        for Small { name, path, bytes } in &self.copied {
+        for SideFile { name, path, bytes } in &self.copied {
             // What was small when it was counted may not have grown beyond its kind.
             let limit = if *bytes > SMALL_BYTES { LIMIT_BYTES } else { (*bytes).max(SMALL_BYTES) };
             staging.write_file(name, &read_bounded(path, limit)?)?;
@@ -279,7 +279,7 @@ fn check_copy(path: &Path, bytes: u64) -> Result<()> {
 }
 
 /// A module's weights are not merged: they go along only where both parents have the same.
-fn check_module(small: &Small, secondary: Option<&Path>) -> Result<()> {
+fn check_module(small: &SideFile, secondary: Option<&Path>) -> Result<()> {
     let other = secondary.map(|dir| dir.join(&small.name));
     let length = |path: &PathBuf| std::fs::metadata(path).ok().filter(|meta| meta.is_file());
     let found = match other.as_ref().and_then(|path| length(path).map(|meta| (path, meta.len()))) {

@@ -9,10 +9,10 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::checkpoint::child::layout::{ChildLayout, Place, lost};
+use crate::checkpoint::child::layout::{ChildLayout, Place, no_place};
 use crate::checkpoint::child::weight_files::{OpenFiles, WeightFile};
 use crate::checkpoint::output::journal::{
-    Found, JOURNAL_FILE, Journal, JournalEntry, difference, read_journal,
+    Interrupted, JOURNAL_FILE, Journal, JournalEntry, difference, read_journal,
 };
 use crate::checkpoint::output::staging::Staging;
 use crate::checkpoint::output::work_dir::write_failed;
@@ -60,7 +60,7 @@ impl ChildWriter {
         let staging = Staging::open(output, how.fsync)?;
         let left = if how.resume { read_journal(staging.dir())? } else { None };
         let found = match left {
-            Some(Found { header, entries }) => {
+            Some(Interrupted { header, entries }) => {
                 if let Some(difference) = difference(&header, how.header) {
                     return Err(another_merge(&staging.keep(), difference));
                 }
@@ -185,7 +185,7 @@ impl ChildWriter {
     }
 
     fn place(&self, staging: &Staging, storage: usize) -> Result<Place> {
-        self.layout.places.get(storage).copied().ok_or_else(|| lost(staging.output()))
+        self.layout.places.get(storage).copied().ok_or_else(|| no_place(staging.output()))
     }
 
     /// Where in its file a storage begins, in bytes.

@@ -193,10 +193,10 @@ fn not_regular(path: &Path, meta: &std::fs::Metadata) -> Error {
 }
 
 /// The few files that stay open, most recently opened last.
-struct Pool(Mutex<OpenFiles>);
+struct Pool(Mutex<Handles>);
 
 /// Device and inode number, and the file.
-type OpenFiles = VecDeque<((u64, u64), Arc<File>)>;
+type Handles = VecDeque<((u64, u64), Arc<File>)>;
 
 fn pool() -> &'static Pool {
     static POOL: Pool = Pool(Mutex::new(VecDeque::new()));
@@ -204,7 +204,7 @@ fn pool() -> &'static Pool {
 }
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, OpenFiles> {
+    fn lock(&self) -> MutexGuard<'_, Handles> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

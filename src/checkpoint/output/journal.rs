@@ -54,7 +54,7 @@ struct Line {
 
 /// What an interrupted run left written.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct Interrupted {
     /// The first line: what was merged and how.
     pub(crate) header: Value,
     /// Finished storages, in the order in which they were.
@@ -107,7 +107,7 @@ impl Journal {
 ///
 /// # Errors
 /// [`Kind::Io`] where reading fails.
-pub(crate) fn read_journal(dir: &Path) -> Result<Option<Found>> {
+pub(crate) fn read_journal(dir: &Path) -> Result<Option<Interrupted>> {
     let path = dir.join(JOURNAL_FILE);
     match std::fs::symlink_metadata(&path) {
         Ok(meta) if meta.is_file() => {}
@@ -121,7 +121,7 @@ pub(crate) fn read_journal(dir: &Path) -> Result<Option<Found>> {
         return Ok(None);
     };
     let entries = lines.map_while(|text| serde_json::from_str(text.get()).ok()).collect();
-    Ok(Some(Found { header, entries }))
+    Ok(Some(Interrupted { header, entries }))
 }
 
 fn entry_of(line: &[u8]) -> Option<Box<RawValue>> {

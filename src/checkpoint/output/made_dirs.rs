@@ -8,15 +8,15 @@ use crate::error::Result;
 
 /// Directories that were made, lowest first. Dropped, it removes those that are empty still.
 #[derive(Debug, Default)]
-pub(super) struct MadeAbove(Vec<PathBuf>);
+pub(super) struct MadeDirs(Vec<PathBuf>);
 
-impl MadeAbove {
+impl MadeDirs {
     /// Makes `dir` and what is missing above it.
-    pub(super) fn make(dir: &Path) -> std::io::Result<MadeAbove> {
+    pub(super) fn make(dir: &Path) -> std::io::Result<MadeDirs> {
         let missing = dir.ancestors().take_while(|above| {
             !above.as_os_str().is_empty() && std::fs::symlink_metadata(above).is_err()
         });
-        let made = MadeAbove(missing.map(Path::to_path_buf).collect());
+        let made = MadeDirs(missing.map(Path::to_path_buf).collect());
         if !made.0.is_empty() {
             std::fs::create_dir_all(dir)?;
         }
@@ -34,7 +34,7 @@ impl MadeAbove {
     }
 }
 
-impl Drop for MadeAbove {
+impl Drop for MadeDirs {
     fn drop(&mut self) {
         // Another run may be using them by now: they stay where they are not empty.
         self.0.iter().all(|dir| std::fs::remove_dir(dir).is_ok());

@@ -18,9 +18,9 @@ use crate::checkpoint::files::paths::parent_of;
 use crate::checkpoint::output::directory::{empty, same_directory, sync_dir};
 use crate::checkpoint::output::folders::Folders;
 use crate::checkpoint::output::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE};
-use crate::checkpoint::output::made_dirs::MadeAbove;
+use crate::checkpoint::output::made_dirs::MadeDirs;
 use crate::checkpoint::output::mount_point::{is_mount_point, put_inside, take_out};
-use crate::checkpoint::output::swap::{Replaced, aside, mend, put, take_back};
+use crate::checkpoint::output::swap::{Replaced, aside, recover, swap_in, undo};
 use crate::checkpoint::output::work_dir::{work_dir, write_failed};
 use crate::error::{Error, Kind, Result};
 
@@ -38,7 +38,7 @@ pub struct Staging {
     folders: Folders,
     done: bool,
     /// Dropped last, when the work directory is gone.
-    above: MadeAbove,
+    above: MadeDirs,
 }
 
 impl Staging {
@@ -61,7 +61,7 @@ impl Staging {
         let parent = parent_of(output);
         let refused =
             |path: &Path, error| Error::from_io(Kind::Output, "cannot make directory", path, error);
-        let above = MadeAbove::make(&parent).map_err(|error| refused(&parent, error))?;
+        let above = MadeDirs::make(&parent).map_err(|error| refused(&parent, error))?;
         let work = work_dir(output);
         loop {
             let made = match std::fs::create_dir(&work) {
@@ -98,7 +98,7 @@ impl Staging {
             if inside {
                 take_out(&work, output)?;
             } else {
-                mend(&work, output).map_err(|error| refused(&aside(&work), error))?;
+                recover(&work, output).map_err(|error| refused(&aside(&work), error))?;
             }
             let output = output.to_path_buf();
             let folders = Folders::new(&work);
@@ -249,11 +249,11 @@ impl Staging {
             // Dropped, the empty work directory goes.
             return put_inside(&self.work, &self.output, self.fsync);
         }
-        let replaced = put(&self.work, &self.output, overwrite)?;
+        let replaced = swap_in(&self.work, &self.output, overwrite)?;
         if self.fsync
             && let Err(error) = sync_dir(&parent_of(&self.output)).and_then(|()| self.above.flush())
         {
-            if take_back(&self.work, &self.output, replaced) {
+            if undo(&self.work, &self.output, replaced) {
                 return Err(error);
             }
             self.done = true;

@@ -27,7 +27,7 @@ pub(super) fn aside(work: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`Kind::Output`] where something appeared at the output meanwhile, else [`Kind::Io`].
-pub(super) fn put(work: &Path, output: &Path, overwrite: bool) -> Result<Replaced> {
+pub(super) fn swap_in(work: &Path, output: &Path, overwrite: bool) -> Result<Replaced> {
     let failed = |error: Errno| {
         Error::from_io(Kind::Io, "cannot rename the child to its place", output, error.into())
     };
@@ -66,8 +66,8 @@ pub(super) fn put(work: &Path, output: &Path, overwrite: bool) -> Result<Replace
     }
 }
 
-/// Undoes [`put`], where what it did could not be flushed. Whether the child is gone again.
-pub(super) fn take_back(work: &Path, output: &Path, replaced: Replaced) -> bool {
+/// Undoes [`swap_in`], where what it did could not be flushed. Whether the child is gone again.
+pub(super) fn undo(work: &Path, output: &Path, replaced: Replaced) -> bool {
     match replaced {
         Replaced::Nothing => rename(output, work).is_ok(),
         Replaced::Swapped => renameat_with(CWD, work, CWD, output, RenameFlags::EXCHANGE).is_ok(),
@@ -77,7 +77,7 @@ pub(super) fn take_back(work: &Path, output: &Path, replaced: Replaced) -> bool 
 
 /// Mends what a crash between the two renames of a file system without exchange left: the older
 /// child goes back to its place, or away where the new one is there.
-pub(super) fn mend(work: &Path, output: &Path) -> std::io::Result<()> {
+pub(super) fn recover(work: &Path, output: &Path) -> std::io::Result<()> {
     let aside = aside(work);
     if std::fs::symlink_metadata(&aside).is_err() {
         return Ok(());

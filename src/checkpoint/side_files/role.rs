@@ -15,7 +15,7 @@ pub(super) enum Role {
     /// Weights of any program, and what training programs keep with them.
     Weights,
     /// Tells a loader of other weights than the child's.
-    OfWeights,
+    WeightSettings,
     /// What a training program noted of its run.
     Record,
     /// For people.
@@ -91,7 +91,7 @@ const WEIGHTS: [&str; 40] = [
 
 /// Files that make a loader take the directory for something else: an adapter's base is loaded in
 /// place of the child, and quantised weights are looked for.
-const OF_WEIGHTS: [&str; 5] = [
+const WEIGHT_SETTINGS: [&str; 5] = [
     "adapter_config.json",
     "quantize_config.json",
     "quant_config.json",
@@ -150,8 +150,8 @@ pub(super) fn role(name: &str, at_top: bool) -> Role {
         Role::Hidden
     } else if at_top && OWN.contains(&name) {
         Role::Own
-    } else if lower.contains(".index.") || OF_WEIGHTS.contains(&name) {
-        Role::OfWeights
+    } else if lower.contains(".index.") || WEIGHT_SETTINGS.contains(&name) {
+        Role::WeightSettings
     } else if WEIGHTS.contains(&extension) {
         Role::Weights
     } else if is_license(&lower) {
@@ -230,7 +230,7 @@ mod tests {
                     "adapter_config.json",
                     "hf_quant_config.json",
                 ],
-                Role::OfWeights,
+                Role::WeightSettings,
             ),
             (
                 &["trainer_state.json", "latest", "events.out.tfevents.1700.host", "train.log"],

@@ -24,7 +24,7 @@ const DEEPEST: usize = 8;
 
 /// A file that goes along.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Small {
+pub(crate) struct SideFile {
     /// Path from the model's directory.
     pub(crate) name: String,
     /// Where it is.
@@ -35,9 +35,9 @@ pub(crate) struct Small {
 
 /// Why a file stays behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Why {
+pub(super) enum Reason {
     Weights,
-    OfWeights,
+    WeightSettings,
     Tokenizer,
     Code,
     Folder,
@@ -50,33 +50,33 @@ pub(super) enum Why {
     Hidden,
 }
 
-impl Why {
+impl Reason {
     fn words(self) -> &'static str {
         match self {
-            Why::Weights => "other weights",
-            Why::OfWeights => "settings of other weights",
-            Why::Tokenizer => "the tokenizer that was not taken",
-            Why::Code => "code (--copy-code takes *.py)",
-            Why::Folder => "folders",
-            Why::Large => "larger than 16 MiB",
-            Why::Many => "beyond 1000 files, 256 MiB or 8 folders in one another",
-            Why::Pointer => "git-lfs pointers",
-            Why::Odd => "no plain or readable files",
-            Why::Record => "records of training",
-            Why::Document => "documentation",
-            Why::Hidden => "hidden",
+            Reason::Weights => "other weights",
+            Reason::WeightSettings => "settings of other weights",
+            Reason::Tokenizer => "the tokenizer that was not taken",
+            Reason::Code => "code (--copy-code takes *.py)",
+            Reason::Folder => "folders",
+            Reason::Large => "larger than 16 MiB",
+            Reason::Many => "beyond 1000 files, 256 MiB or 8 folders in one another",
+            Reason::Pointer => "git-lfs pointers",
+            Reason::Odd => "no plain or readable files",
+            Reason::Record => "records of training",
+            Reason::Document => "documentation",
+            Reason::Hidden => "hidden",
         }
     }
 }
 
 /// What lies in a model's directory.
 #[derive(Debug, Default)]
-pub(crate) struct Beside {
+pub(crate) struct Selection {
     /// What goes along, sorted.
-    pub(crate) goes: Vec<Small>,
+    pub(crate) goes: Vec<SideFile>,
     /// Weights of modules: they go along only where both parents have the same.
-    pub(crate) module_weights: Vec<Small>,
-    stays: BTreeMap<Why, Vec<String>>,
+    pub(crate) module_weights: Vec<SideFile>,
+    stays: BTreeMap<Reason, Vec<String>>,
 }
 
 /// What decides what goes along.
@@ -92,73 +92,74 @@ pub(crate) struct Wanted<'a> {
     pub(crate) tokenizer: bool,
 }
 
-impl Beside {
+impl Selection {
     /// Looks at the model's directory.
     ///
     /// # Errors
     /// [`Kind::NoInput`] where it can't be listed, [`Kind::Data`] for a folder of modules.json that
     /// can't go along.
-    pub(crate) fn of(dir: &Path, wanted: Wanted<'_>) -> Result<Beside> {
-        let mut beside = Beside::default();
-        let mut room = Room { files: MOST_FILES, bytes: MOST_BYTES };
+    pub(crate) fn of(dir: &Path, wanted: Wanted<'_>) -> Result<Selection> {
+        let mut selection = Selection::default();
+        let mut budget = Budget { files: MOST_FILES, bytes: MOST_BYTES };
         for name in names_in(dir)? {
             let path = dir.join(&name);
             let Some(name) = name.to_str().filter(|name| !name.contains(char::is_control)) else {
-                beside.stay(Why::Odd, &name.to_string_lossy());
+                selection.leave(Reason::Odd, &name.to_string_lossy());
                 continue;
             };
             if wanted.taken.contains(name) {
                 continue;
             }
             if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
-                beside.look_at_folder(dir, name, wanted, &mut room);
+                selection.look_at_folder(dir, name, wanted, &mut budget);
             } else {
-                let small = beside.look_at_file(&path, name, wanted);
-                beside.take(small.into_iter().collect(), name, &mut room);
+                let small = selection.look_at_file(&path, name, wanted);
+                selection.take(small.into_iter().collect(), name, &mut budget);
             }
         }
         for module in wanted.modules {
-            beside.look_at_module(dir, module, wanted)?;
+            selection.look_at_module(dir, module, wanted)?;
         }
-        beside.goes.sort_by(|a, b| a.name.cmp(&b.name));
-        beside.goes.dedup_by(|a, b| a.name == b.name);
-        Ok(beside)
+        selection.goes.sort_by(|a, b| a.name.cmp(&b.name));
+        selection.goes.dedup_by(|a, b| a.name == b.name);
+        Ok(selection)
     }
 
-    fn stay(&mut self, why: Why, name: &str) {
+    fn leave(&mut self, why: Reason, name: &str) {
         self.stays.entry(why).or_default().push(name.to_owned());
     }
 
-    fn take(&mut self, files: Vec<Small>, name: &str, room: &mut Room) {
-        if room.takes(&files) {
+    fn take(&mut self, files: Vec<SideFile>, name: &str, budget: &mut Budget) {
+        if budget.takes(&files) {
             self.goes.extend(files);
         } else {
-            self.stay(Why::Many, name);
+            self.leave(Reason::Many, name);
         }
     }
 
     /// A file at the top, where it goes along.
-    fn look_at_file(&mut self, path: &Path, name: &str, wanted: Wanted<'_>) -> Option<Small> {
+    fn look_at_file(&mut self, path: &Path, name: &str, wanted: Wanted<'_>) -> Option<SideFile> {
         let role = role(name, true);
         if role == Role::Own || (role == Role::Tokenizer && wanted.tokenizer) {
             return None;
         }
-        fate(role, path, name, wanted).map_err(|why| self.stay(why, name)).ok()
+        fate(role, path, name, wanted).map_err(|why| self.leave(why, name)).ok()
     }
 
     /// A folder that is no module's goes along as a whole, or stays.
-    fn look_at_folder(&mut self, dir: &Path, name: &str, wanted: Wanted<'_>, room: &mut Room) {
+    fn look_at_folder(&mut self, dir: &Path, name: &str, wanted: Wanted<'_>, budget: &mut Budget) {
         let of_module = |module: &String| module == name || module.starts_with(&format!("{name}/"));
         if (name == TEMPLATES && wanted.tokenizer) || wanted.modules.iter().any(of_module) {
             return;
         }
         if is_left_folder(name) {
-            return self.stay(if name.starts_with('.') { Why::Hidden } else { Why::Folder }, name);
+            return self
+                .leave(if name.starts_with('.') { Reason::Hidden } else { Reason::Folder }, name);
         }
         let found = match walk(dir, name) {
             Ok(Some(found)) => found,
-            Ok(None) => return self.stay(Why::Many, name),
-            Err(_) => return self.stay(Why::Odd, name),
+            Ok(None) => return self.leave(Reason::Many, name),
+            Err(_) => return self.leave(Reason::Odd, name),
         };
         let (mut files, mut left) = (Vec::new(), Vec::new());
         for (file, path) in found {
@@ -166,15 +167,17 @@ impl Beside {
             match fate(role(own, false), &path, &file, wanted) {
                 Ok(small) => files.push(small),
                 // Another model, or a part of one.
-                Err(Why::Weights | Why::OfWeights) => return self.stay(Why::Folder, name),
-                Err(why @ (Why::Tokenizer | Why::Large | Why::Pointer)) => {
-                    return self.stay(why, name);
+                Err(Reason::Weights | Reason::WeightSettings) => {
+                    return self.leave(Reason::Folder, name);
+                }
+                Err(why @ (Reason::Tokenizer | Reason::Large | Reason::Pointer)) => {
+                    return self.leave(why, name);
                 }
                 Err(why) => left.push((why, file)),
             }
         }
-        left.iter().for_each(|(why, file)| self.stay(*why, file));
-        self.take(files, name, room);
+        left.iter().for_each(|(why, file)| self.leave(*why, file));
+        self.take(files, name, budget);
     }
 
     /// The folder of a module goes along, weights and all.
@@ -198,13 +201,13 @@ impl Beside {
         for (name, path) in found {
             let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let role = role(own, false);
-            let weights = matches!(role, Role::Weights | Role::OfWeights);
+            let weights = matches!(role, Role::Weights | Role::WeightSettings);
             if !weights && role != Role::Tokenizer && stays(role, wanted).is_some() {
                 continue;
             }
             match std::fs::metadata(&path) {
                 Ok(meta) if meta.is_file() => {
-                    let small = Small { name, path, bytes: meta.len() };
+                    let small = SideFile { name, path, bytes: meta.len() };
                     if weights { &mut self.module_weights } else { &mut self.goes }.push(small);
                 }
                 _ => return Err(refused("regular files", "a link to nothing, or a device")),
@@ -226,13 +229,13 @@ impl Beside {
 }
 
 /// What files without a known name may still take.
-struct Room {
+struct Budget {
     files: usize,
     bytes: u64,
 }
 
-impl Room {
-    fn takes(&mut self, files: &[Small]) -> bool {
+impl Budget {
+    fn takes(&mut self, files: &[SideFile]) -> bool {
         let bytes = files.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
         let fits = files.len() <= self.files && bytes <= self.bytes;
         if fits {
@@ -244,17 +247,17 @@ impl Room {
 }
 
 /// Why a file of this role stays behind; `None` where it goes along if it is small.
-fn stays(role: Role, wanted: Wanted<'_>) -> Option<Why> {
+fn stays(role: Role, wanted: Wanted<'_>) -> Option<Reason> {
     match role {
         Role::Own | Role::License | Role::Other => None,
-        Role::Python => (!wanted.code).then_some(Why::Code),
-        Role::Tokenizer => (!wanted.tokenizer).then_some(Why::Tokenizer),
-        Role::Weights => Some(Why::Weights),
-        Role::OfWeights => Some(Why::OfWeights),
-        Role::Record => Some(Why::Record),
-        Role::Document => Some(Why::Document),
-        Role::Program => Some(Why::Code),
-        Role::Hidden => Some(Why::Hidden),
+        Role::Python => (!wanted.code).then_some(Reason::Code),
+        Role::Tokenizer => (!wanted.tokenizer).then_some(Reason::Tokenizer),
+        Role::Weights => Some(Reason::Weights),
+        Role::WeightSettings => Some(Reason::WeightSettings),
+        Role::Record => Some(Reason::Record),
+        Role::Document => Some(Reason::Document),
+        Role::Program => Some(Reason::Code),
+        Role::Hidden => Some(Reason::Hidden),
     }
 }
 
@@ -264,27 +267,27 @@ fn fate(
     path: &Path,
     name: &str,
     wanted: Wanted<'_>,
-) -> std::result::Result<Small, Why> {
+) -> std::result::Result<SideFile, Reason> {
     if let Some(why) = stays(role, wanted) {
         return Err(why);
     }
     let bytes = match std::fs::metadata(path) {
         Ok(meta) if meta.is_file() => meta.len(),
-        _ => return Err(Why::Odd),
+        _ => return Err(Reason::Odd),
     };
     if bytes > SMALL_BYTES {
-        return Err(Why::Large);
+        return Err(Reason::Large);
     }
     if check_readable(path).is_err() {
-        return Err(Why::Odd);
+        return Err(Reason::Odd);
     }
     if is_lfs_pointer(path, bytes) {
-        return Err(Why::Pointer);
+        return Err(Reason::Pointer);
     }
     if name.ends_with(".json") && names_weights(path) {
-        return Err(Why::OfWeights);
+        return Err(Reason::WeightSettings);
     }
-    Ok(Small { name: name.to_owned(), path: path.to_path_buf(), bytes })
+    Ok(SideFile { name: name.to_owned(), path: path.to_path_buf(), bytes })
 }
 
 /// Whether a JSON file is an index of weights, whatever it is called.

@@ -120,7 +120,7 @@ pub enum TokenizerMode {
 
 /// Whose tokenizer files go along, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Choice {
+pub(crate) struct TokenizerChoice {
     /// The parent; `None` where neither has any.
     pub side: Option<Side>,
     /// The reason, in words for the log.
@@ -136,8 +136,8 @@ pub(crate) fn choose(
     rows_primary: u64,
     rows_secondary: u64,
     mode: TokenizerMode,
-) -> Choice {
-    let choice = |side, reason: &str| Choice { side, reason: reason.to_owned() };
+) -> TokenizerChoice {
+    let choice = |side, reason: &str| TokenizerChoice { side, reason: reason.to_owned() };
     match mode {
         TokenizerMode::Primary => return asked_for(Side::Primary, primary),
         TokenizerMode::Secondary => return asked_for(Side::Secondary, secondary),
@@ -181,9 +181,9 @@ pub(crate) fn choose(
     }
 }
 
-fn asked_for(side: Side, facts: &TokenizerFacts) -> Choice {
+fn asked_for(side: Side, facts: &TokenizerFacts) -> TokenizerChoice {
     let reason = if facts.is_empty() { "as asked, though it has no files" } else { "as asked" };
-    Choice { side: Some(side), reason: reason.to_owned() }
+    TokenizerChoice { side: Some(side), reason: reason.to_owned() }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! directory and for those who look for models below one.
 
 use crate::checkpoint::weights::kinds::is_weight_file;
-use crate::checkpoint::weights::names::{Role, WeightName, WeightNames, shard_of};
+use crate::checkpoint::weights::names::{WeightName, WeightNames, WeightRole, shard_of};
 use crate::checkpoint::weights::parts::Parts;
 
 /// What the names in a directory say.
@@ -39,9 +39,11 @@ pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
     let mut known: Vec<(WeightName<'n>, &'n str)> = names
         .iter()
         .filter_map(|name| Some((WeightName::parse(name)?, *name)))
-        .filter(|(name, _)| name.role != Role::Shard)
+        .filter(|(name, _)| name.role != WeightRole::Shard)
         .collect();
-    known.sort_by_key(|(name, file)| (name.variant, name.names, name.role == Role::Index, *file));
+    known.sort_by_key(|(name, file)| {
+        (name.variant, name.names, name.role == WeightRole::Index, *file)
+    });
     // Of one file and an index for the same weights, the file.
     known.dedup_by_key(|(name, _)| (name.variant, name.names));
     let (plain, variants): (Vec<_>, Vec<_>) =
@@ -89,7 +91,7 @@ pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
 
 impl<'n> Taken<'n> {
     fn known((name, file): (WeightName<'n>, &'n str)) -> Taken<'n> {
-        let is_index = name.role == Role::Index;
+        let is_index = name.role == WeightRole::Index;
         Taken { file, is_index, names: name.names, is_known: true }
     }
 

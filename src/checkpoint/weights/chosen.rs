@@ -7,7 +7,7 @@ use crate::checkpoint::files::paths::parent_of;
 use crate::checkpoint::files::small_file::is_present;
 use crate::checkpoint::weights::choice::{Choice, choose};
 use crate::checkpoint::weights::kinds::{is_safetensors, is_unfinished, listed};
-use crate::checkpoint::weights::names::{Role, WeightName, WeightNames};
+use crate::checkpoint::weights::names::{WeightName, WeightNames, WeightRole};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{counted, escape};
 
@@ -27,7 +27,7 @@ impl Weights {
     pub(crate) fn by_index(path: &Path) -> Option<(PathBuf, Weights)> {
         let name = WeightName::parse(path.file_name()?.to_str()?)?;
         let weights = Weights { file: path.to_path_buf(), is_index: true, names: name.names };
-        (name.role == Role::Index).then(|| (parent_of(path), weights))
+        (name.role == WeightRole::Index).then(|| (parent_of(path), weights))
     }
 }
 

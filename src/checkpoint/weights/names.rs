@@ -61,7 +61,7 @@ impl WeightNames {
 
 /// What a file of such a name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum WeightRole {
     /// All weights.
     Single,
     /// The index of shards.
@@ -78,7 +78,7 @@ pub(crate) struct WeightName<'n> {
     /// `fp16`, `ema` and so on.
     pub(crate) variant: Option<&'n str>,
     /// What it is.
-    pub(super) role: Role,
+    pub(super) role: WeightRole,
 }
 
 impl<'n> WeightName<'n> {
@@ -102,21 +102,21 @@ impl<'n> WeightName<'n> {
 
 /// Whether an index is called so.
 pub(crate) fn is_index(name: &str) -> bool {
-    WeightName::parse(name).is_some_and(|name| name.role == Role::Index)
+    WeightName::parse(name).is_some_and(|name| name.role == WeightRole::Index)
 }
 
 /// The variant and role that the rest of a name behind the stem tells.
-fn role_of(rest: &str) -> Option<(Option<&str>, Role)> {
+fn role_of(rest: &str) -> Option<(Option<&str>, WeightRole)> {
     if let Some(middle) = rest.strip_prefix(".bin.").and_then(|rest| rest.strip_suffix(".json")) {
         let variant = match middle {
             "index" => None,
             _ => Some(middle.strip_prefix("index.").or_else(|| middle.strip_suffix(".index"))?),
         };
-        return is_variant(variant).then_some((variant, Role::Index));
+        return is_variant(variant).then_some((variant, WeightRole::Index));
     }
     let middle = rest.strip_suffix(".bin")?;
     if middle.is_empty() {
-        return Some((None, Role::Single));
+        return Some((None, WeightRole::Single));
     }
     if let Some(numbers) = middle.strip_prefix('-') {
         let (numbers, variant) = match numbers.split_once('.') {
@@ -124,12 +124,12 @@ fn role_of(rest: &str) -> Option<(Option<&str>, Role)> {
             None => (numbers, None),
         };
         let known = shard_numbers(numbers).is_some() && is_variant(variant);
-        return known.then_some((variant, Role::Shard));
+        return known.then_some((variant, WeightRole::Shard));
     }
     let variant = middle.strip_prefix('.')?;
     let (variant, role) = match numbers_at_end(variant) {
-        Some((variant, _)) => (variant, Role::Shard),
-        None => (variant, Role::Single),
+        Some((variant, _)) => (variant, WeightRole::Shard),
+        None => (variant, WeightRole::Single),
     };
     is_variant(Some(variant)).then_some((Some(variant), role))
 }
@@ -186,18 +186,28 @@ mod tests {
     fn every_spelling_of_a_variant_is_taken_apart() {
         let (ours, theirs) = (WeightNames::Transformers, WeightNames::Diffusers);
         for (name, names, variant, role) in [
-            ("pytorch_model.bin", ours, None, Role::Single),
-            ("pytorch_model.bin.index.json", ours, None, Role::Index),
-            ("pytorch_model-00001-of-00002.bin", ours, None, Role::Shard),
-            ("pytorch_model.fp16.bin", ours, Some("fp16"), Role::Single),
-            ("pytorch_model.v1.5.bin", ours, Some("v1.5"), Role::Single),
-            ("pytorch_model.fp16-00001-of-00002.bin", ours, Some("fp16"), Role::Shard),
-            ("pytorch_model.bin.index.fp16.json", ours, Some("fp16"), Role::Index),
-            ("diffusion_pytorch_model.bin", theirs, None, Role::Single),
-            ("diffusion_pytorch_model.bin.index.json", theirs, None, Role::Index),
-            ("diffusion_pytorch_model.non_ema.bin", theirs, Some("non_ema"), Role::Single),
-            ("diffusion_pytorch_model-00001-of-00002.fp16.bin", theirs, Some("fp16"), Role::Shard),
-            ("diffusion_pytorch_model.bin.fp16.index.json", theirs, Some("fp16"), Role::Index),
+            ("pytorch_model.bin", ours, None, WeightRole::Single),
+            ("pytorch_model.bin.index.json", ours, None, WeightRole::Index),
+            ("pytorch_model-00001-of-00002.bin", ours, None, WeightRole::Shard),
+            ("pytorch_model.fp16.bin", ours, Some("fp16"), WeightRole::Single),
+            ("pytorch_model.v1.5.bin", ours, Some("v1.5"), WeightRole::Single),
+            ("pytorch_model.fp16-00001-of-00002.bin", ours, Some("fp16"), WeightRole::Shard),
+            ("pytorch_model.bin.index.fp16.json", ours, Some("fp16"), WeightRole::Index),
+            ("diffusion_pytorch_model.bin", theirs, None, WeightRole::Single),
+            ("diffusion_pytorch_model.bin.index.json", theirs, None, WeightRole::Index),
+            ("diffusion_pytorch_model.non_ema.bin", theirs, Some("non_ema"), WeightRole::Single),
+            (
+                "diffusion_pytorch_model-00001-of-00002.fp16.bin",
+                theirs,
+                Some("fp16"),
+                WeightRole::Shard,
+            ),
+            (
+                "diffusion_pytorch_model.bin.fp16.index.json",
+                theirs,
+                Some("fp16"),
+                WeightRole::Index,
+            ),
         ] {
             assert_eq!(
                 WeightName::parse(name),

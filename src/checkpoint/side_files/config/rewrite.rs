@@ -48,7 +48,7 @@ pub fn rewrite(text: &str, rows: Option<NewRows>, dtype: Option<DType>) -> Resul
     let masked = mask_python_literals(text);
     let top = Fields::parse(&masked)?;
     let mut edits = Edits { text, masked: &masked, rows, dtype, spans: Vec::new(), n_rows: 0 };
-    edits.object(&top, Place::Top, DEEPEST);
+    edits.object(&top, Level::Top, DEEPEST);
     let Edits { mut spans, n_rows, .. } = edits;
     spans.sort_by_key(|(span, _)| span.start);
     let mut out = String::with_capacity(text.len());
@@ -64,7 +64,7 @@ pub fn rewrite(text: &str, rows: Option<NewRows>, dtype: Option<DType>) -> Resul
 
 /// Where an object stands in the config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Level {
     Top,
     TextConfig,
     Deeper,
@@ -81,42 +81,42 @@ struct Edits<'a> {
 }
 
 impl Edits<'_> {
-    fn object(&mut self, fields: &Fields<'_>, place: Place, depth: usize) {
+    fn object(&mut self, fields: &Fields<'_>, level: Level, depth: usize) {
         for (name, value) in &fields.0 {
-            self.field(name, value, place);
-            let below = match (place, name.as_str()) {
-                (Place::Top, "text_config") => Place::TextConfig,
-                _ => Place::Deeper,
+            self.field(name, value, level);
+            let below = match (level, name.as_str()) {
+                (Level::Top, "text_config") => Level::TextConfig,
+                _ => Level::Deeper,
             };
             self.inside(value, below, depth);
         }
     }
 
-    fn inside(&mut self, value: &RawValue, place: Place, depth: usize) {
+    fn inside(&mut self, value: &RawValue, level: Level, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return };
         if let Ok(fields) = serde_json::from_str::<Fields<'_>>(value.get()) {
-            self.object(&fields, place, depth);
+            self.object(&fields, level, depth);
         } else if value.get().starts_with('[')
             && let Ok(values) = serde_json::from_str::<Vec<&RawValue>>(value.get())
         {
-            values.into_iter().for_each(|value| self.inside(value, Place::Deeper, depth));
+            values.into_iter().for_each(|value| self.inside(value, Level::Deeper, depth));
         }
     }
 
-    fn field(&mut self, name: &str, value: &RawValue, place: Place) {
+    fn field(&mut self, name: &str, value: &RawValue, level: Level) {
         let Some(span) = span_in(self.masked, value.get()) else { return };
         // From the original: a masked literal looks like a number.
         let first = self.text.as_bytes().get(span.start).copied().unwrap_or_default();
         match (name, self.rows, self.dtype) {
             (name, Some(rows), _) if name.ends_with(VOCAB_SIZE) && first.is_ascii_digit() => {
-                let whatever = name == VOCAB_SIZE && place != Place::Deeper;
+                let whatever = name == VOCAB_SIZE && level != Level::Deeper;
                 if whatever || value.get().parse() == Ok(rows.old) {
                     self.n_rows += 1;
                     self.spans.push((span, rows.new.to_string()));
                 }
             }
             ("dtype" | "torch_dtype", _, Some(dtype))
-                if place != Place::Deeper && matches!(first, b'"' | b'n') =>
+                if level != Level::Deeper && matches!(first, b'"' | b'n') =>
             {
                 self.spans.push((span, format!("\"{}\"", dtype.name())));
             }

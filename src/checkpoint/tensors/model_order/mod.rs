@@ -23,7 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use modules::Modules;
-use overtakers::{Shard, Story, stories};
+use overtakers::{Hypothesis, ShardSize, hypotheses};
 use weave::Knowledge;
 
 /// One name of a checkpoint as it was found.
@@ -52,8 +52,8 @@ pub(super) fn restored_beside(
     hint: &[Option<usize>],
 ) -> Option<Vec<usize>> {
     let groups = Groups::of(tensors);
-    let stories = stories(&groups.shards(tensors));
-    if groups.later.is_empty() && stories.len() == 1 {
+    let hypotheses = hypotheses(&groups.shards(tensors));
+    if groups.later.is_empty() && hypotheses.len() == 1 {
         return None;
     }
     let modules = Modules::of(tensors.iter().map(|tensor| tensor.name));
@@ -63,11 +63,11 @@ pub(super) fn restored_beside(
     }
     knowledge.hint = hint;
     let mut best = None;
-    for story in stories {
-        let order = told(&mut knowledge, tensors, &groups, &story);
+    for hypothesis in hypotheses {
+        let order = order_under(&mut knowledge, tensors, &groups, &hypothesis);
         let (broken, unusual) = faults(&mut knowledge, &order);
-        let overtakers = story.overtook.iter().filter(|overtook| **overtook).count();
-        let badness = (broken, !story.possible, unusual, overtakers);
+        let overtakers = hypothesis.overtook.iter().filter(|overtook| **overtook).count();
+        let badness = (broken, !hypothesis.possible, unusual, overtakers);
         let perfect = badness == (0, false, 0, 0);
         if best.as_ref().is_none_or(|(least, _)| badness < *least) {
             best = Some((badness, order));
@@ -110,9 +110,9 @@ impl Groups {
     }
 
     /// What the split saw of each file.
-    fn shards(&self, tensors: &[SavedTensor<'_>]) -> Vec<Shard> {
+    fn shards(&self, tensors: &[SavedTensor<'_>]) -> Vec<ShardSize> {
         let files = tensors.iter().map(|tensor| tensor.file + 1).max().unwrap_or(0);
-        let mut shards = vec![Shard { storages: 0, bytes: 0, first_bytes: 0 }; files];
+        let mut shards = vec![ShardSize { storages: 0, bytes: 0, first_bytes: 0 }; files];
         for position in &self.first {
             let tensor = &tensors[*position];
             let shard = &mut shards[tensor.file];
@@ -128,14 +128,14 @@ impl Groups {
 }
 
 /// The order, if that is how the files came about.
-fn told(
+fn order_under(
     knowledge: &mut Knowledge<'_>,
     tensors: &[SavedTensor<'_>],
     groups: &Groups,
-    story: &Story,
+    hypothesis: &Hypothesis,
 ) -> Vec<usize> {
     let (mut kept, mut moved, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
-    // Files without a first name aren't counted in a story.
+    // Files without a first name aren't counted in a hypothesis.
     let mut shard = 0;
     let mut file = None;
     // Where the filled shard before the one that comes next ends, and where each filled one ends.
@@ -146,7 +146,7 @@ fn told(
         }
         let starts = file != Some(tensors[*position].file);
         file = Some(tensors[*position].file);
-        if story.overtook.get(shard) == Some(&true) {
+        if hypothesis.overtook.get(shard) == Some(&true) {
             moved.push(*position);
             ahead.push(ends.len());
             continue;

@@ -14,7 +14,7 @@
 
 /// What the split saw of one file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shard {
+pub(super) struct ShardSize {
     /// Distinct storages.
     pub(super) storages: usize,
     /// Their bytes.
@@ -25,7 +25,7 @@ pub(super) struct Shard {
 
 /// One way how the files may have come about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Story {
+pub(super) struct Hypothesis {
     /// Per file, whether it was closed out of turn.
     pub(super) overtook: Vec<bool>,
     /// Whether a limit explains it.
@@ -35,13 +35,13 @@ pub(super) struct Story {
 /// Limits that are tried, lowest first; models have a handful of sizes.
 const MOST_LIMITS: usize = 64;
 
-/// Stories that are told; each costs a walk over all names.
-const MOST_STORIES: usize = 4;
+/// Hypotheses that are told; each costs a walk over all names.
+const MOST_HYPOTHESES: usize = 4;
 
-/// That no shard overtook, and every other story that the sizes allow. Where none is possible, also
+/// That no shard overtook, and every other hypothesis that the sizes allow. Where none is possible, also
 /// that every shard of one tensor overtook which is larger than all shards of several.
-pub(super) fn stories(shards: &[Shard]) -> Vec<Story> {
-    let several = |shard: &&Shard| shard.storages > 1;
+pub(super) fn hypotheses(shards: &[ShardSize]) -> Vec<Hypothesis> {
+    let several = |shard: &&ShardSize| shard.storages > 1;
     let floor = shards.iter().filter(several).map(|shard| shard.bytes).max();
     let mut limits: Vec<u64> = shards
         .iter()
@@ -53,34 +53,37 @@ pub(super) fn stories(shards: &[Shard]) -> Vec<Story> {
     // No single shard is larger than the last limit: nothing overtook.
     limits.pop();
     limits.splice(0..0, floor);
-    let mut stories = vec![in_turn(shards)];
+    let mut hypotheses = vec![in_turn(shards)];
     for limit in limits.iter().take(MOST_LIMITS) {
-        let story = told(shards, *limit);
-        if story.possible && story.overtook.contains(&true) && stories.len() < MOST_STORIES {
-            stories.push(story);
+        let hypothesis = under_limit(shards, *limit);
+        if hypothesis.possible
+            && hypothesis.overtook.contains(&true)
+            && hypotheses.len() < MOST_HYPOTHESES
+        {
+            hypotheses.push(hypothesis);
         }
     }
-    if stories.iter().all(|story| !story.possible)
+    if hypotheses.iter().all(|hypothesis| !hypothesis.possible)
         && let Some(floor) = floor
     {
-        let mut story = told(shards, floor);
-        if let Some(last) = story.overtook.last_mut() {
+        let mut hypothesis = under_limit(shards, floor);
+        if let Some(last) = hypothesis.overtook.last_mut() {
             *last = false;
         }
-        stories.push(story);
+        hypotheses.push(hypothesis);
     }
-    stories
+    hypotheses
 }
 
-fn in_turn(shards: &[Shard]) -> Story {
-    told(shards, u64::MAX)
+fn in_turn(shards: &[ShardSize]) -> Hypothesis {
+    under_limit(shards, u64::MAX)
 }
 
-/// The story in which shards of one storage larger than `limit` overtook.
-fn told(shards: &[Shard], limit: u64) -> Story {
+/// The hypothesis in which shards of one storage larger than `limit` overtook.
+fn under_limit(shards: &[ShardSize], limit: u64) -> Hypothesis {
     let overtook: Vec<bool> =
         shards.iter().map(|shard| shard.storages <= 1 && shard.bytes > limit).collect();
-    let filled: Vec<&Shard> =
+    let filled: Vec<&ShardSize> =
         shards.iter().zip(&overtook).filter(|(_, overtook)| !**overtook).map(|(s, _)| s).collect();
     let at_least = filled.iter().map(|shard| shard.bytes).max();
     let closed = filled.windows(2).map(|pair| pair[0].bytes.saturating_add(pair[1].first_bytes));
@@ -95,7 +98,7 @@ fn told(shards: &[Shard], limit: u64) -> Story {
         _ => true,
     };
     let last_was_filled = overtook.last() == Some(&false) || filled.is_empty();
-    Story { overtook, possible: fits && last_was_filled }
+    Hypothesis { overtook, possible: fits && last_was_filled }
 }
 
 #[cfg(test)]
@@ -103,8 +106,8 @@ mod tests {
     use super::*;
 
     /// Shards of tensors of these bytes.
-    fn shards(files: &[&[u64]]) -> Vec<Shard> {
-        let shard = |file: &&[u64]| Shard {
+    fn shards(files: &[&[u64]]) -> Vec<ShardSize> {
+        let shard = |file: &&[u64]| ShardSize {
             storages: file.len(),
             bytes: file.iter().sum(),
             first_bytes: file[0],
@@ -113,8 +116,11 @@ mod tests {
     }
 
     fn possible(files: &[&[u64]]) -> Vec<Vec<bool>> {
-        let stories = stories(&shards(files)).into_iter();
-        stories.filter(|story| story.possible).map(|story| story.overtook).collect()
+        let hypotheses = hypotheses(&shards(files)).into_iter();
+        hypotheses
+            .filter(|hypothesis| hypothesis.possible)
+            .map(|hypothesis| hypothesis.overtook)
+            .collect()
     }
 
     #[test]
@@ -143,9 +149,9 @@ mod tests {
 
     #[test]
     fn what_no_limit_explains_may_still_have_overtaken() {
-        let stories = stories(&shards(&[&[5, 5], &[90], &[1, 1], &[1, 1]]));
-        assert!(stories.iter().all(|story| !story.possible));
-        assert_eq!(stories[1].overtook, [false, true, false, false]);
+        let hypotheses = hypotheses(&shards(&[&[5, 5], &[90], &[1, 1], &[1, 1]]));
+        assert!(hypotheses.iter().all(|hypothesis| !hypothesis.possible));
+        assert_eq!(hypotheses[1].overtook, [false, true, false, false]);
     }
 
     #[test]
@@ -172,10 +178,12 @@ mod tests {
                 overtook.push(false);
             }
             let files: Vec<&[u64]> = files.iter().map(Vec::as_slice).collect();
-            let told = stories(&shards(&files));
+            let made = hypotheses(&shards(&files));
             let in_file_order = overtook.iter().all(|overtook| *overtook);
-            let enough = told.len() >= MOST_STORIES;
-            let found = told.iter().any(|story| story.possible && story.overtook == overtook);
+            let enough = made.len() >= MOST_HYPOTHESES;
+            let found = made
+                .iter()
+                .any(|hypothesis| hypothesis.possible && hypothesis.overtook == overtook);
             assert!(found || in_file_order || enough, "{files:?} at {limit}");
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct Knowledge<'n> {
 
 /// What the files say of one node of the tree.
 #[derive(Clone, Copy)]
-struct Found {
+struct Evidence {
     /// Place of its first kept tensor among the kept.
     kept: Option<usize>,
     /// Place of its first moved tensor among the moved.
@@ -29,12 +29,12 @@ struct Found {
 
 /// What the files say of all nodes.
 struct Facts {
-    nodes: HashMap<usize, Found>,
+    nodes: HashMap<usize, Evidence>,
     /// Which of two kinds of siblings comes first where some layer's files tell.
     layers: HashMap<(usize, usize), bool>,
 }
 
-const NOTHING: Found = Found { kept: None, moved: None, behind: None, before: None };
+const NOTHING: Evidence = Evidence { kept: None, moved: None, behind: None, before: None };
 
 impl Knowledge<'_> {
     /// Puts `moved` in between `kept`; both keep their own order. `places[i]` are the places in
@@ -108,7 +108,7 @@ impl Knowledge<'_> {
         moved: &[usize],
         places: impl Iterator<Item = (usize, Range<usize>)>,
     ) -> Facts {
-        let mut nodes: HashMap<usize, Found> = HashMap::new();
+        let mut nodes: HashMap<usize, Evidence> = HashMap::new();
         for (place, tensor) in kept.iter().enumerate() {
             for node in self.modules.path(*tensor) {
                 nodes.entry(*node).or_insert(NOTHING).kept.get_or_insert(place);
@@ -155,8 +155,11 @@ impl Knowledge<'_> {
 
     /// Which of two kinds of siblings comes first where some layer's files tell. Lists of layers,
     /// which have many parts of one kind, tell nothing.
-    fn told_by_other_layers(&self, found: &HashMap<usize, Found>) -> HashMap<(usize, usize), bool> {
-        let mut nodes: Vec<(usize, usize, Found)> =
+    fn told_by_other_layers(
+        &self,
+        found: &HashMap<usize, Evidence>,
+    ) -> HashMap<(usize, usize), bool> {
+        let mut nodes: Vec<(usize, usize, Evidence)> =
             found.iter().map(|(node, found)| (self.modules.parent(*node), *node, *found)).collect();
         // The first layer tells where two differ.
         nodes.sort_unstable_by_key(|(parent, node, _)| (*parent, *node));
@@ -179,7 +182,7 @@ impl Knowledge<'_> {
 }
 
 /// Whether `a` stands before its sibling `b`.
-fn told_by_files(a: Found, b: Found) -> Option<bool> {
+fn told_by_files(a: Evidence, b: Evidence) -> Option<bool> {
     if let (Some(a), Some(b)) = (a.kept, b.kept) {
         return Some(a < b);
     }
@@ -193,7 +196,7 @@ fn told_by_files(a: Found, b: Found) -> Option<bool> {
 }
 
 /// Whether a sibling with kept tensors tells that `a` stands before `b`.
-fn is_apart(a: Found, b: Found) -> bool {
+fn is_apart(a: Evidence, b: Evidence) -> bool {
     let ends = a.kept.or(a.before);
     let starts = b.kept.or(b.behind);
     let told = a.kept.is_some() || b.kept.is_some() || a.before.is_some() && b.behind.is_some();
