@@ -1,4 +1,4 @@
-//! The two parents, told apart.
+//! The two sides of a merge: primary and secondary.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The offsets of a child's weight files, which names, dtypes and shapes fix before there is data.
+//! The layout of a child's weight files, fixed by names, dtypes and shapes before there is data.
 
 use std::path::Path;
 
@@ -11,17 +11,17 @@ use crate::format::{EmitTensor, ShardLayout, index_text};
 pub struct ShardSpec {
     /// File name in the child's directory.
     pub file_name: String,
-    /// Its tensors in order; storages by the child's index.
+    /// Its tensors in order, with the child's indices of storages.
     pub tensors: Vec<EmitTensor>,
 }
 
-/// Offsets of all weight files of one child, known before its data.
+/// Layout of all weight files of a child, known before its data.
 #[derive(Debug)]
 pub struct ChildLayout {
     pub(super) shards: Vec<Shard>,
-    /// Per storage of the child: its shard, and its place in it.
+    /// Where each storage of the child is.
     pub(super) places: Vec<Place>,
-    /// What the loader calls these files.
+    /// How the files are named.
     names: WeightNames,
 }
 
@@ -29,9 +29,9 @@ pub struct ChildLayout {
 pub(super) struct Shard {
     pub(super) file_name: String,
     pub(super) layout: ShardLayout,
-    /// The child's storages in this shard, by the shard's index.
+    /// The child's indices of the storages in this shard.
     pub(super) storages: Vec<usize>,
-    /// (tensor name, file name) for the index.
+    /// Names of its tensors, for the index.
     names: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Place {
 }
 
 impl ChildLayout {
-    /// Lays out the weight files of a child that will be found at `output`.
+    /// Lays out the weight files of a child at `output`.
     ///
     /// # Errors
     /// [`Kind::Data`] where torch's format can't hold the tensors.
@@ -56,7 +56,8 @@ impl ChildLayout {
         let mut places = vec![None; storage_bytes.len()];
         let mut shards = Vec::with_capacity(specs.len());
         for (position, spec) in specs.iter().enumerate() {
-            // The folder inside the zip follows from the path as the user gave it, as in torch.save.
+            // As in torch.save, the folder inside the zip is named after the path that the user
+            // gave.
             let final_path = output.join(&spec.file_name);
             let mut storages: Vec<usize> = Vec::new();
             let mut tensors = spec.tensors.clone();
@@ -117,7 +118,7 @@ impl ChildLayout {
             .then(|| (self.names.index(), index_text(parameters, total_size, weight_map)))
     }
 
-    /// Bytes of all weight files.
+    /// Total length of the weight files in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.layout.total_bytes()).fold(0, u64::saturating_add)
     }

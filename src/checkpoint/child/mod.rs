@@ -1,4 +1,4 @@
-//! The child: which tensor goes to which file and where, its weight files and what stands beside them.
+//! The child: the split into files, their layout, the writer of weights, and the side files.
 
 pub(crate) mod layout;
 pub(crate) mod side_files;

@@ -1,4 +1,4 @@
-//! What stands beside the child's weights: config.json, tokenizer files, the primary's other small
+//! The files beside the child's weights: config.json, the tokenizer's, the primary's other small
 //! files.
 
 use std::collections::HashSet;
@@ -21,10 +21,10 @@ use crate::checkpoint::weights::names::WeightName;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{DType, human_bytes};
 
-/// Largest file that is copied along: a tokenizer's, a known setting, the weights of a module.
+/// Largest file that is copied: a tokenizer file, a known setting, the weights of a module.
 const LIMIT_BYTES: u64 = MAX_TOKENIZER_BYTES;
 
-/// Settings without which a model is not what it was: they go along, or the merge is refused.
+/// Settings that a model needs: they are copied, or the merge is refused.
 const KNOWN: [&str; 6] = [
     "generation_config.json",
     "preprocessor_config.json",
@@ -34,31 +34,31 @@ const KNOWN: [&str; 6] = [
     "modules.json",
 ];
 
-/// Files of a child other than weights, decided before any work.
+/// The side files of a child, decided before any work.
 #[derive(Debug, Default)]
 pub struct SideFiles {
-    /// Files whose content is made here: name and bytes.
+    /// Files with new content: name and bytes.
     made: Vec<(String, Vec<u8>)>,
-    /// Files copied from a parent, by their paths in the child.
+    /// Files copied from a parent.
     copied: Vec<SideFile>,
-    /// Whose tokenizer was taken and why.
+    /// Whose tokenizer was taken, and why.
     pub tokenizer_reason: Option<String>,
-    /// What of the primary's directory does not go along, in one line.
+    /// What is not copied from the primary's directory, in one line.
     pub left_behind: Option<String>,
 }
 
-/// What decides the files beside the weights.
+/// What the side files depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct SideFileOptions {
     /// Rows of both vocabularies, primary first, where the models have any.
     pub rows: Option<(u64, u64)>,
     /// dtype to set in config.json, where `--dtype` changes it.
     pub dtype: Option<DType>,
-    /// Whose tokenizer.
+    /// Whose tokenizer the user asks for.
     pub tokenizer: TokenizerMode,
     /// Copy the primary's `*.py` files.
     pub copy_code: bool,
-    /// Refuse files of folders that are links out of the parent's directory.
+    /// Refuse files in folders that are links out of the parent's directory.
     pub no_follow: bool,
 }
 
@@ -67,8 +67,8 @@ impl SideFiles {
     /// child lacks.
     ///
     /// # Errors
-    /// [`Kind::Data`] for a tokenizer with an id at or above the child's rows, for files that are not
-    /// what their names say, and for modules whose weights would have to be merged.
+    /// [`Kind::Data`] for a tokenizer with an id at or above the child's rows, for files that are
+    /// not what their names say, and for modules whose weights would have to be merged.
     pub fn gather(
         primary: &Checkpoint,
         secondary: &Checkpoint,
@@ -91,7 +91,7 @@ impl SideFiles {
         Ok(files)
     }
 
-    /// The primary's small files that no list has, and the folders of its modules.
+    /// Adds the primary's other small files and the folders of its modules.
     fn add_others(
         &mut self,
         dir: &Path,
@@ -114,7 +114,7 @@ impl SideFiles {
         for small in &selection.module_weights {
             check_module(small, secondary.dir.as_deref())?;
         }
-        for small in selection.goes.into_iter().chain(selection.module_weights) {
+        for small in selection.copied.into_iter().chain(selection.module_weights) {
             if self.copied.iter().all(|copied| copied.name != small.name) {
                 check_copy(&small.path, small.bytes)?;
                 self.copied.push(small);
@@ -125,7 +125,7 @@ impl SideFiles {
 
     fn add_config(&mut self, primary: &Checkpoint, options: SideFileOptions) -> Result<()> {
         let Some(config) = &primary.config else { return Ok(()) };
-        // A config that says less than the rows (padded vocabularies) is set right as well.
+        // A vocab_size below the rows (padded vocabularies) is corrected as well.
         let rows = options.rows.map(|(a, b)| NewRows { old: a, new: a.max(b) });
         let rewritten = config.rewrite(rows, options.dtype)?;
         self.made.push(("config.json".to_owned(), rewritten.text.into_bytes()));
@@ -184,7 +184,7 @@ impl SideFiles {
         Ok(())
     }
 
-    /// Files in folders are not among those that opening the parent strictly has looked at.
+    /// Checks the files in folders too, which opening the parent did not look at.
     fn check_links(&self, dir: &Path) -> Result<()> {
         let failed = |error| Error::from_io(Kind::NoInput, "cannot look for links", dir, error);
         let home = dir.canonicalize().map_err(failed)?;
@@ -192,7 +192,7 @@ impl SideFiles {
         own.filter_map(|small| link_out(&small.path, &home)).next().map_or(Ok(()), Err)
     }
 
-    /// Number of files, and of the folders that hold some of them.
+    /// Number of files and of folders that hold them.
     pub fn count(&self) -> u64 {
         let mut folders: Vec<&Path> = self
             .copied
@@ -214,13 +214,13 @@ impl SideFiles {
         names
     }
 
-    /// Bytes that the files will take.
+    /// Total length of the files in bytes.
     pub fn total_bytes(&self) -> u64 {
         let made = self.made.iter().map(|file| file.1.len() as u64);
         made.chain(self.copied.iter().map(|small| small.bytes)).fold(0, u64::saturating_add)
     }
 
-    /// The first file that a child's directory lacks or holds with another content.
+    /// The first file that is missing from a child's directory or differs there.
     ///
     /// # Errors
     /// As `gather` where a parent's file went away meanwhile.
@@ -243,7 +243,7 @@ impl SideFiles {
         Ok(None)
     }
 
-    /// Writes all of them into a child in the making. Only contents are copied: no links, modes or
+    /// Writes all of them to a child's work directory. Only contents are copied: no links, modes or
     /// attributes.
     ///
     /// # Errors
@@ -253,7 +253,7 @@ impl SideFiles {
             staging.write_file(name, bytes)?;
         }
         for SideFile { name, path, bytes } in &self.copied {
-            // What was small when it was counted may not have grown beyond its kind.
+            // A file that was small when it was selected must not have grown large.
             let limit = if *bytes > SMALL_BYTES { LIMIT_BYTES } else { (*bytes).max(SMALL_BYTES) };
             staging.write_file(name, &read_bounded(path, limit)?)?;
         }
@@ -261,7 +261,7 @@ impl SideFiles {
     }
 }
 
-/// Refuses a file that must go along and can't.
+/// Refuses a file that must be copied and can't be.
 fn check_copy(path: &Path, bytes: u64) -> Result<()> {
     if bytes > LIMIT_BYTES {
         return Err(Error::new(Kind::Data, "file too large")
@@ -278,7 +278,7 @@ fn check_copy(path: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// A module's weights are not merged: they go along only where both parents have the same.
+/// Refuses a module's weights, which are not merged, unless both parents have the same.
 fn check_module(small: &SideFile, secondary: Option<&Path>) -> Result<()> {
     let other = secondary.map(|dir| dir.join(&small.name));
     let length = |path: &PathBuf| std::fs::metadata(path).ok().filter(|meta| meta.is_file());

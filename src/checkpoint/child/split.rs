@@ -1,7 +1,7 @@
-//! Which tensor goes to which file, as transformers 4.57.3 `save_pretrained` decides.
+//! The split of tensors into files, as `save_pretrained` of transformers 4.57.3 decides it.
 //!
 //! ```text
-//! size(t)   bytes of the whole storage that t looks at
+//! size(t)   bytes of the whole storage behind t
 //! group(t)  its storage; all storages of 0 bytes are one group
 //!
 //! in order, first members of groups only:
@@ -28,17 +28,17 @@ pub struct SplitTensor {
     pub storage_bytes: u64,
 }
 
-/// The files of a checkpoint.
+/// The split of a checkpoint into files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Per file, in order: positions of its tensors in the input, in the file's order.
+    /// For each file, the positions of its tensors in the input, in the order of the file.
     pub shards: Vec<Vec<usize>>,
     /// Bytes of all storages, tied ones once: the index's `total_size`.
     pub total_bytes: u64,
 }
 
-/// Splits `tensors` into files of at most `max_bytes` (0: every tensor that has bytes gets its own).
-/// No tensors give no files.
+/// Splits `tensors` into files of at most `max_bytes`; with 0, every tensor that has bytes gets a file
+/// of its own. No tensors give no files.
 pub fn split(tensors: &[SplitTensor], max_bytes: u64) -> Split {
     let mut groups = Groups::default();
     let mut shards = Vec::new();
@@ -77,7 +77,7 @@ pub fn split(tensors: &[SplitTensor], max_bytes: u64) -> Split {
 /// Tensors by storage, groups in order of first appearance.
 #[derive(Default)]
 struct Groups {
-    /// `None` stands for all storages without bytes.
+    /// Group by storage; `None` stands for all storages without bytes.
     by_storage: HashMap<Option<usize>, usize>,
     /// Per group: the first member and the later ones.
     members: Vec<(usize, Vec<usize>)>,

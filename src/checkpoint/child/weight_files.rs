@@ -1,10 +1,9 @@
-//! The weight files of a child, open to be written: past the page cache where the file system can.
+//! The open weight files of a child, written past the page cache where the file system can.
 //!
-//! A child is flushed to disk before it appears, so a copy of it in the page cache is work that
-//! nothing is gained by: the pages must be found, filled, written back, and they push out others.
-//! Direct I/O takes whole blocks of the file system from memory that is aligned as they are; what is
-//! left at both ends of a write goes through the page cache. The two never meet in one block, so
-//! neither can undo the other.
+//! A child is flushed to disk before it appears, so caching it gains nothing: pages must be
+//! allocated, filled and written back, and they evict others. Direct I/O takes whole blocks of the
+//! file system from memory with the same alignment; the rest at both ends of a write goes through
+//! the page cache. The two never share a block, so neither overwrites the other's data.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,21 +16,21 @@ use rustix::fs::Advice;
 
 use crate::error::Result;
 
-/// What direct I/O wants of places in memory and in the file, and of lengths: to be multiples of the
-/// disk's block, which has 4096 bytes at most.
+/// Alignment that direct I/O needs of addresses, file offsets and lengths: the disk's block size,
+/// which is at most 4096 bytes.
 pub const DIRECT_ALIGNMENT: usize = 4096;
 
-/// Shorter writes are not worth a request to the disk of their own.
+/// Shorter writes go through the page cache: they are not worth a request to the disk of their own.
 const LEAST_DIRECT: usize = 64 << 10;
 
-/// A weight file, open.
+/// An open weight file.
 #[derive(Debug)]
 pub(super) struct WeightFile {
-    /// Reads, and writes through the page cache.
+    /// For reads, and for writes through the page cache.
     pub(super) cached: File,
-    /// Writes past it; `None` where the file system can't.
+    /// For writes past the page cache; `None` where the file system can't.
     direct: Option<File>,
-    /// The file system took back its word.
+    /// Whether the file system has refused a direct write after all.
     refused: AtomicBool,
 }
 
@@ -46,15 +45,15 @@ impl WeightFile {
         self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
     }
 
-    /// Asks the kernel to drop what reading left in the page cache: pages that were read ahead reach
-    /// into blocks that will be written past it.
+    /// Asks the kernel to drop the file from the page cache: pages that were read ahead reach into
+    /// blocks that will be written past it.
     pub(super) fn forget(&self) {
         if let Err(error) = rustix::fs::fadvise(&self.cached, 0, None, Advice::DontNeed) {
             log::debug!("the page cache keeps what was read: {error}");
         }
     }
 
-    /// Writes all bytes at `offset`; those that lie in memory as they lie in the file go directly.
+    /// Writes all bytes at `offset`, whole blocks directly if memory and file are aligned alike.
     pub(super) fn write(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
         let direct = self.direct.as_ref().filter(|_| self.is_direct());
         let Some((file, (head, middle, tail))) = direct.zip(split(bytes, offset)) else {
@@ -75,7 +74,7 @@ impl WeightFile {
                     offset = offset.saturating_add(count as u64);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Larger blocks than we know of, or a short write that ended inside one.
+                // Blocks are larger than assumed, or a short write ended inside one.
                 Err(error) if is_refusal(&error) => {
                     self.refused.store(true, Ordering::Relaxed);
                     return self.cached.write_all_at(bytes, offset);
@@ -91,8 +90,8 @@ fn is_refusal(error: &IoError) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
-/// Head, middle and tail of bytes at `offset` of a file, the middle being whole blocks; `None` where
-/// they are too few or lie otherwise in memory than in the file.
+/// Splits bytes for `offset` of a file into head, middle and tail, where the middle is whole
+/// blocks; `None` where they are too few, or aligned differently in memory and in the file.
 fn split(bytes: &[u8], offset: u64) -> Option<(&[u8], &[u8], &[u8])> {
     let alignment = DIRECT_ALIGNMENT as u64;
     let in_block = usize::try_from(offset % alignment).ok()?;
@@ -106,7 +105,7 @@ fn split(bytes: &[u8], offset: u64) -> Option<(&[u8], &[u8], &[u8])> {
     (middle.len() >= LEAST_DIRECT).then_some((head, middle, tail))
 }
 
-/// The weight files that are open, the latest ones.
+/// The weight files that are kept open, the latest ones.
 #[derive(Debug, Default)]
 pub(super) struct OpenFiles {
     files: Mutex<VecDeque<(usize, Arc<WeightFile>)>>,
@@ -114,12 +113,12 @@ pub(super) struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Keeps at most `most` open, and one at least.
+    /// Keeps at most `most` files open, but at least one.
     pub(super) fn new(most: usize) -> OpenFiles {
         OpenFiles { files: Mutex::default(), most: most.max(1) }
     }
 
-    /// The file of a shard, opened with `open` where it isn't yet.
+    /// The file of a shard, opened with `open` unless it is already.
     ///
     /// # Errors
     /// Those of `open`.
@@ -140,7 +139,7 @@ impl OpenFiles {
         Ok(file)
     }
 
-    /// Those that are open, with their shards.
+    /// All open files, with their shards.
     pub(super) fn all(&self) -> Vec<(usize, Arc<WeightFile>)> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
@@ -210,7 +209,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, b"").unwrap();
-        // A descriptor for reading refuses with another error; blocks that are too small, with EINVAL.
+        // A descriptor for reading refuses with another error; blocks that are too small, with
+        // EINVAL.
         let file = open(&path);
         let (bytes, start) = aligned(200_000, 0);
         let bytes = &bytes[start..start + 200_000];

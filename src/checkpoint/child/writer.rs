@@ -1,4 +1,4 @@
-//! The child's weight files in the making: written in place, in any order, by any thread.
+//! The writer of a child's weight files: in place, in any order, from any thread.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,26 +20,26 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Piece, StorageSum};
 use crate::tensor::RunningCrc;
 
-/// Weight files that stay open at once, over all children of a merge; each may be open twice.
+/// Weight files kept open at once, over all children of a merge; each may be open twice.
 const OPEN_FILES: usize = 12;
 
 /// How a child is begun.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened<'a> {
-    /// Flush every file before the child appears.
+    /// Whether to flush every file before the child appears.
     pub fsync: bool,
     /// What is merged and how: the first line of the journal.
     pub header: &'a Value,
-    /// Go on with what an interrupted run left.
+    /// Whether to continue what an interrupted run left.
     pub resume: bool,
-    /// Children that are written at once, this one among them.
+    /// Number of children that are written at once, including this one.
     pub n_children: usize,
 }
 
 /// A child being written.
 #[derive(Debug)]
 pub struct ChildWriter {
-    /// `None` where the child is at its place already, and nothing more is written.
+    /// `None` where the child is already complete, and nothing is written.
     staging: Option<Staging>,
     layout: ChildLayout,
     header: Value,
@@ -49,13 +49,14 @@ pub struct ChildWriter {
 }
 
 impl ChildWriter {
-    /// Makes the work directory and all weight files, at their full length, with everything in them
-    /// that does not depend on the data. Where an interrupted run is resumed, the data that it left
-    /// stays, to be looked at with [`ChildWriter::holds`].
+    /// Makes the work directory and all weight files at their full length, with everything that
+    /// does not depend on the data. When resuming, the data that the interrupted run left is kept,
+    /// to be checked with [`ChildWriter::holds`].
     ///
     /// # Errors
-    /// As [`Staging::create`]; [`Kind::Io`] where a file can't be made; [`Kind::Data`] where another
-    /// merge was interrupted, [`Kind::TryAgain`] where a parent changed since: what was left stays.
+    /// As [`Staging::create`]; [`Kind::Io`] where a file can't be made; [`Kind::Data`] where
+    /// another merge was interrupted, and [`Kind::TryAgain`] where a parent changed since: both
+    /// keep what was left.
     pub fn create(output: &Path, layout: ChildLayout, how: Opened<'_>) -> Result<ChildWriter> {
         let staging = Staging::open(output, how.fsync)?;
         let left = if how.resume { read_journal(staging.dir())? } else { None };
@@ -97,7 +98,7 @@ impl ChildWriter {
         Ok(ChildWriter { staging: Some(staging), ..writer })
     }
 
-    /// A child that is at its place already: what is written to it is dropped.
+    /// A writer for a child that is already complete: what is written to it is dropped.
     pub fn complete(layout: ChildLayout) -> ChildWriter {
         ChildWriter {
             staging: None,
@@ -109,18 +110,18 @@ impl ChildWriter {
         }
     }
 
-    /// The work directory and what goes beside the weights; `None` for a complete child.
+    /// The work directory; `None` for a complete child.
     pub fn staging(&self) -> Option<&Staging> {
         self.staging.as_ref()
     }
 
-    /// What the journal of an interrupted run says of storages that it finished.
+    /// The storages that an interrupted run finished, by its journal.
     pub fn found(&self) -> &[JournalEntry] {
         &self.found
     }
 
-    /// Whether a storage is in its place with the CRC that the journal has. Reads all of it, through
-    /// `buffer`.
+    /// Whether a storage in the child's files has the CRC of its journal entry. Reads all of it,
+    /// through `buffer`.
     ///
     /// # Errors
     /// [`Kind::Io`] where reading fails.
@@ -149,7 +150,7 @@ impl ChildWriter {
         Ok(digest.crc().crc32 == entry.crc32)
     }
 
-    /// Starts the journal, with what is left of an interrupted run and whole.
+    /// Starts the journal, with the storages that are kept from an interrupted run.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -160,12 +161,12 @@ impl ChildWriter {
                 self.file(staging, shard)?.forget();
             }
         }
-        // Set once: a merge starts its journal once.
+        // A merge starts its journal once, so this can't fail.
         let _ = self.journal.set(Journal::start(staging.dir(), &self.header, kept)?);
         Ok(())
     }
 
-    /// Notes in the journal that a storage is written whole; `found` is what else is known of it.
+    /// Appends a finished storage to the journal; `found` is what the engine adds.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -188,7 +189,7 @@ impl ChildWriter {
         self.layout.places.get(storage).copied().ok_or_else(|| no_place(staging.output()))
     }
 
-    /// Where in its file a storage begins, in bytes.
+    /// Offset of a storage in its file, in bytes.
     ///
     /// # Errors
     /// [`Kind::Internal`] where there is no such storage.
@@ -204,9 +205,9 @@ impl ChildWriter {
         self.staging.as_ref().is_some_and(Staging::fsync)
     }
 
-    /// Writes bytes of a storage at `offset` from its start. Those that lie in memory as they lie in
-    /// the file, modulo [`DIRECT_ALIGNMENT`](crate::checkpoint::DIRECT_ALIGNMENT), go past the page
-    /// cache.
+    /// Writes bytes of a storage at `offset` from its start: past the page cache where their
+    /// address and their offset in the file are equal modulo
+    /// [`DIRECT_ALIGNMENT`](crate::checkpoint::DIRECT_ALIGNMENT).
     ///
     /// # Errors
     /// [`Kind::Io`] with the file's path.
@@ -214,7 +215,7 @@ impl ChildWriter {
         self.write_by(storage, (offset, bytes), WeightFile::write)
     }
 
-    /// The same through the page cache.
+    /// Like [`ChildWriter::write`], but through the page cache.
     ///
     /// # Errors
     /// [`Kind::Io`] with the file's path.
@@ -242,7 +243,7 @@ impl ChildWriter {
         })
     }
 
-    /// Brings to disk what the open weight files have so far, where files are flushed at all.
+    /// Flushes what was written to the open weight files so far, where files are flushed at all.
     ///
     /// # Errors
     /// [`Kind::Io`] with the file's path: the kernel may have dropped what it could not write.
@@ -256,8 +257,8 @@ impl ChildWriter {
         })
     }
 
-    /// Writes what depends on the data's CRCs, and flushes every weight file. `sums` by the child's
-    /// storage index. Then the index JSON, where there are several shards.
+    /// Writes what depends on the data's CRCs, `sums` by the child's storage index, and flushes
+    /// every weight file. Then writes the index JSON, where there are several shards.
     ///
     /// # Errors
     /// [`Kind::Io`] with the file's path.
@@ -285,7 +286,7 @@ impl ChildWriter {
         Ok(())
     }
 
-    /// Lets the child appear. See [`Staging::commit`].
+    /// Makes the child appear at its output. See [`Staging::commit`].
     ///
     /// # Errors
     /// As [`Staging::commit`].
@@ -293,7 +294,7 @@ impl ChildWriter {
         self.staging.map_or(Ok(()), |staging| staging.commit(overwrite))
     }
 
-    /// Lets what is written so far stay for a later run, and gives its path.
+    /// Keeps what is written so far for a later run, and returns its path.
     pub fn keep(self) -> Option<PathBuf> {
         self.staging.map(Staging::keep)
     }
@@ -306,8 +307,8 @@ impl ChildWriter {
     }
 }
 
-/// Gives a file its length, and its room on the disk where the file system can promise it: then no
-/// later write finds the disk full, and none looks for a place.
+/// Sets a file's length, and allocates its blocks where the file system can: then no later write
+/// finds the disk full, and none has to allocate.
 fn allocate(file: &File, length: u64) -> std::io::Result<()> {
     file.set_len(length)?;
     loop {
@@ -330,7 +331,7 @@ fn write_error(path: &Path, error: std::io::Error) -> Error {
     write_failed("cannot write the child", path, error)
 }
 
-/// The work directory belongs to a merge that differs: (what, there, here).
+/// The error for a work directory of another merge, with the difference: what, there, here.
 fn another_merge(work: &Path, (what, there, here): (String, String, String)) -> Error {
     let parent = what.starts_with("primary: files") || what.starts_with("secondary: files");
     let kind = if parent { Kind::TryAgain } else { Kind::Data };

@@ -1,4 +1,4 @@
-//! Reads files: weights by position, small ones as a whole; and what paths say.
+//! Reading of files: weights by position, small files whole; and operations on paths.
 
 pub(crate) mod paths;
 pub(crate) mod read_ahead;

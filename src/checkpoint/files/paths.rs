@@ -1,4 +1,4 @@
-//! Paths by their text and, as far as they exist, by what the disk has there.
+//! Operations on paths: parent, name, and the absolute path without links.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Absolute path without `.` and `..`, links resolved as far as the path exists.
+/// The absolute path without `.` and `..`; links are resolved as far as the path exists.
 pub fn resolved(path: &Path) -> PathBuf {
     let mut rest = Vec::new();
     let mut current = path.to_path_buf();

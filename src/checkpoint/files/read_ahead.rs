@@ -1,7 +1,8 @@
-//! Reading a file by position, and asking for what comes next where the page cache lacks it.
+//! Positioned reads that ask the kernel to read ahead where the page cache lacks the data.
 //!
-//! The kernel itself reads ahead 128 KiB of a file on most machines: too little for a disk that
-//! answers many requests at once. It isn't asked for what it has: looking up pages costs time.
+//! By itself the kernel reads ahead 128 KiB on most machines: too little for a disk that answers
+//! many requests at once. It is not asked for pages that are cached, since looking them up costs
+//! time.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -11,10 +12,11 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::Advice;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-/// Bytes asked for beyond a piece that isn't in the page cache.
+/// Bytes asked for beyond a read that the page cache can't serve.
 const AHEAD_BYTES: u64 = 8 << 20;
 
-/// Shorter reads are of headers and rows: what follows them may never be wanted.
+/// Reads shorter than this are of headers and rows, and trigger no read-ahead: what follows may
+/// never be needed.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Fills `buffer` from byte `offset` of the file on.
@@ -31,7 +33,8 @@ pub(super) fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::
     }
 }
 
-/// Reads what the page cache holds from `offset` on, and gives its bytes; asks for all that is missing.
+/// Reads what the page cache holds from `offset` on and returns how many bytes that was; asks the
+/// kernel for the rest.
 fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let length = buffer.len();
     let read = preadv2(file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
@@ -43,7 +46,7 @@ fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>
     };
     if cached < length {
         let missing = (length - cached) as u64 + AHEAD_BYTES;
-        // Advice: where it isn't taken, the read that follows waits longer.
+        // Only advice: if the kernel ignores it, the read that follows waits longer.
         let start = offset.saturating_add(cached as u64);
         let _ = rustix::fs::fadvise(file, start, NonZeroU64::new(missing), Advice::WillNeed);
     }

@@ -1,4 +1,4 @@
-//! Reads the small files beside the weights, whoever put them there.
+//! Bounded reading of the small files beside the weights, which are not to be trusted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -11,8 +11,8 @@ use crate::tensor::human_bytes;
 /// Whether `path` is there: a regular file, or a link that leads to one.
 ///
 /// # Errors
-/// [`Kind::Data`] for a directory or device of that name, [`Kind::NoInput`] for a link to nothing or
-/// an unreadable directory.
+/// [`Kind::Data`] for a directory or device of that name, [`Kind::NoInput`] for a link to nothing
+/// or an unreadable directory.
 pub(crate) fn is_present(path: &Path) -> Result<bool> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(true),
@@ -26,11 +26,11 @@ pub(crate) fn is_present(path: &Path) -> Result<bool> {
     }
 }
 
-/// The bytes of a regular file of at most `limit_bytes`. Links are followed.
+/// Reads a regular file of at most `limit_bytes`. Links are followed.
 ///
 /// # Errors
-/// [`Kind::NoInput`] where it can't be opened, [`Kind::Data`] where it is no regular file or larger,
-/// [`Kind::Io`] where reading fails.
+/// [`Kind::NoInput`] where it can't be opened, [`Kind::Data`] where it is no regular file or
+/// larger, [`Kind::Io`] where reading fails.
 pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     let file = open_regular(path)?;
     let too_large = |found: String| {
@@ -45,7 +45,7 @@ pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
         return Err(too_large(human_bytes(size_bytes)));
     }
     let mut bytes = Vec::new();
-    // One byte more than allowed shows a file that grows meanwhile.
+    // One byte more than allowed reveals a file that grew meanwhile.
     file.take(limit_bytes.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|error| Error::from_io(Kind::Io, "can't read file", path, error))?;
@@ -55,10 +55,11 @@ pub(crate) fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same as text.
+/// Reads a text file of at most `limit_bytes`.
 ///
 /// # Errors
-/// Those of [`read_bounded`]; [`Kind::Data`] where it is not UTF-8 or begins with a byte order mark.
+/// Those of [`read_bounded`]; [`Kind::Data`] where it is not UTF-8 or begins with a byte order
+/// mark.
 pub(crate) fn read_text_bounded(path: &Path, limit_bytes: u64) -> Result<String> {
     let text = String::from_utf8(read_bounded(path, limit_bytes)?).map_err(|error| {
         let found = format!("another byte at {}", error.utf8_error().valid_up_to());
@@ -72,7 +73,7 @@ pub(crate) fn read_text_bounded(path: &Path, limit_bytes: u64) -> Result<String>
     Ok(text)
 }
 
-/// Opens a file to see whether it can be read.
+/// Checks that a file can be opened for reading.
 ///
 /// # Errors
 /// Those of [`read_bounded`] for a file that can't be opened or is no regular one.
@@ -80,16 +81,17 @@ pub(crate) fn check_readable(path: &Path) -> Result<()> {
     open_regular(path).map(drop)
 }
 
-/// Whether a file of that many bytes is git-lfs' stand-in for one that was not downloaded.
+/// Whether a file of that many bytes is a git-lfs pointer, which stands for a file that was not
+/// downloaded.
 pub(crate) fn is_lfs_pointer(path: &Path, size_bytes: u64) -> bool {
-    // The specification bounds it.
+    // The specification allows less than 1024 bytes.
     size_bytes < 1024
         && read_bounded(path, 1024)
             .is_ok_and(|bytes| bytes.starts_with(b"version https://git-lfs.github.com/spec/"))
 }
 
 fn open_regular(path: &Path) -> Result<File> {
-    // Without waiting: opening a named pipe would block for ever.
+    // Not blocking: opening a named pipe would wait for its writer.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let file = OpenOptions::new()
         .read(true)

@@ -1,6 +1,6 @@
-//! One regular file of a parent, read by position, and known again if it changes.
+//! A weight file of a parent: read by position, and checked for changes.
 //!
-//! Data is read with `pread`, never mapped: a file cut short under a mapping kills the process.
+//! Data is read with `pread`, not mapped: a mapped file that is truncated kills the process.
 
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
@@ -16,10 +16,10 @@ use crate::checkpoint::files::read_ahead;
 use crate::error::{Error, Kind, Result};
 use crate::format::{FormatError, ReadAt, Rule};
 
-/// Files that stay open at once, over all checkpoints of the process.
+/// Files that are kept open at once, over all checkpoints of the process.
 const OPEN_FILES: usize = 24;
 
-/// What tells a file from another, and from itself after a change.
+/// What identifies a file and its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Device number.
@@ -56,7 +56,7 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// Opens a file and notes what it is.
+    /// Opens a file and remembers its identity.
     ///
     /// # Errors
     /// [`Kind::NoInput`] where it is missing or unreadable, [`Kind::Data`] where it is no regular
@@ -70,12 +70,12 @@ impl FileSource {
         Ok(FileSource { path: path.to_path_buf(), identity })
     }
 
-    /// Path as it was opened.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the file was when it was opened.
+    /// Its identity when it was opened.
     pub fn identity(&self) -> Identity {
         self.identity
     }
@@ -127,7 +127,7 @@ impl FileSource {
         Ok(file)
     }
 
-    /// The crate's error for a failed read of this file: a changed parent where it changed.
+    /// The crate's error for a failed read of this file; where the file changed, it says so.
     pub fn read_error(&self, what: &str, error: io::Error) -> Error {
         match std::fs::metadata(&self.path).map(|meta| Identity::of(&meta)) {
             Ok(now) if now != self.identity => return self.changed(now),
@@ -170,7 +170,8 @@ fn open_raw(path: &Path) -> io::Result<File> {
 }
 
 fn open_regular(path: &Path) -> Result<File> {
-    // Opening a device can do things, and opening a socket fails in odd words: look before.
+    // Opening a device can have effects, and opening a socket fails with an obscure error: look
+    // first.
     if let Ok(meta) = std::fs::metadata(path)
         && !meta.is_file()
     {
@@ -192,7 +193,7 @@ fn not_regular(path: &Path, meta: &std::fs::Metadata) -> Error {
     Error::new(Kind::Data, "not a file to read").file(path).expected("a regular file", found)
 }
 
-/// The few files that stay open, most recently opened last.
+/// The files that are kept open, the most recently opened last.
 struct Pool(Mutex<Handles>);
 
 /// Device and inode number, and the file.

@@ -1,4 +1,4 @@
-//! Everything that a check of a checkpoint can find, and its words, in one place.
+//! Everything that the check of a checkpoint can find, with its severity and words.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use crate::tensor::{self, DType, counted, escape};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The checkpoint is not whole, or programs will refuse or misread it.
+    /// The checkpoint is damaged or incomplete, or programs will refuse or misread it.
     Error,
-    /// Worth a look; the checkpoint is whole.
+    /// Worth a look, though the checkpoint is whole.
     Warning,
     /// What the check could not look at, or what it passed over.
     Note,
 }
 
 impl Severity {
-    /// In one word.
+    /// Its name in output.
     pub fn name(self) -> &'static str {
         match self {
             Severity::Error => "error",
@@ -35,7 +35,7 @@ impl Severity {
 #[serde(tag = "what", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "file, tensor and counts say what they are")]
 pub enum Finding {
-    /// A file that can't be opened, read or understood: the error's own words.
+    /// A file that can't be opened, read or understood, with the reader's own words.
     Refused {
         file: Option<String>,
         tensor: Option<String>,
@@ -46,12 +46,12 @@ pub enum Finding {
         #[serde(skip)]
         kind: Kind,
     },
-    /// Bytes that are not those of which the CRC-32 was taken.
+    /// Bytes that don't match their CRC-32.
     Damaged {
         file: String,
-        /// The record of the archive.
+        /// The archive's record.
         record: String,
-        /// The tensors that lie in it.
+        /// The tensors in it.
         tensors: Vec<String>,
         expected: String,
         found: String,
@@ -60,21 +60,21 @@ pub enum Finding {
     NonFinite {
         file: String,
         tensor: String,
-        /// How many elements.
+        /// Number of such elements.
         count: u64,
         /// Flat index of the first, in row-major order.
         first: u64,
         elements: u64,
     },
-    /// Tensors of a shard that the index does not map.
+    /// Tensors of a shard that are not in the index.
     Unmapped { file: String, tensors: Vec<String> },
-    /// Known buffers of a shard that the index does not map.
+    /// Known buffers of a shard that are not in the index.
     Buffers { file: String, tensors: Vec<String> },
     /// Tensors of a shard that an earlier shard holds too, with equal bytes.
     Repeated { file: String, tensors: Vec<String> },
     /// Tensors of a shard that an earlier shard holds too, with other bytes.
     Differing { file: String, tensors: Vec<String> },
-    /// Tensors that the index maps to a shard and no shard holds.
+    /// Tensors that the index maps to a shard and that no shard holds.
     Lacking { file: String, tensors: Vec<String> },
     /// The config's vocab_size is not the row count of a tensor with one row per token.
     VocabSize { tensor: String, vocab_size: u64, rows: u64 },
@@ -82,15 +82,15 @@ pub enum Finding {
     TokenId { file: String, id: u64, rows: u64 },
     /// The index says another size than the tensors have.
     TotalSize { file: String, expected: u64, found: u64 },
-    /// Tensors that lie in another shard than the index says.
+    /// Tensors that are in another shard than the index says.
     WrongShard { file: String, tensors: Vec<String> },
-    /// One shard of several was looked at by itself.
+    /// One shard of several, checked by itself.
     OneShard { file: String },
     /// A head that is not the embedding that config.json ties it to.
     UntiedHead { tensor: String, embedding: String },
     /// A model directory without config.json.
     NoConfig,
-    /// Weights beside those that were checked; other programs may take them instead.
+    /// Weights besides those that were checked, which other programs may load instead.
     OtherWeights { files: Vec<String> },
     /// Tensors of another floating dtype than the config says.
     ConfigDType { config: String, tensors: DType },
@@ -99,7 +99,7 @@ pub enum Finding {
         file: String,
         records: usize,
         of: usize,
-        /// Whether that is an error: `--require-checksums`.
+        /// Whether that is an error, with `--require-checksums`.
         #[serde(skip)]
         refused: bool,
     },
@@ -120,11 +120,12 @@ pub enum Finding {
     NoTokenizer,
     /// No input embedding is known by name, so nothing can be compared with its rows.
     NoEmbedding,
-    /// Tensors of a dtype that is not looked at for NaN.
+    /// Tensors of a dtype that is not checked for NaN.
     Unexamined { dtype: DType, tensors: usize },
-    /// Matrices that are zero, every element.
+    /// Matrices of zeros.
     AllZero { tensors: Vec<String> },
-    /// A matrix much larger or smaller than those of its name and shape in the other layers.
+    /// A matrix whose values are much larger or smaller than those of the same matrix in other
+    /// layers.
     FarFromItsLike {
         tensor: String,
         /// Its root mean square; of a tensor of 1 MiB or more, that of some elements all over
@@ -138,7 +139,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// An error of a reader as a finding.
+    /// Makes a finding of a reader's error.
     pub fn refused(error: &Error) -> Finding {
         Finding::Refused {
             file: error.path().map(|path| path.to_string_lossy().into_owned()),
@@ -184,7 +185,7 @@ impl Finding {
         }
     }
 
-    /// Whose fault an error is; `None` where it is no error.
+    /// The kind of an error, which decides the exit code; `None` where it is no error.
     pub fn kind(&self) -> Option<Kind> {
         match self {
             Finding::Refused { kind, .. } => Some(*kind),
@@ -192,7 +193,7 @@ impl Finding {
         }
     }
 
-    /// Advice.
+    /// Advice on what to do.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Finding::Refused { hint, .. } => hint.as_deref(),
@@ -325,10 +326,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Names that a list shows.
+/// Names that a message lists.
 const SHOWN: usize = 4;
 
-/// The first few of some names.
+/// The first few of some names, in backticks.
 fn listed(names: &[String]) -> String {
     tensor::listed(names.iter().map(|name| format!("`{}`", escape(name))), SHOWN)
 }

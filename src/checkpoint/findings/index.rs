@@ -1,4 +1,4 @@
-//! What a check finds wrong between shards and their index.
+//! Findings on shards and their index.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::format::Index;
 use crate::tensor::DType;
 
-/// Index against shards. Where a shard could not be opened, nothing is said of what it may hold.
-/// Those that merge refuses are errors, those that it passes over are notes.
+/// Compares the index with the shards. Of a shard that could not be opened, nothing is said about
+/// what it may hold. What a merge refuses is an error, what it passes over is a note.
 pub(super) fn compare(
     index: &Index,
     index_path: &Path,
@@ -30,7 +30,7 @@ pub(super) fn compare(
     let mut repeated = vec![Vec::new(); names.len()];
     let mut differing = vec![Vec::new(); names.len()];
     let mut strayed = vec![Vec::new(); names.len()];
-    // Names whose later copy is where the index says.
+    // Names of which a later copy is in the shard that the index says.
     let mut at_home: HashSet<&str> = HashSet::new();
     for tensor in &inventory.tensors {
         let name = tensor.name.as_str();
@@ -91,8 +91,8 @@ pub(super) fn compare(
     Ok(found)
 }
 
-/// What total_size may be: transformers counted tied tensors each time or once, bool as an eighth of
-/// a byte (before 4.38) and, today, whole storages.
+/// Compares total_size with all sums that transformers has written: tied tensors counted each time
+/// or once, bool as an eighth of a byte (before 4.38) and, today, whole storages.
 fn compare_total(index: &Index, index_path: &Path, inventory: &Inventory) -> Option<Finding> {
     let said = index.total_size_bytes?;
     let mut seen = HashSet::new();

@@ -1,4 +1,4 @@
-//! A checkpoint checked as a whole: everything that is wrong with it, in words.
+//! The check of a checkpoint: everything that is wrong with it, and its words.
 
 pub(crate) mod finding;
 pub(crate) mod index;

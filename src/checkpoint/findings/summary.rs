@@ -1,9 +1,9 @@
-//! The last line of a check of a checkpoint.
+//! The last line of the check of a checkpoint.
 
 use crate::checkpoint::findings::finding::{Finding, Severity};
 use crate::tensor::{counted, human_bytes};
 
-/// The last line of a check: what was looked at, or how much is wrong.
+/// The last line of a check: what was checked, or how much is wrong.
 pub fn summary(findings: &[Finding], tensors: usize, bytes: u64) -> String {
     let count = |severity| findings.iter().filter(|found| found.severity() == severity).count();
     let some = |count: usize, word: &str| (count > 0).then(|| counted(count as u64, word));

@@ -1,5 +1,5 @@
-//! A checkpoint opened to be checked: everything that its headers, index and side files tell, and
-//! everything that is wrong with them. [`Checkpoint::open`] stops at the first error; this goes on.
+//! Opening of a checkpoint to be checked: collects everything that is wrong with its headers, index
+//! and side files, where [`Checkpoint::open`] stops at the first error.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -25,14 +25,14 @@ use crate::error::{Error, Result};
 use crate::format::ReadOptions;
 use crate::tensor::DType;
 
-/// What could be opened of a checkpoint, and what was found on the way.
+/// What could be opened of a checkpoint, and what was found.
 #[derive(Debug)]
 pub struct Survey {
-    /// The files that could be opened, with all tensors in them.
+    /// The files that could be opened, with all their tensors.
     pub checkpoint: Checkpoint,
-    /// What was found, in the order in which a reader meets it.
+    /// What was found, in the order of reading.
     pub findings: Vec<Finding>,
-    /// What the tokenizer files say; none for a single file.
+    /// The tokenizer; none for a single file.
     pub tokenizer: TokenizerFacts,
     strictness: Strictness,
 }
@@ -76,7 +76,7 @@ impl Survey {
         survey
     }
 
-    /// Compares rows with what config.json and the tokenizer say. The first of `rows` is the input
+    /// Compares rows with config.json and the tokenizer. The first of `rows` is the input
     /// embedding; the others are heads.
     pub fn check_vocabulary(&mut self, rows: &[Rows]) {
         if self.checkpoint.dir.is_none() || self.checkpoint.files.is_empty() {
@@ -113,7 +113,7 @@ impl Survey {
         result.map_err(|error| self.refuse(&error)).ok()
     }
 
-    /// The weights of `dir` are those given, else those that a merge would take.
+    /// Opens the weights given, else those that a merge would take.
     fn look_at_directory(&mut self, dir: &Path, weights: Option<Weights>) {
         self.checkpoint.dir = Some(dir.to_path_buf());
         self.checkpoint.adapter = AdapterConfig::inside(dir);
@@ -174,7 +174,8 @@ impl Survey {
         self.checkpoint.push(source, state_dict);
     }
 
-    /// A file that holds only a part of a model is no model. One shard may be looked at by itself.
+    /// Refuses a file that holds only part of a model, unless it is a shard: one may be checked
+    /// alone.
     fn look_for_parts(&mut self, file: &Path) {
         match Parts::at(file) {
             Some(part) if part.is_shard() => {
@@ -209,7 +210,7 @@ impl Survey {
         self.checkpoint.total_parameters = index.total_parameters;
     }
 
-    /// A config of another dtype than every tensor has.
+    /// Notes a dtype in config.json that no tensor has.
     fn compare_dtypes(&mut self) {
         let config = self.checkpoint.config.as_ref();
         let Some(said) = config.and_then(|config| config.facts().dtype.clone()) else { return };

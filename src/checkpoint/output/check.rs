@@ -14,7 +14,7 @@ use crate::tensor::human_bytes;
 /// Unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 
-/// Room kept free beside the child's bytes, as a fraction of them: 1 %.
+/// Spare room, as a fraction of the child's bytes: 1 %.
 const SPARE_DIVISOR: u64 = 100;
 
 /// Checks that a child may appear at `output`.
@@ -78,7 +78,7 @@ pub fn check_output(output: &Path, parents: &[&Path], overwrite: bool) -> Result
     check_writable(&parent_of(output))
 }
 
-/// Room on the file system that will hold an output.
+/// Free space on the file system that will hold an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Device number of the file system.
@@ -89,12 +89,12 @@ pub struct Room {
     pub free_bytes: u64,
     /// Files that may still be made; `None` where the file system has no such limit.
     pub free_files: Option<u64>,
-    /// Bytes and files of these that an interrupted run of this output holds.
+    /// Bytes and files, counted as free, that an interrupted run to this output holds.
     left: (u64, u64),
 }
 
-/// The room where `output` would be made. What an interrupted run left there counts as free: it is
-/// used again or removed.
+/// Free space where `output` would be made. What an interrupted run left there counts as free: it
+/// is used again or removed.
 ///
 /// # Errors
 /// [`Kind::Output`] where the system does not tell.
@@ -114,7 +114,7 @@ pub fn room_at(output: &Path) -> Result<Room> {
 }
 
 impl Room {
-    /// Checks that there is room for `bytes` more, and 1 %.
+    /// Checks that there is room for `bytes` and 1 % more.
     ///
     /// # Errors
     /// [`Kind::Output`] with both figures where there is not.
@@ -142,7 +142,7 @@ impl Room {
         }
     }
 
-    /// Takes in what an interrupted run of another output holds on the same file system.
+    /// Adds what an interrupted run to another output on the same file system holds.
     pub fn join(&mut self, other: &Room) {
         self.free_bytes = self.free_bytes.saturating_add(other.left.0);
         self.free_files = self.free_files.map(|files| files.saturating_add(other.left.1));
@@ -156,13 +156,13 @@ impl Room {
     }
 }
 
-/// Checks that the file systems of the outputs have room for `bytes` more, and 1 %, in `files` files
-/// in each of them.
+/// Checks that the file systems of the outputs have room for `bytes` and 1 % more, in `files`
+/// files, for each output.
 ///
 /// # Errors
 /// [`Kind::Output`] with both figures where one has not.
 pub fn check_room(outputs: &[PathBuf], bytes: u64, files: u64) -> Result<()> {
-    // The work directory and its journal, of which two are there for a moment.
+    // The work directory and its journal; while the journal is rewritten there are two.
     let files = files.saturating_add(3);
     let mut rooms: Vec<(Room, u64)> = Vec::new();
     for output in outputs {
@@ -257,7 +257,7 @@ fn check_writable(dir: &Path) -> Result<()> {
     }
 }
 
-/// Bytes on disk and number of the files that an interrupted run left for this output.
+/// Bytes on disk and number of files that an interrupted run to this output left.
 fn left_by_earlier_run(output: &Path) -> (u64, u64) {
     let Ok(entries) = std::fs::read_dir(work_dir(output)) else { return (0, 0) };
     let sizes = entries.flatten().filter_map(|entry| entry.metadata().ok());

@@ -1,4 +1,4 @@
-//! Directories as the kernel has them: flushed, told apart, emptied.
+//! Operations on directories: flushing, comparing by inode, emptying.
 
 use std::fs::File;
 use std::mem::MaybeUninit;
@@ -15,7 +15,7 @@ pub(super) fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|handle| handle.sync_all()).map_err(failed)
 }
 
-/// Whether a path leads to the directory that is open.
+/// Whether a path leads to the directory that `handle` has open.
 pub(super) fn same_directory(handle: &File, path: &Path) -> bool {
     match (handle.metadata(), std::fs::symlink_metadata(path)) {
         (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
@@ -23,7 +23,8 @@ pub(super) fn same_directory(handle: &File, path: &Path) -> bool {
     }
 }
 
-/// Removes the files of a directory without opening anything: handles may be what has run out.
+/// Removes the files of a directory without opening anything: the process may be out of file
+/// handles.
 pub(super) fn empty(dir: &File) -> std::io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     loop {
@@ -37,7 +38,7 @@ pub(super) fn empty(dir: &File) -> std::io::Result<()> {
                 removed = true;
             }
         }
-        // Removing while listing may skip entries.
+        // Removing entries while listing may skip others: list again until none is left.
         if !removed {
             return Ok(());
         }

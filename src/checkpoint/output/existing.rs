@@ -1,4 +1,4 @@
-//! What lies at an output already: nothing, a whole child of ours, or something else.
+//! What is at an output already: nothing, a complete child of this tool, or something else.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -9,13 +9,13 @@ use serde_json::Value;
 use crate::checkpoint::files::small_file::read_bounded;
 use crate::error::{Error, Kind, Result};
 
-/// A child's provenance beside its weights: what made it, from what.
+/// Name of a child's provenance: what made it, and from what.
 pub const PROVENANCE_FILE: &str = "slerp_merge.json";
 
 /// Largest provenance file that is read.
 const LIMIT_BYTES: u64 = 512 << 20;
 
-/// What lies at an output.
+/// What is at an output.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Existing {
     /// Nothing, or an empty directory.
@@ -27,12 +27,12 @@ pub enum Existing {
         /// When the provenance was written, in nanoseconds since 1970.
         modified_ns: i128,
     },
-    /// Something else; what differs, in a few words.
+    /// Something else: why it is not a child, in a few words.
     Other(String),
 }
 
-/// Looks for a child at `output`: weight files of these names and sizes in bytes, no others, and its
-/// provenance.
+/// Looks for a child at `output`: weight files of these names and sizes in bytes, no others, and
+/// its provenance.
 ///
 /// # Errors
 /// [`Kind::Output`] where the directory can't be read.

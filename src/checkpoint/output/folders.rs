@@ -1,4 +1,4 @@
-//! Folders in the work directory of a child, with the small files in them.
+//! Folders in a child's work directory, and the side files in them.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::checkpoint::output::directory::sync_dir;
 use crate::error::{Error, Kind, Result};
 
-/// What was made, in order: it is removed without being looked for, since handles may be what has
-/// run out.
+/// What was made, in order. Removal follows this list instead of the disk: the process may be out
+/// of file handles.
 #[derive(Debug)]
 pub(super) struct Folders {
     work: PathBuf,
     made: Mutex<Vec<Made>>,
 }
 
-/// By its path from the work directory.
+/// What was made, by its path from the work directory.
 #[derive(Debug)]
 enum Made {
     Folder(PathBuf),
@@ -23,7 +23,7 @@ enum Made {
 }
 
 impl Folders {
-    /// None yet, in the work directory `work`.
+    /// No folders yet in the work directory `work`.
     pub(super) fn new(work: &Path) -> Folders {
         Folders { work: work.to_path_buf(), made: Mutex::default() }
     }
@@ -32,7 +32,7 @@ impl Folders {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the folders that the path of a file leads through.
+    /// Makes the folders above a file.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -56,10 +56,10 @@ impl Folders {
         Ok(())
     }
 
-    /// Removes all of them.
+    /// Removes them and their files.
     pub(super) fn remove(&self) {
         for made in self.made().iter().rev() {
-            // What stays is told of when the work directory can't be removed.
+            // A failure shows when the work directory is removed.
             let _ = match made {
                 Made::Folder(path) => std::fs::remove_dir(self.work.join(path)),
                 Made::File(path) => std::fs::remove_file(self.work.join(path)),

@@ -1,9 +1,9 @@
-//! The journal of a child in the making: which of its storages are whole, for `--resume`.
+//! The journal of an unfinished child: which of its storages are complete, for `--resume`.
 //!
 //! One JSON object a line, `{"crc32": N, "entry": ...}`, where the CRC is that of the entry's text.
-//! The first entry tells what is merged and how, each other one tells of a finished storage.
-//! Lines are appended without flushing: what they say of the data is checked again before it is
-//! believed, and a line that a crash tore ends the journal.
+//! The first entry says what is merged and how; each further one describes a finished storage.
+//! Lines are appended without flushing: `--resume` checks the data against them before using it,
+//! and the first torn line ends the journal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -19,16 +19,16 @@ use crate::checkpoint::output::work_dir::write_failed;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::crc32;
 
-/// The journal's name in the work directory. It never gets into a child.
+/// Name of the journal in the work directory. It is removed before the child appears.
 pub(crate) const JOURNAL_FILE: &str = "journal.jsonl";
 
-/// Where a journal is rewritten before it replaces the old one.
+/// Name under which a journal is rewritten before it replaces the old one.
 pub(crate) const NEW_JOURNAL_FILE: &str = "journal.jsonl.new";
 
-/// Largest journal that is read: some million tensors.
+/// Largest journal that is read, enough for millions of tensors.
 const LIMIT_BYTES: u64 = 1 << 30;
 
-/// A storage of the child that is written whole.
+/// A storage of the child that is completely written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
     /// The child's storage index.
@@ -41,23 +41,23 @@ pub struct JournalEntry {
     pub crc32: u32,
     /// First bytes of the data, zeros where it is shorter.
     pub first_bytes: [u8; 8],
-    /// What else is known of it, as the engine wrote it.
+    /// What the engine adds: opaque here.
     pub found: Value,
 }
 
-/// One line.
+/// One line of the file.
 #[derive(Serialize, Deserialize)]
 struct Line {
     crc32: u32,
     entry: Box<RawValue>,
 }
 
-/// What an interrupted run left written.
+/// The journal of an interrupted run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Interrupted {
     /// The first line: what was merged and how.
     pub(crate) header: Value,
-    /// Finished storages, in the order in which they were.
+    /// Finished storages, in the order of their writing.
     pub(crate) entries: Vec<JournalEntry>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Starts the journal of the work directory `dir` anew, with what is known to be whole.
+    /// Starts a new journal in the work directory `dir`, with the storages that are kept.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -91,7 +91,7 @@ impl Journal {
         Ok(Journal { path, file: Mutex::new(file) })
     }
 
-    /// Notes a finished storage, in one write.
+    /// Appends a finished storage, in one write.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -103,7 +103,7 @@ impl Journal {
     }
 }
 
-/// What the journal in `dir` says; `None` where there is none, or none that can be read.
+/// Reads the journal in `dir`; `None` where there is none or its first line is broken.
 ///
 /// # Errors
 /// [`Kind::Io`] where reading fails.
@@ -114,7 +114,7 @@ pub(crate) fn read_journal(dir: &Path) -> Result<Option<Interrupted>> {
         _ => return Ok(None),
     }
     let bytes = read_bounded(&path, LIMIT_BYTES)?;
-    // A torn line, or one without its line break, ends it.
+    // A torn line, or one without its line break, ends the journal.
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let mut lines = bytes[..whole].split(|byte| *byte == b'\n').map_while(entry_of);
     let Some(header) = lines.next().and_then(|text| serde_json::from_str(text.get()).ok()) else {
@@ -140,7 +140,7 @@ fn line(entry: &impl Serialize) -> Result<String> {
     }
 }
 
-/// The first place where two headers differ: its path, and the values of the first and the second.
+/// The first difference between two headers: its path, and both values.
 pub(crate) fn difference(old: &Value, new: &Value) -> Option<(String, String, String)> {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {

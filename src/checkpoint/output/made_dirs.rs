@@ -1,4 +1,4 @@
-//! Directories above an output that were missing and are made for it.
+//! Missing directories above an output, made for it and removed again if the child does not come.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::checkpoint::files::paths::parent_of;
 use crate::checkpoint::output::directory::sync_dir;
 use crate::error::Result;
 
-/// Directories that were made, lowest first. Dropped, it removes those that are empty still.
+/// Directories that were made, deepest first. Removed on drop where they are still empty.
 #[derive(Debug, Default)]
 pub(super) struct MadeDirs(Vec<PathBuf>);
 
@@ -23,12 +23,12 @@ impl MadeDirs {
         Ok(made)
     }
 
-    /// Lets them stay.
+    /// Keeps them.
     pub(super) fn stay(&mut self) {
         self.0.clear();
     }
 
-    /// Flushes the directories that hold them, so that a power cut does not take them.
+    /// Flushes the directories that hold them, so that they survive a power cut.
     pub(super) fn flush(&self) -> Result<()> {
         self.0.iter().try_for_each(|dir| sync_dir(&parent_of(dir)))
     }
@@ -36,7 +36,7 @@ impl MadeDirs {
 
 impl Drop for MadeDirs {
     fn drop(&mut self) {
-        // Another run may be using them by now: they stay where they are not empty.
+        // Another run may be using them by now: one that is not empty stays.
         self.0.iter().all(|dir| std::fs::remove_dir(dir).is_ok());
     }
 }

@@ -1,4 +1,5 @@
-//! The child's place on disk: checked, taken by a work directory, journaled, and swapped in at the end.
+//! Where the child is written: checks of the output, the work directory, the journal, the final
+//! rename.
 
 pub(crate) mod check;
 pub(crate) mod directory;

@@ -1,5 +1,6 @@
-//! An output that is a mount point: nothing can be renamed to it, so the child is moved into it file
-//! by file. Weaker than one rename: until the marker goes, what lies there is no child.
+//! An output that is a mount point. No directory can be renamed onto it, so the child's files are
+//! moved into it one by one. That is weaker than one rename: a marker says that the child is
+//! incomplete until the last file is there.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,10 +12,11 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use crate::checkpoint::files::small_file::read_bounded;
 use crate::error::{Error, Kind, Result};
 
-/// A file of this name says that the directory holds part of a child; in it, the child's files.
+/// The marker: a file of this name says that the directory holds part of a child, and lists its
+/// files.
 const MARKER: &str = ".INCOMPLETE";
 
-/// What mkfs leaves in a new file system.
+/// The directory that mkfs leaves in a new file system.
 const OF_THE_SYSTEM: &str = "lost+found";
 
 /// Largest marker that is read.
@@ -26,7 +28,7 @@ pub(super) fn is_mount_point(path: &Path) -> bool {
         .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// Whether a mount point holds nothing but what the system and an interrupted run left.
+/// Whether a mount point holds nothing but what mkfs and an interrupted run left.
 ///
 /// # Errors
 /// [`Kind::Output`] where it can't be listed.
@@ -43,24 +45,24 @@ pub(super) fn is_vacant(output: &Path, work: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether `output` is marked to hold only part of a child.
+/// Whether a marker says that `output` holds only part of a child.
 pub fn is_marked(output: &Path) -> bool {
     std::fs::symlink_metadata(output.join(MARKER)).is_ok()
 }
 
-/// The child's files, as the marker has them; none where there is no marker.
+/// The child's files, as the marker lists them; none where there is no marker.
 fn moved(output: &Path) -> Result<Vec<OsString>> {
     if !is_marked(output) {
         return Ok(Vec::new());
     }
     let text = read_bounded(&output.join(MARKER), LIMIT_BYTES)?;
     let names = String::from_utf8_lossy(&text).lines().map(OsString::from).collect::<Vec<_>>();
-    // Only plain names: nothing outside the directory is ever touched.
+    // Plain names only, so that nothing outside the directory is touched.
     Ok(names.into_iter().filter(|name| Path::new(name).file_name() == Some(name)).collect())
 }
 
-/// Removes the part of a child that is in `output`, and at last the marker. A folder that is still in
-/// the work directory was not moved: the one of its name in `output` is not ours.
+/// Removes the part of a child that is in `output`, the marker last. A folder that is still in the
+/// work directory was not moved, so one of its name in `output` is not ours.
 ///
 /// # Errors
 /// [`Kind::Output`] with the path.
@@ -85,8 +87,8 @@ pub(super) fn take_out(work: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves the files of the complete child `work`, which lies in `output`, up into it: weights first,
-/// the index and config.json last. Where that fails, they are removed.
+/// Moves the files of the complete child from `work`, a directory in `output`, up into `output`:
+/// weights first, the index and config.json last. Where that fails, they are removed.
 ///
 /// # Errors
 /// [`Kind::Io`] with the path.
@@ -119,7 +121,7 @@ fn move_up(work: &Path, output: &Path, fsync: bool) -> io::Result<()> {
     std::fs::rename(work.join(MARKER), output.join(MARKER))?;
     flush()?;
     for name in &names {
-        // What lies there of that name is nobody's: the directory was vacant at the start.
+        // Replacing a file of that name is fine: the directory was vacant when the run began.
         std::fs::rename(work.join(name), output.join(name))?;
     }
     flush()?;
@@ -127,7 +129,7 @@ fn move_up(work: &Path, output: &Path, fsync: bool) -> io::Result<()> {
     flush()
 }
 
-/// Loaders look for config.json and the index first, so these come last.
+/// Order of moving: loaders look for config.json and the index first, so these come last.
 fn rank(name: &OsStr) -> u8 {
     match name.to_str() {
         Some("config.json") => 3,

@@ -1,4 +1,4 @@
-//! The child's way to its place: a hidden sibling directory, flushed, then one rename.
+//! How a child appears at its output: written to a hidden sibling directory, flushed, then renamed.
 //!
 //! ```text
 //! DIR/.NAME.partial/   written and flushed here, locked by the run that writes it
@@ -24,26 +24,27 @@ use crate::checkpoint::output::swap::{Replaced, aside, recover, swap_in, undo};
 use crate::checkpoint::output::work_dir::{work_dir, write_failed};
 use crate::error::{Error, Kind, Result};
 
-/// A child in the making. Dropped without [`Staging::commit`] or [`Staging::keep`], it removes what
-/// it wrote.
+/// A child being written in its work directory, which is removed on drop unless [`Staging::commit`]
+/// or [`Staging::keep`] was called.
 #[derive(Debug)]
 pub struct Staging {
     output: PathBuf,
     work: PathBuf,
-    /// Open for its lock, which ends with the process whatever happens to it.
+    /// The work directory, open and locked. The lock ends with the process, however that ends.
     lock: File,
     fsync: bool,
-    /// The output is a mount point, and the work directory lies in it.
+    /// Whether the output is a mount point, with the work directory in it.
     inside: bool,
     folders: Folders,
     done: bool,
-    /// Dropped last, when the work directory is gone.
+    /// Declared last, so dropped when the work directory is gone.
     above: MadeDirs,
 }
 
 impl Staging {
-    /// Makes and locks the work directory beside `output`. What an earlier, dead run left there is
-    /// removed. Missing directories above `output` are made, and go again if the child does not come.
+    /// Makes and locks the work directory of `output`, and removes what an interrupted run left in
+    /// it. Missing directories above `output` are made, and removed again if the child does not
+    /// come.
     ///
     /// # Errors
     /// [`Kind::TryAgain`] where another run holds it, [`Kind::Output`] where it can't be made.
@@ -53,7 +54,7 @@ impl Staging {
         Ok(staging)
     }
 
-    /// The same, but what an earlier run left in the work directory stays.
+    /// Like [`Staging::create`], but keeps what an interrupted run left in the work directory.
     ///
     /// # Errors
     /// As [`Staging::create`].
@@ -88,7 +89,7 @@ impl Staging {
                         .file(output)
                         .with_hint("wait for it to end, or give another -o"));
                 }
-                // File systems without locks: the rename that replaces nothing is the backstop.
+                // A file system without locks. The final rename still replaces nothing.
                 Err(error) => log::debug!("no lock on {}: {error}", work.display()),
             }
             if !same_directory(&lock, &work) {
@@ -106,7 +107,7 @@ impl Staging {
         }
     }
 
-    /// Removes what an earlier run left, but for names that are to stay.
+    /// Removes what an interrupted run left, except for files that `stays` names.
     ///
     /// # Errors
     /// [`Kind::Output`] where something can't be removed.
@@ -149,14 +150,15 @@ impl Staging {
         self.fsync
     }
 
-    /// Lets the work directory stay for a later run, and gives its path.
+    /// Leaves the work directory for a later run, and returns its path.
     pub fn keep(mut self) -> PathBuf {
         self.done = true;
         self.above.stay();
         self.work.clone()
     }
 
-    /// Makes an empty file in the work directory, readable and writable, mode by umask.
+    /// Makes an empty file in the work directory, for reading and writing, with the mode of the
+    /// umask.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -164,7 +166,8 @@ impl Staging {
         self.open_file(name, OpenOptions::new().create_new(true))
     }
 
-    /// Opens a file of the work directory, or makes it. What is in it stays; no link is followed.
+    /// Opens a file of the work directory, or makes it. Its content is kept; links are not
+    /// followed.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -181,7 +184,7 @@ impl Staging {
         self.open_file(name, &mut OpenOptions::new())
     }
 
-    /// The same for writes past the page cache; `None` where the file system has none.
+    /// Opens such a file for writes past the page cache; `None` where the file system has none.
     pub fn direct_file(&self, name: &str) -> Option<File> {
         let flags = OFlags::DIRECT.bits().cast_signed();
         let opened = self.open_file(name, OpenOptions::new().custom_flags(flags));
@@ -197,7 +200,7 @@ impl Staging {
             .map_err(|error| write_failed("cannot open file", &path, error))
     }
 
-    /// Writes a whole small file and flushes it. Folders that its name leads through are made.
+    /// Writes a side file and flushes it. Folders in its name are made.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -223,9 +226,9 @@ impl Staging {
         })
     }
 
-    /// Lets the child appear at its place by one rename, and flushes the directory that holds it.
-    /// With `overwrite` an older child is swapped out in the same step and removed afterwards. Where
-    /// the flush fails, the rename is taken back.
+    /// Renames the work directory to the output, and flushes the directory that holds it. With
+    /// `overwrite` an older child is swapped out in the same step and removed afterwards. Where the
+    /// flush fails, the rename is undone.
     ///
     /// # Errors
     /// [`Kind::Output`] where something appeared at the output meanwhile, else [`Kind::Io`].
@@ -246,7 +249,7 @@ impl Staging {
             })?;
         }
         if self.inside {
-            // Dropped, the empty work directory goes.
+            // Drop removes the empty work directory.
             return put_inside(&self.work, &self.output, self.fsync);
         }
         let replaced = swap_in(&self.work, &self.output, overwrite)?;

@@ -1,4 +1,4 @@
-//! The last step of a child: one rename, by which it is there or not.
+//! The last step of a child: the rename to its output, with which it is there or not.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +7,18 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
 
-/// What lay at the output before the child.
+/// What was at the output before the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Replaced {
     /// Nothing, or an empty directory.
     Nothing,
-    /// An older child, which is in the work directory now.
+    /// An older child, now in the work directory.
     Swapped,
-    /// An older child, which is at [`aside`] now.
+    /// An older child, now at [`aside`].
     Aside,
 }
 
-/// Where an older child waits on file systems that can't swap two directories.
+/// Where an older child is kept meanwhile, on file systems that can't swap two directories.
 pub(super) fn aside(work: &Path) -> PathBuf {
     work.with_extension("replaced")
 }
@@ -45,7 +45,8 @@ pub(super) fn swap_in(work: &Path, output: &Path, overwrite: bool) -> Result<Rep
                 .expected("nothing there", "another directory")
                 .with_hint("give --overwrite to replace it"));
         }
-        // File systems without renameat2 flags. A directory does not replace one with files in it.
+        // A file system without the flags of renameat2. A plain rename replaces no directory with
+        // files.
         Err(Errno::INVAL | Errno::NOSYS) if !output.exists() => return plainly(),
         Err(Errno::INVAL | Errno::NOSYS) if overwrite => {}
         Err(error) => return Err(failed(error)),
@@ -53,7 +54,8 @@ pub(super) fn swap_in(work: &Path, output: &Path, overwrite: bool) -> Result<Rep
     match renameat_with(CWD, work, CWD, output, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(Replaced::Swapped),
         Err(Errno::INVAL | Errno::NOSYS) => {
-            // No exchange here: the old child is moved aside first, so OUT is absent for a moment.
+            // No exchange: the older child is moved aside first, so the output is absent for a
+            // moment.
             let aside = aside(work);
             rename(output, &aside).map_err(failed)?;
             if let Err(error) = rename(work, output) {
@@ -66,7 +68,7 @@ pub(super) fn swap_in(work: &Path, output: &Path, overwrite: bool) -> Result<Rep
     }
 }
 
-/// Undoes [`swap_in`], where what it did could not be flushed. Whether the child is gone again.
+/// Undoes [`swap_in`] after a failed flush; returns whether that worked.
 pub(super) fn undo(work: &Path, output: &Path, replaced: Replaced) -> bool {
     match replaced {
         Replaced::Nothing => rename(output, work).is_ok(),
@@ -75,8 +77,8 @@ pub(super) fn undo(work: &Path, output: &Path, replaced: Replaced) -> bool {
     }
 }
 
-/// Mends what a crash between the two renames of a file system without exchange left: the older
-/// child goes back to its place, or away where the new one is there.
+/// Recovers from a crash between the two renames of a file system without exchange: the older child
+/// goes back to the output, or is removed where the new one is there.
 pub(super) fn recover(work: &Path, output: &Path) -> std::io::Result<()> {
     let aside = aside(work);
     if std::fs::symlink_metadata(&aside).is_err() {

@@ -8,14 +8,14 @@ use crate::checkpoint::output::mount_point::is_mount_point;
 use crate::error::{Error, Kind};
 use crate::tensor::crc32;
 
-/// Longest name of an output that the work directory's name holds: file systems take 255 bytes.
+/// Longest output name that fits into the work directory's name; file systems allow 255 bytes.
 const LONGEST_NAME: usize = 240;
 
-/// The end of every work directory's name.
+/// How the name of a work directory ends.
 const SUFFIX: &str = ".partial";
 
-/// The work directory of an output: beside it (in it, where it is a mount point), hidden, and of no
-/// name that a loader looks for.
+/// The work directory of an output: beside it, or in it where it is a mount point; hidden, and
+/// under no name that a loader looks for.
 pub(crate) fn work_dir(output: &Path) -> PathBuf {
     let own = output.file_name().unwrap_or_default();
     let mut name = OsString::from(".");
@@ -33,7 +33,7 @@ pub(crate) fn is_work_dir(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(SUFFIX)
 }
 
-/// The error of a failed write below the work directory, with advice where the cause is known.
+/// The error for a failed write in the work directory, with advice where the cause is known.
 pub(crate) fn write_failed(what: &str, path: &Path, error: std::io::Error) -> Error {
     let hint = match error.kind() {
         ErrorKind::StorageFull => "free some space or inodes and merge again; nothing was left",

@@ -1,4 +1,4 @@
-//! A parent that was opened: a model directory or a single checkpoint file, without its data.
+//! An opened parent, a model directory or a single checkpoint file: everything but its data.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use crate::checkpoint::weights::parts::Parts;
 use crate::error::Result;
 use crate::format::{Container, ReadAt, ReadOptions, StateDict};
 
-/// An opened checkpoint: headers, config and the files behind them. No data is loaded.
+/// An opened checkpoint: its headers, config and files. No data is loaded.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Path as the user gave it, or where its name led.
+    /// Path as the user gave it, or where the name in the Hub's cache led.
     pub path: PathBuf,
     /// The model directory; `None` where a single file was named.
     pub dir: Option<PathBuf>,
@@ -27,25 +27,24 @@ pub struct Checkpoint {
     pub inventory: Inventory,
     /// config.json, where the directory has one.
     pub config: Option<Config>,
-    /// Ids of special tokens, by config.json and generation_config.json.
+    /// Ids of special tokens in config.json and generation_config.json.
     pub special_tokens: SpecialTokens,
     /// adapter_config.json beside the weights, where there is one.
     pub adapter: Option<AdapterConfig>,
     /// `total_parameters` of the index, where it has the figure.
     pub total_parameters: Option<u64>,
-    /// Things worth telling the user, in sentences.
+    /// Remarks for the user, as sentences.
     pub notes: Vec<String>,
-    /// What the user said of the files beside their path: which entry is the state dict, and what may
-    /// stand beside it.
+    /// How its files are read: which entry is the state dict, and what may be beside it.
     pub reading: ReadOptions,
-    /// What its loader calls its weight files.
+    /// How its weight files are named.
     pub names: WeightNames,
-    /// What it is a part of, where it is no whole model.
+    /// The parts that it is one of, where it is no whole model.
     pub part: Option<Parts>,
 }
 
 impl Checkpoint {
-    /// A checkpoint of which nothing is known yet.
+    /// A checkpoint without any files yet.
     pub(crate) fn empty(path: &Path, dir: Option<PathBuf>) -> Checkpoint {
         Checkpoint {
             path: path.to_path_buf(),
@@ -64,14 +63,14 @@ impl Checkpoint {
         }
     }
 
-    /// Takes in one file.
+    /// Adds a file.
     pub(crate) fn push(&mut self, source: FileSource, state_dict: StateDict) {
         self.containers.push(state_dict.container);
         self.inventory.append(self.files.len(), state_dict);
         self.files.push(source);
     }
 
-    /// Checks that no weight file changed since it was opened.
+    /// Checks that no weight file has changed since it was opened.
     ///
     /// # Errors
     /// [`Kind::TryAgain`](crate::error::Kind::TryAgain) where one did.
@@ -79,7 +78,7 @@ impl Checkpoint {
         self.files.iter().try_for_each(FileSource::check_unchanged)
     }
 
-    /// Bytes of all weight files.
+    /// Total length of the weight files in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(ReadAt::len).fold(0, u64::saturating_add)
     }

@@ -1,5 +1,5 @@
-//! Finds what may be a checkpoint below a directory, by names alone. Every directory is entered
-//! once, by its own path rather than by a link, so that loops end and nothing is found twice.
+//! The search for checkpoints below a directory, by names alone. Every directory is entered once,
+//! by its own path rather than by a link, so that loops end and nothing is found twice.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -19,31 +19,31 @@ use crate::checkpoint::weights::names::{WeightName, is_index, shard_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Rule, looks_like_torch};
 
-/// Directories of the kernel's: no disks, and some of their files change or block when read.
+/// Directories of the kernel, not on disk: reading some of their files changes state or blocks.
 const NOT_ON_DISK: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-/// Directories inside a model of the Hub's cache that hold no files by their names.
+/// Directories of a model in the Hub's cache in which files don't have their own names.
 const HUB_INNER: [&str; 3] = ["blobs", "refs", ".no_exist"];
 
-/// A pickle with objects of other programs in it is taken for settings, not for a model, below this
+/// A pickle with objects of other programs in it counts as settings, not as a model, below this
 /// size in bytes.
 const SMALLEST_MODEL: u64 = 64 << 10;
 
 /// A directory or file that may be a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its path, which begins as the user gave it.
+    /// Its path; begins with the path that the user gave.
     pub path: PathBuf,
-    /// Where it is in a Hub cache, if it is in one.
+    /// Its entry in a Hub cache, if it is in one.
     pub hub: Option<HubEntry>,
-    /// Whether its name says that it is a model: then what is wrong with it is worth telling.
+    /// Whether its name says that it is a model: then errors of opening it are reported.
     named: bool,
 }
 
-/// What a walk found.
+/// The result of a search.
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
-    /// In the order of their paths.
+    /// Candidates in the order of their paths.
     pub candidates: Vec<Candidate>,
     /// Directories that could not be read.
     pub unreadable: Vec<PathBuf>,
@@ -58,7 +58,8 @@ impl Candidate {
     /// Opens it by its headers; `None` where it is no checkpoint after all.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::open`], where its name or its first bytes say that it is a checkpoint.
+    /// Those of [`Checkpoint::open`], where its name or its first bytes say that it is a
+    /// checkpoint.
     pub fn open(&self, opening: &Opening) -> Result<Option<Checkpoint>> {
         match Checkpoint::open_as(&self.path, opening) {
             Ok(checkpoint) if !self.named && checkpoint.inventory.tensors.is_empty() => Ok(None),
@@ -68,7 +69,7 @@ impl Candidate {
         }
     }
 
-    /// Whether a file that nobody calls a model is a checkpoint all the same, and broken.
+    /// Whether a file whose name does not say so is a checkpoint, but broken.
     fn is_broken(&self, error: &Error) -> bool {
         let Ok(source) = FileSource::open(&self.path) else { return false };
         match error.rule() {
@@ -80,7 +81,7 @@ impl Candidate {
 }
 
 /// Finds what may be a checkpoint in or below `starts`. Links to directories are followed, but not
-/// upwards; `/proc` and its like are left out, as are `.git` and unfinished children.
+/// to directories above; `/proc` and the like are skipped, as are `.git` and unfinished children.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where one of `starts` can't be looked at. What can't be read below them is no
@@ -112,23 +113,23 @@ pub fn discover(starts: &[PathBuf]) -> Result<Discovery> {
     Ok(Discovery { candidates, unreadable: walk.unreadable })
 }
 
-/// A walk under way.
+/// The state of a search.
 #[derive(Default)]
 struct Walk {
-    /// Starts, and behind them the links that were met; those come last, so that real paths win.
+    /// Starts, followed by the links that were met, which come last so that real paths win.
     queue: VecDeque<PathBuf>,
-    /// The starts and what they lie in, links resolved: no link is followed there.
+    /// The starts and all directories above them, links resolved: no link to these is followed.
     above: HashSet<PathBuf>,
     /// Device and inode of every directory that was entered.
     entered: HashSet<(u64, u64)>,
-    /// Names worth a look, by directory.
+    /// Names of interest, by directory.
     files: BTreeMap<PathBuf, Vec<OsString>>,
     candidates: Vec<Candidate>,
     unreadable: Vec<PathBuf>,
 }
 
 impl Walk {
-    /// Walks through one directory. Errors below it are noted.
+    /// Searches one directory. Errors below it are noted.
     fn directory(&mut self, start: &Path) {
         let Walk { queue, above, entered, files, unreadable, .. } = self;
         if !is_first(start, entered) {
@@ -140,7 +141,7 @@ impl Walk {
                 Ok(entry) if entry.depth() > 0 => entry,
                 Ok(_) => continue,
                 Err(error) => {
-                    // What vanished meanwhile is nobody's loss.
+                    // What vanished meanwhile is not reported.
                     let gone = error.io_error().map(std::io::Error::kind)
                         == Some(std::io::ErrorKind::NotFound);
                     unreadable.extend(error.path().filter(|_| !gone).map(Path::to_owned));
@@ -162,7 +163,7 @@ impl Walk {
     }
 }
 
-/// Whether the walk goes into a directory (files always pass): not twice, and not where no model is.
+/// Whether to enter a directory (files always pass): not twice, and not where no model can be.
 fn is_entered(entry: &DirEntry, entered: &mut HashSet<(u64, u64)>) -> bool {
     if !entry.file_type().is_dir() || entry.depth() == 0 {
         return true;
@@ -175,7 +176,7 @@ fn is_entered(entry: &DirEntry, entered: &mut HashSet<(u64, u64)>) -> bool {
     !inner && !is_work_dir(&name) && name != ".git" && on_disk && is_first(entry.path(), entered)
 }
 
-/// Whether a directory is met for the first time; what is wrong with it shows when it is read.
+/// Whether a directory is met for the first time. Errors show when it is read.
 fn is_first(dir: &Path, entered: &mut HashSet<(u64, u64)>) -> bool {
     std::fs::metadata(dir).map_or(true, |meta| entered.insert((meta.dev(), meta.ino())))
 }
@@ -187,8 +188,9 @@ fn is_worth_a_look(name: &OsStr) -> bool {
         || is_safetensors(name)
 }
 
-/// The checkpoints that the files of one directory may be; the same choice as `weights_of`. A model
-/// that stands beside it is one of its own; shards without an index are told of by their directory.
+/// The candidates among the files of one directory, chosen as `weights_of` does. Models besides the
+/// directory's own are candidates of their own; shards without an index are reported by their
+/// directory.
 fn candidates_of(dir: &Path, files: &[OsString]) -> Vec<Candidate> {
     let texts: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
     let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();

@@ -1,5 +1,5 @@
-//! The Hugging Face Hub's cache on this machine: models that were downloaded before, by their names.
-//! Nothing here speaks to a network.
+//! The local cache of the Hugging Face Hub: downloaded models, by their names. Nothing here uses
+//! the network.
 //!
 //! ```text
 //! CACHE/models--ORG--NAME/refs/main               text: the commit that `main` was when downloaded
@@ -15,22 +15,22 @@ use crate::checkpoint::files::small_file::read_bounded;
 use crate::checkpoint::parent::key::{split_key, with_key};
 use crate::error::{Error, Kind, Result};
 
-/// How the directory of a model begins.
+/// Prefix of a model's directory.
 const MODELS: &str = "models--";
 
-/// Characters of a commit that tell it from the others for people.
+/// Characters of a commit that are shown.
 const SHORT_COMMIT: usize = 8;
 
-/// Characters that a commit must at least be given with.
+/// Fewest characters by which a commit may be given.
 const SHORTEST_COMMIT: usize = 4;
 
-/// The largest file below `refs` that is read, in bytes: a commit has 40.
+/// Largest file below `refs` that is read, in bytes: a commit has 40.
 const MAX_REF_BYTES: u64 = 256;
 
-/// A place in a Hub cache, by the name that people know it under.
+/// A path in a Hub cache, by the model's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubEntry {
-    /// `ORG/NAME`, or `NAME` alone as the oldest models have it.
+    /// `ORG/NAME`, or `NAME` alone for the oldest models.
     pub repo: String,
     /// The commit, in full.
     pub revision: String,
@@ -41,7 +41,7 @@ pub struct HubEntry {
 }
 
 impl HubEntry {
-    /// What a path is in a Hub cache; `None` where it is not in one. Looks at the path alone.
+    /// Parses a path; `None` where it is not in a Hub cache. Does not look at the disk.
     pub fn of(path: &Path) -> Option<HubEntry> {
         let path = std::path::absolute(path).ok()?;
         let parts: Vec<Component<'_>> = path.components().collect();
@@ -95,10 +95,10 @@ fn cache_dir_by(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> 
         .or_else(|| home().map(|dir| dir.join(".cache/huggingface/hub")))
 }
 
-/// The path of a model as a user names it: a path that is there, else `ORG/NAME` or
-/// `ORG/NAME@REVISION` in the local Hub cache (a branch or tag that was downloaded, or a commit, which
-/// may be cut). A path that is there always wins, and what can be no model's name is returned as it
-/// is. The key of `FILE::KEY` stays behind it.
+/// The path of a model that a user names: a path that exists, else `ORG/NAME` or
+/// `ORG/NAME@REVISION` in the local Hub cache, where the revision is a branch or tag that was
+/// downloaded, or a commit, which may be abbreviated. What can't be a model's name is returned
+/// unchanged, and so is the key of `FILE::KEY`.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where it is neither.
@@ -107,13 +107,12 @@ pub fn locate(model: &Path) -> Result<PathBuf> {
     Ok(with_key(locate_in(&file, cache_dir().as_deref())?, key.as_deref()))
 }
 
-/// The path and the key of a parent, `FILE::KEY` or a path alone. A file whose name holds `::` is a
-/// path.
+/// Splits `FILE::KEY` into path and key. An existing file whose name holds `::` is a path.
 pub(crate) fn file_and_key(model: &Path) -> (PathBuf, Option<String>) {
     split_key(model, |name| parse(name).is_some())
 }
 
-/// The path of a parent without its key: what lies on the disk.
+/// The path of a parent without its key.
 pub fn file_of(model: &Path) -> PathBuf {
     file_and_key(model).0
 }
@@ -176,7 +175,7 @@ fn parse(text: &str) -> Option<(&str, Option<&str>)> {
     (named && revision.is_none_or(plain)).then_some((repo, revision))
 }
 
-/// Commits that are there, sorted.
+/// Commits in the cache, sorted.
 fn snapshots(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir.join("snapshots")).into_iter().flatten().flatten();
     let mut names: Vec<String> =
@@ -185,7 +184,7 @@ fn snapshots(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The commit that is meant; it need not be there.
+/// The commit that a revision stands for; it need not be in the cache.
 fn commit(dir: &Path, revision: Option<&str>, snapshots: &[String]) -> Option<String> {
     let reference = read_bounded(&dir.join("refs").join(revision.unwrap_or("main")), MAX_REF_BYTES);
     if let Ok(text) = reference.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()) {
@@ -197,7 +196,7 @@ fn commit(dir: &Path, revision: Option<&str>, snapshots: &[String]) -> Option<St
         None => true,
     };
     let mut found = snapshots.iter().filter(meant);
-    // Two that could be meant are as good as none.
+    // An ambiguous commit counts as none.
     let first = found.next().cloned();
     first.filter(|_| found.next().is_none())
 }

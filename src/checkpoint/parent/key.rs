@@ -1,16 +1,16 @@
-//! How a user names a parent: a path, or `FILE::KEY` for one of several state dicts in a file.
+//! The syntax `FILE::KEY`, which names one of several state dicts in a file.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Between a file and the key of its state dict.
+/// Separates a file from the key of its state dict.
 const SEPARATOR: &str = "::";
 
-/// The path and the key of `FILE::KEY`. A path that is there has no key, whatever its name; else the
-/// longest part before a `::` that is there is the path, and else, where `named` says that it may be a
-/// model's name, the part before the first one. The key is text; it may be empty (the top level of the
-/// file) and may hold `::` itself.
+/// Splits `FILE::KEY` into path and key. A path that exists has no key, whatever its name. Else the
+/// path is the longest part before a `::` that exists, or, where `named` says that it may be a
+/// model's name, the part before the first `::`. The key is text; it may be empty (the top level of
+/// the file) and may hold `::` itself.
 pub(super) fn split_key(model: &Path, named: impl Fn(&str) -> bool) -> (PathBuf, Option<String>) {
     let there = |path: &Path| std::fs::symlink_metadata(path).is_ok();
     let bytes = model.as_os_str().as_bytes();
@@ -32,7 +32,7 @@ pub(super) fn split_key(model: &Path, named: impl Fn(&str) -> bool) -> (PathBuf,
     }
 }
 
-/// `FILE::KEY` again.
+/// Joins a path and its key to `FILE::KEY`.
 pub(super) fn with_key(path: PathBuf, key: Option<&str>) -> PathBuf {
     let Some(key) = key else { return path };
     let mut named = path.into_os_string();

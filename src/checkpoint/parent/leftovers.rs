@@ -1,12 +1,12 @@
-//! What a file holds beside its state dict, in sentences for the plan.
+//! What a file holds beside its state dict, as sentences for the plan.
 
 use crate::format::{OpaqueValue, StateDict};
 use crate::tensor::{escape, listed};
 
-/// Most entries that a sentence names.
+/// Entries that a sentence names.
 const SHOWN: usize = 8;
 
-/// Which entry the state dict is, and what was left out.
+/// Notes on which entry is the state dict, and what is left out.
 pub(super) fn notes(file: &str, state_dict: &StateDict) -> Vec<String> {
     let file = escape(file);
     let mut notes = Vec::new();
@@ -45,7 +45,7 @@ pub(crate) fn opaque_values(values: &[OpaqueValue]) -> Vec<String> {
             1 => format!("`{name}` with 1 tensor that is not merged"),
             more => format!("`{name}` with {more} tensors that are not merged"),
         };
-        // Values of one entry follow each other.
+        // Values of one entry are neighbours.
         match entries.last_mut() {
             Some((entry, names)) if *entry == value.entry => names.push(text),
             _ => entries.push((&value.entry, vec![text])),

@@ -1,4 +1,4 @@
-//! A parent: found, opened by its headers, and refused where it contradicts itself.
+//! A parent: how it is found, opened by its headers, and refused where it contradicts itself.
 
 pub(crate) mod checkpoint;
 pub(crate) mod discover;

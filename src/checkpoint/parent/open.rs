@@ -1,4 +1,4 @@
-//! Opens a parent by its headers, and stops at the first error.
+//! Opening of a parent by its headers, up to the first error.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Index, MAX_INDEX_BYTES, ReadOptions, StateDict, read_state_dict};
 use crate::tensor::escape;
 
-/// What to do with a directory of an adapter whose weights are not read.
+/// Advice for the directory of an adapter whose weights can't be read.
 const ADAPTER_HINT: &str = "adapter_config.json says that this is an adapter; merge it into its base \
                             model first (PEFT: `merge_and_unload()`, then `save_pretrained(DIR, \
                             safe_serialization=False)`)";
@@ -37,12 +37,13 @@ impl Checkpoint {
         Checkpoint::open_as(path, &Opening::default())
     }
 
-    /// The same, as the user wants it opened. The path may be `FILE::KEY`, or `DIR::KEY` where the
-    /// weights are one file: the state dict is that entry.
+    /// Like [`Checkpoint::open`], with options. The path may be `FILE::KEY`, or `DIR::KEY` where
+    /// the weights are one file: then the state dict is that entry.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::open`]; [`Kind::NoInput`] where there is no such entry, [`Kind::Data`]
-    /// for links that leave the directory and bytes without a checksum where those are refused.
+    /// Those of [`Checkpoint::open`]; [`Kind::NoInput`] where there is no such entry,
+    /// [`Kind::Data`] for links that leave the directory and bytes without a checksum where those
+    /// are refused.
     pub fn open_as(path: &Path, opening: &Opening) -> Result<Checkpoint> {
         let (path, key) = file_and_key(&locate(path)?);
         let reading = ReadOptions { key, opaque: opening.opaque.clone() };
@@ -97,7 +98,7 @@ impl Checkpoint {
     fn open_shards(&mut self, dir: &Path, index_path: &Path) -> Result<()> {
         let index = read_index(index_path)?;
         let shards = shards_of(&index);
-        let mut against = Shards::new(index_path, &index);
+        let mut comparison = Shards::new(index_path, &index);
         for shard in &shards {
             let path = dir.join(shard);
             if !path.exists() {
@@ -105,15 +106,15 @@ impl Checkpoint {
             }
             let before = self.inventory.tensors.len();
             self.add_file(&path)?;
-            against.look_at(&self.files, &self.inventory, before)?;
+            comparison.check(&self.files, &self.inventory, before)?;
         }
-        against.conclude(&self.files, &mut self.inventory, &mut self.notes)?;
+        comparison.finish(&self.files, &mut self.inventory, &mut self.notes)?;
         self.total_parameters = index.total_parameters;
         self.inventory.restore_model_order();
         Ok(())
     }
 
-    /// Other weights beside those that were taken are named, so that nobody merges the wrong ones.
+    /// Names weights beside those that were taken, so that nobody merges the wrong ones.
     fn note_other_weights(&mut self, dir: &Path, weights: &Weights) {
         let used = file_name(&weights.file);
         let files = self.files.iter().map(|file| file_name(file.path()));
@@ -148,10 +149,10 @@ pub(crate) fn read_headers(path: &Path, reading: &ReadOptions) -> Result<(FileSo
     }
 }
 
-/// A key chooses inside one file; a model in shards is whole only with all of them.
+/// Refuses a key for a model in shards: a key chooses an entry of one file.
 ///
 /// # Errors
-/// [`Kind::Data`] where there is one.
+/// [`Kind::Data`] where there is a key.
 pub(crate) fn no_key(index_path: &Path, reading: &ReadOptions) -> Result<()> {
     let Some(key) = &reading.key else { return Ok(()) };
     Err(Error::new(Kind::Data, "a key chooses an entry of one file")
@@ -177,7 +178,7 @@ pub(crate) fn shards_of(index: &Index) -> Vec<&str> {
     shards
 }
 
-/// Weight files in a directory that are not among those `taken`; none where it can't be listed.
+/// Weight files in a directory other than those `taken`; none where it can't be listed.
 pub(crate) fn other_weights(dir: &Path, taken: &HashSet<String>) -> Vec<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let names: Vec<String> =

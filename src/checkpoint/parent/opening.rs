@@ -1,5 +1,5 @@
-//! What a careful user may refuse of a parent that is otherwise fine: links that lead out of its
-//! directory, and bytes that no checksum covers.
+//! Options of opening a parent, among them what a careful user may refuse: links out of its
+//! directory, and bytes without a checksum.
 
 use std::path::{Path, PathBuf};
 
@@ -10,34 +10,34 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Container, OpaqueNames, archive_records};
 use crate::tensor::escape;
 
-/// What is refused beyond what is wrong.
+/// What is refused although nothing is wrong with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strictness {
-    /// Refuse links that leave the parent's directory.
+    /// Refuse links out of the parent's directory.
     pub no_follow: bool,
-    /// Refuse weight files with bytes whose CRC-32 was not computed.
+    /// Refuse weight files with bytes that no CRC-32 covers.
     pub require_checksums: bool,
 }
 
 /// How a parent is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
-    /// What is refused of it beyond what is wrong.
+    /// What to refuse although nothing is wrong with it.
     pub strictness: Strictness,
-    /// Names of other programs that may stand beside its weights.
+    /// Names of other programs' objects that may be beside the weights.
     pub opaque: OpaqueNames,
 }
 
 impl Strictness {
-    /// Refuses an opened checkpoint where it is not as strict as asked for.
+    /// Refuses an opened checkpoint that does not meet these demands.
     ///
     /// # Errors
-    /// [`Kind::Data`] for the first file that leads out of the directory or lacks a checksum.
+    /// [`Kind::Data`] for the first link out of the directory or file without checksums.
     pub(super) fn check(self, checkpoint: &Checkpoint) -> Result<()> {
         if self.no_follow {
             let path = checkpoint.dir.as_deref().unwrap_or(&checkpoint.path);
             links_out(path)?.into_iter().next().map_or(Ok(()), Err)?;
-            // What the links lead to now is what was opened.
+            // What was opened is what the links lead to now.
             checkpoint.check_unchanged()?;
         }
         if self.require_checksums {
@@ -49,15 +49,15 @@ impl Strictness {
     }
 }
 
-/// Refuses every link that leads out of a model's directory; of a single file, the file itself.
-/// Links to directories are left alone: nothing is read through them. Links in folders are looked at
-/// when their files are to be copied.
+/// Refusals of all links that lead out of a model's directory; for a single file, of the file
+/// itself. Links to directories are allowed, since nothing is read through them. Links in folders
+/// are checked when their files are selected for copying.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where the directory can't be listed.
 pub(crate) fn links_out(model: &Path) -> Result<Vec<Error>> {
     let failed = |error| Error::from_io(Kind::NoInput, "cannot look for links", model, error);
-    // The user may name the model by a link: what lies in it may not lead out.
+    // The model itself may be given by a link; what is in it may not lead out.
     let (home, paths) = if model.is_dir() {
         let entries = std::fs::read_dir(model).map_err(failed)?;
         let mut paths = Vec::new();
@@ -77,7 +77,7 @@ pub(crate) fn link_out(path: &Path, home: &Path) -> Option<Error> {
     if !std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
         return None;
     }
-    // A link to nothing is refused when it is read.
+    // A dangling link is refused when it is read.
     let target: PathBuf = path.canonicalize().ok()?;
     if target.starts_with(home) || target.is_dir() {
         return None;

@@ -1,4 +1,4 @@
-//! Shards against their index: what one has and the other lacks, and what stands in two shards.
+//! Comparison of shards with their index, shard by shard, up to the first contradiction.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -13,32 +13,32 @@ use crate::error::{Error, Kind, Result};
 use crate::format::Index;
 use crate::tensor::{counted, escape};
 
-/// What is known of one name.
+/// What is known of a tensor's name.
 #[derive(Clone, Copy, Default)]
 struct Known<'i> {
     /// The shard that the index maps it to.
     shard: Option<&'i str>,
-    /// Where in the inventory it was met.
+    /// Its position in the inventory, once it was met.
     tensor: Option<usize>,
 }
 
-/// A check under way, shard by shard.
+/// The state of the comparison.
 pub(super) struct Shards<'i> {
     index_path: &'i Path,
     index: &'i Index,
     known: HashMap<&'i str, Known<'i>>,
-    /// Buffers that the index does not map, and where in the inventory they were met.
+    /// Buffers that the index does not map, with their positions in the inventory.
     unmapped: HashMap<String, usize>,
-    /// The same in the order of the files.
+    /// Their names, in file order.
     buffers: Vec<String>,
-    /// Names that stand in two shards, with equal bytes.
+    /// Names that are in two shards, with equal bytes.
     doubled: Vec<String>,
-    /// Positions in the inventory of the copies that are not used.
+    /// Positions in the inventory of copies to be dropped.
     dropped: HashSet<usize>,
 }
 
 impl<'i> Shards<'i> {
-    /// Nothing was read yet of the shards of this index.
+    /// Starts before the first shard of this index.
     pub(super) fn new(index_path: &'i Path, index: &'i Index) -> Shards<'i> {
         let name = |entry: &'i (String, String)| {
             (entry.0.as_str(), Known { shard: Some(entry.1.as_str()), tensor: None })
@@ -54,12 +54,12 @@ impl<'i> Shards<'i> {
         }
     }
 
-    /// Looks at the tensors of the shard read last, which begin at `from` in the inventory.
+    /// Checks the tensors of the shard read last, which begin at `from` in the inventory.
     ///
     /// # Errors
     /// [`Kind::Data`] for a tensor that the index does not map and that is no known buffer, and for
-    /// one that an earlier shard holds with other bytes; reading these may fail.
-    pub(super) fn look_at(
+    /// one that an earlier shard holds with other bytes; errors of reading those bytes.
+    pub(super) fn check(
         &mut self,
         files: &[FileSource],
         inventory: &Inventory,
@@ -127,12 +127,12 @@ impl<'i> Shards<'i> {
         }
     }
 
-    /// Checks, when all shards were read, that each name of the index is in one of them, takes the
-    /// copies out that are not used, and notes what was passed over.
+    /// Finishes after the last shard: checks that each name of the index was met, drops copies, and
+    /// notes what was passed over.
     ///
     /// # Errors
     /// [`Kind::Data`] for a name that no shard holds.
-    pub(super) fn conclude(
+    pub(super) fn finish(
         self,
         files: &[FileSource],
         inventory: &mut Inventory,
@@ -176,13 +176,13 @@ impl<'i> Shards<'i> {
                 names(&self.doubled)
             ));
         }
-        take_out(inventory, &self.dropped);
+        remove(inventory, &self.dropped);
         Ok(())
     }
 }
 
-/// Takes tensors out of an inventory, and the storages that nothing shows any more.
-fn take_out(inventory: &mut Inventory, dropped: &HashSet<usize>) {
+/// Removes tensors from an inventory, and the storages that no tensor uses any more.
+fn remove(inventory: &mut Inventory, dropped: &HashSet<usize>) {
     if dropped.is_empty() {
         return;
     }
@@ -215,7 +215,7 @@ fn take_out(inventory: &mut Inventory, dropped: &HashSet<usize>) {
     }
 }
 
-/// A shard that the index names is not there.
+/// The error for a shard that the index names and that is missing.
 pub(crate) fn missing_shard(index_path: &Path, shard: &Path, shards: usize) -> Error {
     let shards = counted(shards as u64, "shard");
     Error::new(Kind::NoInput, "a shard is missing")
@@ -252,9 +252,9 @@ mod tests {
                 storage: position,
             });
         }
-        // Tied to a copy that goes: its storage stays.
+        // Tied to a copy that is dropped: its storage stays.
         inventory.tensors.push(TensorEntry { name: "c".into(), ..inventory.tensors[3].clone() });
-        take_out(&mut inventory, &HashSet::from([1, 3]));
+        remove(&mut inventory, &HashSet::from([1, 3]));
         let left: Vec<(&str, &str)> = inventory
             .tensors
             .iter()

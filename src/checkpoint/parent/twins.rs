@@ -1,16 +1,17 @@
-//! Tensors of equal bytes under two names: known from the CRCs that files keep, or by reading both.
+//! Tensors of equal bytes under two names, known from the files' CRCs or by reading both.
 
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::tensors::inventory::{Inventory, StorageEntry, TensorEntry};
 use crate::error::Result;
 use crate::format::{Encoding, ReadAt};
 
-/// Bytes of each tensor that are read at once.
+/// Bytes of each tensor that are read at a time.
 const PIECE: usize = 1 << 20;
 
 impl Inventory {
-    /// Whether two tensors have equal bytes, as far as headers tell: by being one view of one storage,
-    /// or by the CRC-32 of records that hold nothing else. `None` where they don't tell.
+    /// Whether two tensors have equal bytes, as far as headers tell: because they are one view of
+    /// one storage, or by the CRC-32s of records that hold nothing else. `None` where headers don't
+    /// tell.
     pub fn equal_by_headers(&self, a: &TensorEntry, b: &TensorEntry) -> Option<bool> {
         if a.dtype != b.dtype || a.layout.shape != b.layout.shape {
             return Some(false);
@@ -37,9 +38,9 @@ impl Inventory {
 }
 
 impl Checkpoint {
-    /// Reads the tensors at these positions of the inventory, pair by pair and up to the first bytes
-    /// that differ, and notes in [`Inventory::twins`] which are equal. Pairs of which headers tell are
-    /// passed over, as are views that are not contiguous and deflated data.
+    /// Compares the tensors at these positions of the inventory, pair by pair, up to the first
+    /// bytes that differ, and adds equal ones to [`Inventory::twins`]. Skips pairs that headers
+    /// tell of, views that are not contiguous, and deflated data.
     ///
     /// # Errors
     /// [`Kind::Io`](crate::error::Kind::Io) where reading fails.
@@ -89,7 +90,7 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// File, offset and length in bytes of a tensor whose elements lie in the file in their order.
+    /// File, offset and length in bytes of a tensor that is stored and contiguous.
     fn bytes_of(&self, tensor: &TensorEntry) -> Option<(usize, u64, u64)> {
         let storage = self.inventory.storages.get(tensor.storage)?;
         if storage.encoding != Encoding::Stored || !tensor.layout.is_contiguous() {
@@ -102,7 +103,7 @@ impl Checkpoint {
     }
 }
 
-/// Whether a record holds a tensor and nothing else.
+/// Whether a record holds this tensor and nothing else.
 fn is_whole(tensor: &TensorEntry, storage: &StorageEntry) -> bool {
     let bytes = tensor.layout.numel().and_then(|n| n.checked_mul(tensor.dtype.size_bytes()));
     tensor.layout.storage_offset == 0

@@ -7,29 +7,29 @@ use serde::Deserialize;
 
 use crate::checkpoint::files::small_file::read_text_bounded;
 
-/// Name of the file (PEFT's `CONFIG_NAME`; AdapterHub's too).
+/// Name of the file (PEFT's `CONFIG_NAME`, also used by AdapterHub).
 const FILE_NAME: &str = "adapter_config.json";
 
-/// How the names of an adapter's weight files begin: PEFT's and AdapterHub's.
+/// Prefixes of the names of adapter weights: PEFT's and AdapterHub's.
 const WEIGHTS: [&str; 2] = ["adapter_model", "pytorch_adapter"];
 
-/// The largest one that is read, in bytes.
+/// Largest adapter_config.json that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What an adapter_config.json says. One that can't be understood says nothing, and is there all the
-/// same.
+/// What an adapter_config.json says. One that can't be parsed still counts as there, with no
+/// fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AdapterConfig {
     /// PEFT's name of the method, `LORA` or `IA3`.
     #[serde(default)]
     pub peft_type: Option<String>,
-    /// The model that it was trained on.
+    /// The base model that it was trained on.
     #[serde(default, rename = "base_model_name_or_path")]
     pub base_model: Option<String>,
 }
 
 impl AdapterConfig {
-    /// The one in a directory.
+    /// That of a directory.
     pub(crate) fn inside(dir: &Path) -> Option<AdapterConfig> {
         let path = dir.join(FILE_NAME);
         let is_there = std::fs::symlink_metadata(&path).is_ok();
@@ -37,8 +37,8 @@ impl AdapterConfig {
             .then(|| read_text_bounded(&path, MAX_BYTES).map(AdapterConfig::of).unwrap_or_default())
     }
 
-    /// The one beside a weight file that was named itself, if it can be meant: files of other
-    /// programs' names have nothing to do with it.
+    /// That beside a weight file, where the file's name is one of an adapter or of transformers: it
+    /// has nothing to do with files of other programs.
     pub(crate) fn beside(file: &Path) -> Option<AdapterConfig> {
         let name = file.file_name().and_then(OsStr::to_str)?;
         let meant = is_adapter_file(name) || name.starts_with("pytorch_model");

@@ -1,4 +1,5 @@
-//! The small files beside the weights: config, tokenizer, modules, and what they say.
+//! The files beside the weights: config, tokenizer, adapter, modules, and which of them a child
+//! gets.
 
 pub(crate) mod adapter;
 pub mod config;

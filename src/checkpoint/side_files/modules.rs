@@ -14,8 +14,8 @@ const FILE: &str = "modules.json";
 /// Largest modules.json that is read.
 const LIMIT_BYTES: u64 = 1 << 20;
 
-/// The folders that modules.json names, as paths from `directory`, but for the model's own; none
-/// where there is no such file.
+/// The folders that modules.json names, relative to `directory`, except the model's own; none where
+/// there is no such file.
 ///
 /// # Errors
 /// [`Kind::Data`] for one that is no list of modules, or that names a folder outside.
@@ -56,7 +56,7 @@ pub(crate) fn module_folders(directory: &Path) -> Result<Vec<String>> {
     Ok(folders)
 }
 
-/// Whether a path is made of plain, visible names.
+/// Whether a path consists of plain, visible names.
 fn is_inside(path: &str) -> bool {
     let plain = |part: Component<'_>| match part {
         Component::Normal(name) => name

@@ -1,4 +1,4 @@
-//! What a file in a model's directory is, by its name alone.
+//! Roles of the files in a model's directory, by their names.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,34 +7,34 @@ use crate::checkpoint::output::existing::PROVENANCE_FILE;
 use crate::checkpoint::output::journal::{JOURNAL_FILE, NEW_JOURNAL_FILE};
 use crate::checkpoint::side_files::tokenizer_files::is_tokenizer_file;
 
-/// What a file is to a child.
+/// What a file is, as far as a child is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Role {
-    /// Made anew for every child, or a merge's own.
+    /// Written anew for every child, or by a merge.
     Own,
-    /// Weights of any program, and what training programs keep with them.
+    /// Weights of any program, and states of training.
     Weights,
-    /// Tells a loader of other weights than the child's.
+    /// Settings that point a loader to other weights than the child's.
     WeightSettings,
-    /// What a training program noted of its run.
+    /// Records of a training run.
     Record,
-    /// For people.
+    /// Documentation.
     Document,
-    /// Code that is copied when asked for.
+    /// Python code, which is copied when asked for.
     Python,
-    /// Other programs.
+    /// Other code.
     Program,
-    /// Hidden, by a dot.
+    /// Hidden: the name begins with a dot.
     Hidden,
-    /// A tokenizer's.
+    /// A file of a tokenizer.
     Tokenizer,
-    /// Licences and notices that must stay with a work made from theirs.
+    /// Licences and notices, which must accompany derived works.
     License,
-    /// Anything else: settings.
+    /// Anything else: taken for settings.
     Other,
 }
 
-/// Written for the child itself, or by what makes a child.
+/// Files that are written for each child, by this tool or by mergekit.
 const OWN: [&str; 7] = [
     "config.json",
     PROVENANCE_FILE,
@@ -45,7 +45,7 @@ const OWN: [&str; 7] = [
     NEW_JOURNAL_FILE,
 ];
 
-/// Extensions of weights, and of archives and pickles that may hold some.
+/// Extensions of weights, and of archives and pickles that may hold weights.
 const WEIGHTS: [&str; 40] = [
     "bin",
     "pt",
@@ -89,8 +89,8 @@ const WEIGHTS: [&str; 40] = [
     "7z",
 ];
 
-/// Files that make a loader take the directory for something else: an adapter's base is loaded in
-/// place of the child, and quantised weights are looked for.
+/// Files that mislead a loader: it would load an adapter's base in place of the child, or look for
+/// quantised weights.
 const WEIGHT_SETTINGS: [&str; 5] = [
     "adapter_config.json",
     "quantize_config.json",
@@ -99,7 +99,7 @@ const WEIGHT_SETTINGS: [&str; 5] = [
     "quantization_config.json",
 ];
 
-/// Of transformers' Trainer and DeepSpeed.
+/// Files of transformers' Trainer and of DeepSpeed.
 const RECORDS: [&str; 9] = [
     "trainer_state.json",
     "trainer_log.jsonl",
@@ -122,7 +122,7 @@ const PROGRAMS: [&str; 24] = [
     "mjs", "ts", "jar", "rb", "lua", "c", "cc", "cpp", "cu", "h",
 ];
 
-/// Folders that belong to a run, to a tool or to another program's copy of the model.
+/// Folders of a training run, a tool, or another program's copy of the model.
 const FOLDERS: [&str; 15] = [
     "runs",
     "logs",
@@ -141,8 +141,8 @@ const FOLDERS: [&str; 15] = [
     "__MACOSX",
 ];
 
-/// What the file of this name is. `config.json` and the like are the model's own only where
-/// `at_top`: in a folder they are its module's.
+/// The role of a file. `config.json` and the like are the model's own only at the top; in a folder
+/// they are those of a module.
 pub(super) fn role(name: &str, at_top: bool) -> Role {
     let lower = name.to_lowercase();
     let extension = Path::new(&lower).extension().and_then(OsStr::to_str).unwrap_or_default();
@@ -171,7 +171,7 @@ pub(super) fn role(name: &str, at_top: bool) -> Role {
     }
 }
 
-/// A derived work must carry them: `LICENSE`, `LICENSE.txt`, `NOTICE`, `USE_POLICY.md`.
+/// Whether a name is like `LICENSE`, `LICENSE.txt`, `NOTICE` or `USE_POLICY.md`.
 fn is_license(lower: &str) -> bool {
     let stem = lower.split('.').next().unwrap_or(lower);
     ["license", "licence", "copying", "notice", "use_policy"].iter().any(|word| {
@@ -185,7 +185,7 @@ fn is_document(lower: &str) -> bool {
     ["readme", "changelog", "citation", "authors", "modelcard"].contains(&stem)
 }
 
-/// Whether a folder of this name stays behind, whatever is in it.
+/// Whether a folder of this name is left out, whatever is in it.
 pub(super) fn is_left_folder(name: &str) -> bool {
     name.starts_with('.')
         || FOLDERS.contains(&name)

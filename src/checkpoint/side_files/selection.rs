@@ -1,6 +1,6 @@
-//! What lies beside a model's weights, and what of it goes along with a child: small files that are
-//! no weights, no documentation and no code. Names and sizes are looked at, and no more is read than
-//! tells a file for what it is.
+//! The selection of files beside a model's weights that are copied to a child: small ones that are
+//! neither weights nor documentation nor code. Decided by names and sizes; contents are read only
+//! as far as needed to recognise a file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,29 +11,29 @@ use crate::checkpoint::side_files::tokenizer_files::TEMPLATES;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{escape, listed};
 
-/// Largest file that goes along, where no list has its name.
+/// Largest file that is copied, unless its name is on a list.
 pub(crate) const SMALL_BYTES: u64 = 16 << 20;
 
-/// Files whose names no list has, and bytes of them, that go along at most.
+/// Most files, and bytes of them, that are copied without their names being on a list.
 const MOST_FILES: usize = 1000;
 const MOST_BYTES: u64 = 256 << 20;
 
-/// Entries of a folder that are looked at, and folders in folders.
+/// Most entries that are looked at below a folder, and deepest level.
 const MOST_ENTRIES: usize = 10_000;
 const DEEPEST: usize = 8;
 
-/// A file that goes along.
+/// A file to be copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SideFile {
-    /// Path from the model's directory.
+    /// Path relative to the model's directory.
     pub(crate) name: String,
-    /// Where it is.
+    /// Path on disk.
     pub(crate) path: PathBuf,
     /// Its length in bytes.
     pub(crate) bytes: u64,
 }
 
-/// Why a file stays behind.
+/// Why a file is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
     Weights,
@@ -69,31 +69,31 @@ impl Reason {
     }
 }
 
-/// What lies in a model's directory.
+/// The files in a model's directory, sorted into those to copy and those left out.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
-    /// What goes along, sorted.
-    pub(crate) goes: Vec<SideFile>,
-    /// Weights of modules: they go along only where both parents have the same.
+    /// Files to copy, sorted.
+    pub(crate) copied: Vec<SideFile>,
+    /// Weights of modules: copied only where both parents have the same.
     pub(crate) module_weights: Vec<SideFile>,
-    stays: BTreeMap<Reason, Vec<String>>,
+    left: BTreeMap<Reason, Vec<String>>,
 }
 
-/// What decides what goes along.
+/// What the selection depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
-    /// Names of the weight files and their index, which the merge has read.
+    /// Names of the weight files and their index, which are merged.
     pub(crate) taken: &'a HashSet<String>,
     /// Folders that modules.json names.
     pub(crate) modules: &'a [String],
-    /// `*.py` too.
+    /// Whether to copy `*.py`.
     pub(crate) code: bool,
-    /// Whether the tokenizer is this model's; its own files are found elsewhere.
+    /// Whether the child gets this model's tokenizer; its files are found by `tokenizer`.
     pub(crate) tokenizer: bool,
 }
 
 impl Selection {
-    /// Looks at the model's directory.
+    /// Selects from a model's directory.
     ///
     /// # Errors
     /// [`Kind::NoInput`] where it can't be listed, [`Kind::Data`] for a folder of modules.json that
@@ -120,33 +120,33 @@ impl Selection {
         for module in wanted.modules {
             selection.look_at_module(dir, module, wanted)?;
         }
-        selection.goes.sort_by(|a, b| a.name.cmp(&b.name));
-        selection.goes.dedup_by(|a, b| a.name == b.name);
+        selection.copied.sort_by(|a, b| a.name.cmp(&b.name));
+        selection.copied.dedup_by(|a, b| a.name == b.name);
         Ok(selection)
     }
 
     fn leave(&mut self, why: Reason, name: &str) {
-        self.stays.entry(why).or_default().push(name.to_owned());
+        self.left.entry(why).or_default().push(name.to_owned());
     }
 
     fn take(&mut self, files: Vec<SideFile>, name: &str, budget: &mut Budget) {
         if budget.takes(&files) {
-            self.goes.extend(files);
+            self.copied.extend(files);
         } else {
             self.leave(Reason::Many, name);
         }
     }
 
-    /// A file at the top, where it goes along.
+    /// Selects or leaves out a file at the top.
     fn look_at_file(&mut self, path: &Path, name: &str, wanted: Wanted<'_>) -> Option<SideFile> {
         let role = role(name, true);
         if role == Role::Own || (role == Role::Tokenizer && wanted.tokenizer) {
             return None;
         }
-        fate(role, path, name, wanted).map_err(|why| self.leave(why, name)).ok()
+        admit(role, path, name, wanted).map_err(|why| self.leave(why, name)).ok()
     }
 
-    /// A folder that is no module's goes along as a whole, or stays.
+    /// Selects or leaves out a folder, as a whole, unless it belongs to a module.
     fn look_at_folder(&mut self, dir: &Path, name: &str, wanted: Wanted<'_>, budget: &mut Budget) {
         let of_module = |module: &String| module == name || module.starts_with(&format!("{name}/"));
         if (name == TEMPLATES && wanted.tokenizer) || wanted.modules.iter().any(of_module) {
@@ -164,7 +164,7 @@ impl Selection {
         let (mut files, mut left) = (Vec::new(), Vec::new());
         for (file, path) in found {
             let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            match fate(role(own, false), &path, &file, wanted) {
+            match admit(role(own, false), &path, &file, wanted) {
                 Ok(small) => files.push(small),
                 // Another model, or a part of one.
                 Err(Reason::Weights | Reason::WeightSettings) => {
@@ -180,7 +180,7 @@ impl Selection {
         self.take(files, name, budget);
     }
 
-    /// The folder of a module goes along, weights and all.
+    /// Selects the folder of a module with its weights.
     fn look_at_module(&mut self, dir: &Path, module: &str, wanted: Wanted<'_>) -> Result<()> {
         let path = dir.join(module);
         let refused = |expected: &str, found: &str| {
@@ -190,7 +190,7 @@ impl Selection {
                 .with_hint("put a plain copy of it in place, or take its entry out of modules.json")
         };
         match std::fs::symlink_metadata(&path) {
-            // A module without settings has none.
+            // A module without settings has no folder.
             Err(_) => return Ok(()),
             Ok(meta) if meta.is_dir() => {}
             Ok(_) => return Err(refused("a folder", "a link or a file")),
@@ -202,13 +202,13 @@ impl Selection {
             let own = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let role = role(own, false);
             let weights = matches!(role, Role::Weights | Role::WeightSettings);
-            if !weights && role != Role::Tokenizer && stays(role, wanted).is_some() {
+            if !weights && role != Role::Tokenizer && left_out(role, wanted).is_some() {
                 continue;
             }
             match std::fs::metadata(&path) {
                 Ok(meta) if meta.is_file() => {
                     let small = SideFile { name, path, bytes: meta.len() };
-                    if weights { &mut self.module_weights } else { &mut self.goes }.push(small);
+                    if weights { &mut self.module_weights } else { &mut self.copied }.push(small);
                 }
                 _ => return Err(refused("regular files", "a link to nothing, or a device")),
             }
@@ -216,10 +216,10 @@ impl Selection {
         Ok(())
     }
 
-    /// What stays behind, in one line; `None` where nothing does.
+    /// What is left out, in one line; `None` where nothing is.
     pub(crate) fn left_behind(&self) -> Option<String> {
         const SHOWN: usize = 3;
-        let groups = self.stays.iter().map(|(why, names)| {
+        let groups = self.left.iter().map(|(why, names)| {
             let names = listed(names.iter().map(|name| escape(name)), SHOWN);
             format!("{}: {names}", why.words())
         });
@@ -228,7 +228,7 @@ impl Selection {
     }
 }
 
-/// What files without a known name may still take.
+/// How much may still be copied of files whose names are on no list.
 struct Budget {
     files: usize,
     bytes: u64,
@@ -246,8 +246,8 @@ impl Budget {
     }
 }
 
-/// Why a file of this role stays behind; `None` where it goes along if it is small.
-fn stays(role: Role, wanted: Wanted<'_>) -> Option<Reason> {
+/// Why files of this role are left out; `None` where small ones are copied.
+fn left_out(role: Role, wanted: Wanted<'_>) -> Option<Reason> {
     match role {
         Role::Own | Role::License | Role::Other => None,
         Role::Python => (!wanted.code).then_some(Reason::Code),
@@ -261,14 +261,14 @@ fn stays(role: Role, wanted: Wanted<'_>) -> Option<Reason> {
     }
 }
 
-/// The file, where it goes along; else why it stays.
-fn fate(
+/// The file, if it is to be copied, or why not.
+fn admit(
     role: Role,
     path: &Path,
     name: &str,
     wanted: Wanted<'_>,
 ) -> std::result::Result<SideFile, Reason> {
-    if let Some(why) = stays(role, wanted) {
+    if let Some(why) = left_out(role, wanted) {
         return Err(why);
     }
     let bytes = match std::fs::metadata(path) {
@@ -307,9 +307,9 @@ fn names_in(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
-/// Path from `dir` and path of all that is no folder in `folder`, sorted; links to folders are not
-/// followed, hidden entries and names that no listing can show are passed over. `None` where there
-/// is more than is looked at.
+/// All files below `folder`, sorted: paths relative to `dir`, and paths on disk. Links to folders
+/// are not followed; hidden entries and names with control characters are passed over. `None` where
+/// there are too many entries or levels.
 fn walk(dir: &Path, folder: &str) -> Result<Option<Vec<(String, PathBuf)>>> {
     let mut found = Vec::new();
     let mut open = vec![(folder.to_owned(), 1)];

@@ -1,4 +1,4 @@
-//! Ids of the beginning, the end and the padding of a text: config.json, generation_config.json.
+//! Ids of special tokens (beginning, end, padding) in config.json and generation_config.json.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,14 +10,15 @@ use crate::checkpoint::side_files::config::{Fields, MAX_CONFIG_BYTES};
 use crate::error::Result;
 use crate::format::json::mask_python_literals;
 
-/// The name of the file that tells how a model generates.
+/// Name of the file with the defaults of generation.
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// Keys of the ids. `decoder_start_token_id` is none of them: it is one of these ids or a token that
-/// a model is given and never predicts.
+/// Keys of the ids. `decoder_start_token_id` is not among them: it is one of these ids, or a token
+/// that a model is given and never predicts.
 const KEYS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
 
-/// Ids that are taken of one list: models have a handful, and a file must not fill the memory.
+/// Most ids taken from one list: models have a handful, and a hostile file must not fill the
+/// memory.
 const MAX_IDS: usize = 4096;
 
 /// Ids of special tokens, each with the keys that name it.
@@ -44,7 +45,7 @@ impl SpecialTokens {
         self.0.is_empty()
     }
 
-    /// Takes in the ids that a config's text gives at its top level and for its language model.
+    /// Adds the ids that a config gives at its top level and for its language model.
     ///
     /// # Errors
     /// [`Kind::Data`](crate::error::Kind::Data) where it is not a JSON object.
@@ -70,11 +71,12 @@ impl SpecialTokens {
         Ok(())
     }
 
-    /// Takes in the ids of a directory's generation_config.json of at most 16 MiB, where there is one.
+    /// Adds the ids of a directory's generation_config.json (at most 16 MiB), where there is one.
     ///
     /// # Errors
-    /// As of config.json: [`Kind::Data`](crate::error::Kind::Data) where it is too large, not UTF-8 or
-    /// not a JSON object, [`Kind::NoInput`](crate::error::Kind::NoInput) where it can't be opened.
+    /// As for config.json: [`Kind::Data`](crate::error::Kind::Data) where it is too large, not
+    /// UTF-8 or not a JSON object, [`Kind::NoInput`](crate::error::Kind::NoInput) where it can't be
+    /// opened.
     pub(crate) fn add_generation_config(&mut self, dir: &Path) -> Result<()> {
         let path = dir.join(GENERATION_CONFIG);
         if !is_present(&path)? {

@@ -1,8 +1,7 @@
 //! The highest token id that a tokenizer file names.
 //!
-//! Only ids are kept while reading: a vocabulary of 250,000 entries costs its text and no more.
-//! Entries that are no ids (an unusual file) are passed over; what is not even the file's own format
-//! is an error.
+//! Only ids are kept while parsing, so a vocabulary of 250,000 entries costs no more than its text.
+//! Entries that are not ids are passed over; a file that is not in its own format is an error.
 
 use std::fmt;
 
@@ -10,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Se
 
 use crate::format::json::mask_python_literals;
 
-/// The highest id, `None` where the file names none, or what is wrong with the file.
+/// The highest id (`None` where the file names none), or what is wrong with the file.
 pub(super) type MaxId = std::result::Result<Option<u64>, String>;
 
 /// `tokenizer.json` of the tokenizers library: `model.vocab` (an object of ids, or the pieces of a
@@ -64,17 +63,19 @@ pub(super) fn of_lines(bytes: &[u8]) -> MaxId {
     Ok(n_lines.checked_sub(1))
 }
 
-/// A sentencepiece model: the pieces of its protobuf in order. Tokenizers may shift them by one or
-/// two ids, so this is a lower bound. A file of tiktoken ranks goes under the same name.
+/// A sentencepiece model: the pieces of its protobuf, in order. Tokenizers may shift them by one or
+/// two ids, so this is a lower bound. Files of tiktoken ranks have the same name.
 pub(super) fn of_sentencepiece(bytes: &[u8]) -> MaxId {
-    // Ranks first: short lines can pass for protobuf, but no model passes for lines of text.
+    // Ranks first: short lines of text can pass for protobuf, but no model passes for lines of
+    // text.
     match tiktoken_ranks(bytes).or_else(|| count_pieces(bytes)?.checked_sub(1)) {
         Some(max) => Ok(Some(max)),
         None => Err("neither sentencepiece pieces nor ranks".to_owned()),
     }
 }
 
-/// Counts field 1 (`pieces`) of sentencepiece's `ModelProto`; `None` where it is no protobuf.
+/// Counts field 1 (`pieces`) of sentencepiece's `ModelProto`; `None` where the bytes are no
+/// protobuf.
 fn count_pieces(bytes: &[u8]) -> Option<u64> {
     let mut count = 0u64;
     let mut rest = bytes;
@@ -112,7 +113,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     None
 }
 
-/// The highest rank of lines `base64 rank`; `None` where there is another line.
+/// The highest rank in lines of `base64 rank`; `None` where a line is something else.
 fn tiktoken_ranks(bytes: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut max = None;

@@ -1,5 +1,5 @@
-//! The tokenizer of a model directory: its files, the ids they name, and which parent's goes along
-//! with the child.
+//! The tokenizer of a model directory: its files, the highest id in them, and the choice between
+//! the parents' tokenizers.
 
 use std::path::Path;
 
@@ -24,10 +24,10 @@ pub struct HighestId {
     pub file: String,
 }
 
-/// What a directory has of a tokenizer. The default is none.
+/// The tokenizer files of a directory. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenizerFacts {
-    /// Names of the files that are there; those in folders as paths.
+    /// Names of the files; those in folders as paths.
     pub files: Vec<String>,
     /// The highest id that they name.
     pub highest: Option<HighestId>,
@@ -44,7 +44,8 @@ impl TokenizerFacts {
         errors.into_iter().next().map_or(Ok(facts), Err)
     }
 
-    /// The same of the files that are whole, and the errors of those that aren't.
+    /// Like [`TokenizerFacts::read`], but returns the facts of all good files and the errors of all
+    /// others.
     pub fn read_whole(directory: &Path) -> (TokenizerFacts, Vec<Error>) {
         let (mut facts, mut errors) = (TokenizerFacts::default(), Vec::new());
         for file in FILES {
@@ -68,7 +69,7 @@ impl TokenizerFacts {
         let Some(read_ids) = reader(directory, file) else { return Ok(()) };
         let bytes = read_bounded(&path, MAX_TOKENIZER_BYTES)?;
         let max = read_ids(&bytes).map_err(|reason| unusable(&path, &bytes, reason))?;
-        // The first file that names it is the one to tell.
+        // Of several files that name it, the first is reported.
         match (max, &self.highest) {
             (Some(id), Some(highest)) if id <= highest.id => {}
             (Some(id), _) => self.highest = Some(HighestId { id, file: file.to_owned() }),
@@ -101,7 +102,7 @@ fn unusable(path: &Path, bytes: &[u8], reason: String) -> Error {
     error.expected("token ids", reason)
 }
 
-/// Whose tokenizer is asked for.
+/// Whose tokenizer the user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -118,7 +119,7 @@ pub enum TokenizerMode {
     Secondary,
 }
 
-/// Whose tokenizer files go along, and why.
+/// Whose tokenizer files are copied, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenizerChoice {
     /// The parent; `None` where neither has any.
@@ -127,9 +128,10 @@ pub(crate) struct TokenizerChoice {
     pub reason: String,
 }
 
-/// Chooses by `mode`; `auto` takes the parent with the longer vocabulary (rows of its input
-/// embedding), since only its tokenizer names every row of the child; at equal length the one with a
-/// special_tokens_map.json; else the primary. A parent without tokenizer files gives way.
+/// Chooses by `mode`. `auto` takes the parent with the longer vocabulary (rows of its input
+/// embedding), since only its tokenizer names every row of the child; at equal length, the only one
+/// with a special_tokens_map.json; else the primary. A parent without tokenizer files is passed
+/// over.
 pub(crate) fn choose(
     primary: &TokenizerFacts,
     secondary: &TokenizerFacts,

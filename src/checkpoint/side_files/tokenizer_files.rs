@@ -1,4 +1,4 @@
-//! The files that make up a tokenizer, by name, and how the token ids in them are found.
+//! The files that make up a tokenizer, by name, and the functions that find token ids in them.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use crate::checkpoint::side_files::token_ids::{self, MaxId};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::escape;
 
-/// How the ids of a file are found.
+/// Finds the highest id in a file.
 pub(super) type ReadIds = fn(&[u8]) -> MaxId;
 
 pub(super) const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 
-/// Chat templates by their names, one file each (transformers 4.57.3, `CHAT_TEMPLATE_DIR`).
+/// Folder of named chat templates, one file each (transformers 4.57.3, `CHAT_TEMPLATE_DIR`).
 pub(super) const TEMPLATES: &str = "additional_chat_templates";
 
-/// Files that a tokenizer has beside those of [`FILES`] at most.
+/// Most files that a tokenizer has besides those of [`FILES`].
 const MOST_FILES: usize = 1000;
 
 /// The files of tokenizers by name: `vocab_files_names` of every tokenizer of transformers 4.57.3
 /// and the names that its base class and mistral-common write. TransfoXL's `vocab.pkl` and
 /// `vocab.bin` are pickles and not among them.
 ///
-/// Ids are read where those of the file are rows of the embedding: Marian's and FSMT's files name
-/// ids of their own, and an entity is no token.
+/// Ids are read from files whose ids are rows of the embedding: those of Marian and FSMT have ids
+/// of their own, and an entity is no token.
 pub(super) const FILES: [(&str, Option<ReadIds>); 35] = [
     ("tokenizer.json", Some(token_ids::of_tokenizer_json)),
     ("tokenizer.model", Some(token_ids::of_sentencepiece)),
@@ -62,8 +62,8 @@ pub(super) const FILES: [(&str, Option<ReadIds>); 35] = [
     ("encoder.json", None),
 ];
 
-/// How names begin and end that no list has, and that belong to a tokenizer all the same:
-/// `qwen.tiktoken`, `tokenizer_v2.json`, `ice_text.model`.
+/// Prefixes and suffixes of further names of tokenizer files: `qwen.tiktoken`, `tokenizer_v2.json`,
+/// `ice_text.model`.
 const STARTS: [&str; 6] =
     ["tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "chat_template"];
 const ENDS: [&str; 7] = [".tiktoken", ".spm", ".model", ".vocab", ".bpe", ".tokenizer", ".jinja"];
@@ -75,10 +75,11 @@ pub(super) fn is_tokenizer_file(name: &str) -> bool {
         || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// How the ids of a file of this name are found, where they can be. `directory` may hold files that
-/// decide what its ids are.
+/// The function that reads ids from a file of this name, if it has any. `directory` may hold files
+/// that decide what its ids are.
 pub(super) fn reader(directory: &Path, name: &str) -> Option<ReadIds> {
-    // The ids of BARTpho, M2M100 and Speech2Text are those of another file; the model has more.
+    // BARTpho, M2M100 and Speech2Text take their ids from another file; the
+    // sentencepiece model has more.
     let elsewhere = || ["dict.txt", "vocab.json"].iter().any(|file| directory.join(file).exists());
     match FILES.iter().find(|file| file.0 == name) {
         Some(("sentencepiece.bpe.model", _)) if elsewhere() => None,
@@ -88,8 +89,8 @@ pub(super) fn reader(directory: &Path, name: &str) -> Option<ReadIds> {
     }
 }
 
-/// Files of a tokenizer in `directory` that are not in [`FILES`]: those of like names, and chat
-/// templates as paths from there. Sorted.
+/// Tokenizer files in `directory` that are not in [`FILES`]: those with similar names, and chat
+/// templates by their paths. Sorted.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where it can't be listed, or a link leads to nothing; [`Kind::Data`] for more
@@ -120,7 +121,7 @@ fn take(
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let Some(name) = name.to_str().filter(|name| wanted(name)) else { continue };
-        // A folder of such a name is no tokenizer file, nor is a name that no listing can show.
+        // Folders are passed over, and names with control characters.
         let path = directory.join(name);
         if path.is_dir() || name.contains(char::is_control) || !is_present(&path)? {
             continue;

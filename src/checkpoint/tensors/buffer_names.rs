@@ -1,7 +1,6 @@
-//! Buffers by their names: tensors of a state dict that are no parameters, which some programs leave
-//! out of an index.
+//! Names of buffers, tensors that are no parameters: some programs leave them out of an index.
 
-/// Last components of the names of buffers that models of transformers keep in their state dict.
+/// Last components of the names of buffers that transformers' models keep in their state dict.
 const BUFFERS: [&str; 9] = [
     "inv_freq",
     "masked_bias",
@@ -14,7 +13,8 @@ const BUFFERS: [&str; 9] = [
     "sin_cached",
 ];
 
-/// Whether a tensor is a buffer, by its name and rank.
+/// Whether a tensor is a buffer, by its name and rank. What a merge does with buffers is decided
+/// more strictly, by dtype and shape too, in `merge/buffers.rs`.
 pub(crate) fn is_buffer(name: &str, shape: &[u64]) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     // The causal masks of GPT-2 and GPT-NeoX are called `attn.bias`; a real bias has rank 1.

@@ -1,4 +1,4 @@
-//! The tensors of a whole checkpoint, over all its shards, in the model's order.
+//! The tensors and storages of a checkpoint over all its shards.
 
 use std::collections::HashSet;
 
@@ -6,15 +6,15 @@ use crate::checkpoint::tensors::model_order::{SavedTensor, restored, restored_be
 use crate::format::{ByteOrder, Encoding, StateDict};
 use crate::tensor::{DType, Layout};
 
-/// All tensors and storages of a checkpoint; no data.
+/// All tensors and storages of a checkpoint, without their data.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    /// Tensors in the order of the model's state dict, as far as the files tell it.
+    /// Tensors in the order of the model's state dict, as far as it can be known.
     pub tensors: Vec<TensorEntry>,
-    /// Storages over all files.
+    /// Storages of all files.
     pub storages: Vec<StorageEntry>,
-    /// Positions of tensors of which no header tells that their bytes are equal, and that were read
-    /// and are; the earlier one first.
+    /// Pairs of tensors, by position, whose bytes were read and found equal where headers did not
+    /// tell; the earlier one first.
     pub twins: Vec<(usize, usize)>,
 }
 
@@ -31,14 +31,14 @@ pub struct TensorEntry {
     pub storage: usize,
 }
 
-/// One storage and the file that it lies in.
+/// One storage and where its data is.
 #[derive(Clone, Debug)]
 pub struct StorageEntry {
     /// Index of the file in the checkpoint's list of files.
     pub file: usize,
     /// torch's key in that file.
     pub key: String,
-    /// Bytes once decoded.
+    /// Length in bytes, decoded.
     pub size_bytes: u64,
     /// Byte position of the data in the file.
     pub file_offset: u64,
@@ -53,7 +53,7 @@ pub struct StorageEntry {
 }
 
 impl Inventory {
-    /// Adds the tensors of one file behind those that are there.
+    /// Appends the tensors of one file.
     pub fn append(&mut self, file: usize, state_dict: StateDict) {
         let base = self.storages.len();
         self.storages.extend(state_dict.storages.into_iter().map(|storage| StorageEntry {
@@ -79,7 +79,7 @@ impl Inventory {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
-    /// The file that a tensor's bytes lie in.
+    /// Index of the file that holds a tensor.
     pub fn file_of(&self, tensor: &TensorEntry) -> usize {
         self.storages.get(tensor.storage).map_or(0, |storage| storage.file)
     }
@@ -89,8 +89,8 @@ impl Inventory {
         a.storage == b.storage && a.dtype == b.dtype && a.layout == b.layout
     }
 
-    /// Puts back the order that `save_pretrained` loses in sharded files (transformers 4.57.3), as
-    /// far as the files and the names tell it.
+    /// Restores the model's order, which `save_pretrained` loses in shards (transformers 4.57.3),
+    /// as far as files and names tell it.
     pub fn restore_model_order(&mut self) {
         if self.is_one_file() {
             return;
@@ -102,14 +102,14 @@ impl Inventory {
             order.into_iter().filter_map(|at| tensors.get_mut(at).and_then(Option::take)).collect();
     }
 
-    /// Positions of the tensors in the order of the model, as far as the files, the names and
-    /// another checkpoint of the model tell it: `partners[i]` is the place of tensor i there.
+    /// Positions of the tensors in the model's order, as far as files, names and another checkpoint
+    /// of the model tell it: `partners[i]` is the position of tensor i there.
     pub(crate) fn order_beside(&self, partners: &[Option<usize>]) -> Vec<usize> {
         let as_found: Vec<usize> = (0..self.tensors.len()).collect();
         if self.is_one_file() {
             return as_found;
         }
-        // Each file has the later names of tied tensors last.
+        // As saved, each file ends with the later names of tied tensors.
         let mut seen = HashSet::new();
         let later: Vec<bool> =
             self.tensors.iter().map(|tensor| !seen.insert(tensor.storage)).collect();

@@ -1,4 +1,4 @@
-//! The tensors that weight files hold: their order in the model, and which have equal bytes.
+//! The tensors of a checkpoint: their list, their order in the model, equal bytes, buffers.
 
 pub(crate) mod buffer_names;
 pub(crate) mod inventory;

@@ -1,4 +1,4 @@
-//! Whether two tensors of a checkpoint have the same bytes, in little memory.
+//! Comparison of two tensors of a checkpoint, by CRCs or by streaming their bytes.
 
 use crc_fast::CrcAlgorithm::{Crc32IsoHdlc, Crc64Nvme};
 use crc_fast::Digest;
@@ -11,11 +11,11 @@ use crate::format::{Encoding, ReadAt, inflate_pieces};
 /// Bytes read at a time.
 const CHUNK: u64 = 256 << 10;
 
-/// Whether dtype, shape and bytes of two tensors are equal. Where both records have a CRC and the
-/// tensors show all of them, their CRCs are compared, which are checked when the tensors are read;
-/// else the bytes are read.
+/// Whether dtype, shape and bytes of two tensors are equal. Where each tensor is all of its record
+/// and both records have a CRC, the CRCs are compared (the merge checks them when it reads the
+/// data); else the bytes are read.
 ///
-/// Two that do not lie row by row are the same only as the same view of equal storages.
+/// Tensors that are not contiguous count as equal only as the same view of equal storages.
 ///
 /// # Errors
 /// [`Kind::Io`] where reading fails, [`Kind::Data`] for broken data.
@@ -44,7 +44,7 @@ pub(crate) fn same_bytes(
     Ok(digest(files, storage_a, range_a)? == digest(files, storage_b, range_b)?)
 }
 
-/// First byte and length in the storage of a tensor that lies row by row.
+/// First byte and length, in its storage, of a contiguous tensor.
 fn range(tensor: &TensorEntry) -> Option<(u64, u64)> {
     let item = tensor.dtype.size_bytes();
     let start = tensor.layout.storage_offset.checked_mul(item)?;
@@ -52,7 +52,7 @@ fn range(tensor: &TensorEntry) -> Option<(u64, u64)> {
     tensor.layout.is_contiguous().then_some((start, length))
 }
 
-/// The record's CRC where the range is all of the record.
+/// The record's CRC, where the range is the whole record.
 fn whole_crc(storage: &StorageEntry, range: (u64, u64)) -> Option<u32> {
     storage.crc32.filter(|_| range == (0, storage.record_bytes))
 }

@@ -1,16 +1,16 @@
-//! Which files of a directory are the model, decided by their names alone: for those who open a
-//! directory and for those who look for models below one.
+//! The choice of a model's weights among the names in a directory, for opening it and for finding
+//! models below another.
 
 use crate::checkpoint::weights::kinds::is_weight_file;
 use crate::checkpoint::weights::names::{WeightName, WeightNames, WeightRole, shard_of};
 use crate::checkpoint::weights::parts::Parts;
 
-/// What the names in a directory say.
+/// What the names in a directory amount to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice<'n> {
-    /// The model's weights are there.
+    /// A model.
     Taken(Taken<'n>),
-    /// Several models, none of which goes before the others, and how many shards without an index.
+    /// Several models of equal rank, and the number of shards without an index.
     Several(Vec<&'n str>, usize),
     /// Parts of one model.
     Parts(Parts),
@@ -27,14 +27,14 @@ pub(crate) struct Taken<'n> {
     pub(crate) file: &'n str,
     /// Whether it is an index.
     pub(crate) is_index: bool,
-    /// What the weights of a child are called.
+    /// How the weight files of a child are named.
     pub(crate) names: WeightNames,
     /// Whether a loader looks for a file of this name.
     pub(crate) is_known: bool,
 }
 
-/// Chooses as `from_pretrained` of transformers and diffusers does, `.bin` only: a plain name goes
-/// before variants and others, one file before an index.
+/// Chooses as `from_pretrained` of transformers and diffusers does, but only `.bin`: a plain name
+/// before variants and other names, a single file before an index.
 pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
     let mut known: Vec<(WeightName<'n>, &'n str)> = names
         .iter()
@@ -44,7 +44,7 @@ pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
     known.sort_by_key(|(name, file)| {
         (name.variant, name.names, name.role == WeightRole::Index, *file)
     });
-    // Of one file and an index for the same weights, the file.
+    // A single file wins over the index of the same weights.
     known.dedup_by_key(|(name, _)| (name.variant, name.names));
     let (plain, variants): (Vec<_>, Vec<_>) =
         known.into_iter().partition(|(name, _)| name.variant.is_none());
@@ -80,7 +80,7 @@ pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
     match (loose.as_slice(), shards.as_slice()) {
         ([], []) => Choice::Nothing,
         ([only], []) => Choice::Taken(Taken::other(only)),
-        // The first of one is the whole model.
+        // Shard 1 of 1 is the whole model.
         ([], [only]) if shard_of(only).is_some_and(|(_, of)| of == 1) => {
             Choice::Taken(Taken::other(only))
         }
@@ -101,7 +101,7 @@ impl<'n> Taken<'n> {
     }
 }
 
-/// The files under whose names programs look for weights, but for those that were taken: singles and
+/// The files that loaders would take for weights and that were not taken here: single files and
 /// indices first, then shards.
 pub(crate) fn not_taken<'n>(names: &[&'n str], taken: &dyn Fn(&str) -> bool) -> Vec<&'n str> {
     let mut found: Vec<&str> = names

@@ -1,4 +1,4 @@
-//! The files of a directory that are a model's weights.
+//! The weights of a directory, or why it has none to take.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ pub(crate) struct Weights {
     pub(crate) file: PathBuf,
     /// Whether it is an index.
     pub(crate) is_index: bool,
-    /// What the weights of a child are called.
+    /// How the weight files of a child are named.
     pub(crate) names: WeightNames,
 }
 
 impl Weights {
-    /// The directory and its weights where a path leads to an index; `None` for another file.
+    /// The directory and weights of an index; `None` where `path` is another file.
     pub(crate) fn by_index(path: &Path) -> Option<(PathBuf, Weights)> {
         let name = WeightName::parse(path.file_name()?.to_str()?)?;
         let weights = Weights { file: path.to_path_buf(), is_index: true, names: name.names };
@@ -31,7 +31,7 @@ impl Weights {
     }
 }
 
-/// Which weights of a directory are taken: as `from_pretrained` does, `.bin` only.
+/// Takes the weights of a directory as `from_pretrained` does, but only `.bin`.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where there are none, or several and none of a name that decides;
@@ -47,7 +47,7 @@ pub(crate) fn weights_of(dir: &Path) -> Result<Weights> {
         Choice::Parts(parts) => return Err(parts.refusal(dir)),
         other => return Err(refusal(dir, &texts, &other)),
     };
-    // A name that is no text has lost some of it.
+    // The lossy text of a name that is not UTF-8 leads nowhere: go back to the name itself.
     let place = texts.iter().position(|name| *name == taken.file);
     let own = place.and_then(|place| names.get(place));
     let file = own.map_or_else(|| dir.join(taken.file), |own| dir.join(own));
@@ -57,7 +57,7 @@ pub(crate) fn weights_of(dir: &Path) -> Result<Weights> {
     Ok(Weights { file, is_index: taken.is_index, names: taken.names })
 }
 
-/// Why nothing is taken of a directory.
+/// Why no weights are taken from a directory.
 fn refusal(dir: &Path, names: &[&str], choice: &Choice<'_>) -> Error {
     let refused = |found: String| {
         let names = WeightNames::default();
@@ -100,7 +100,7 @@ fn refusal(dir: &Path, names: &[&str], choice: &Choice<'_>) -> Error {
     }
 }
 
-/// Why a directory without weights has none.
+/// What a directory without weights holds instead.
 fn nothing(dir: &Path, names: &[&str], refused: &dyn Fn(String) -> Error) -> Error {
     let any = |wanted: fn(&OsStr) -> bool| names.iter().any(|name| wanted(name.as_ref()));
     if any(is_safetensors) {

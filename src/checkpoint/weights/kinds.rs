@@ -1,12 +1,12 @@
-//! Which files may be a model's weights, by their names alone.
+//! Kinds of files by their names: weights, safetensors, unfinished downloads.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::tensor::{self, escape};
 
-/// How the files begin that training programs leave beside the weights: the states of optimizer,
-/// schedule, loss scale and random numbers, and the settings (transformers, accelerate, DeepSpeed).
+/// Prefixes of the files that training programs leave beside the weights: states of optimizer,
+/// schedule, loss scale and random numbers, and settings (transformers, accelerate, DeepSpeed).
 const LEFTOVERS: [&str; 7] = [
     "optimizer",
     "scheduler",
@@ -17,7 +17,7 @@ const LEFTOVERS: [&str; 7] = [
     "zero_pp_rank",
 ];
 
-/// Names that are shown of several.
+/// Names that [`listed`] shows.
 const SHOWN: usize = 4;
 
 /// Whether a file of this name may hold a state dict.
@@ -31,8 +31,8 @@ pub(crate) fn is_safetensors(name: &OsStr) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "safetensors")
 }
 
-/// Whether a file of this name is a download that goes on, as huggingface_hub, aria2, curl and
-/// browsers call it.
+/// Whether a file of this name is an unfinished download of huggingface_hub, aria2, curl or a
+/// browser.
 pub(super) fn is_unfinished(name: &OsStr) -> bool {
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
     let known = ["incomplete", "aria2", "part", "partial", "crdownload", "download"];
@@ -44,7 +44,7 @@ fn is_leftover(name: &OsStr) -> bool {
     LEFTOVERS.iter().any(|start| name.starts_with(start)) || name.contains("optim_states")
 }
 
-/// The first few of some names.
+/// The first few of some names, escaped.
 pub(crate) fn listed(names: &[&str]) -> String {
     tensor::listed(names.iter().map(|name| escape(name)), SHOWN)
 }

@@ -1,4 +1,4 @@
-//! Which files of a directory are a model's weights, by their names.
+//! Which files of a directory are a model's weights, decided by their names.
 
 pub(crate) mod choice;
 pub(crate) mod chosen;

@@ -1,5 +1,4 @@
-//! What weight files are called by the programs that look for them: transformers and diffusers, with
-//! and without a variant.
+//! Names of weight files, as transformers and diffusers write and look for them.
 //!
 //! ```text
 //! STEM.bin                       STEM.VARIANT.bin
@@ -22,7 +21,7 @@ pub enum WeightNames {
 }
 
 impl WeightNames {
-    /// Both.
+    /// All of them.
     pub(super) const ALL: [WeightNames; 2] = [WeightNames::Transformers, WeightNames::Diffusers];
 
     fn stem(self) -> &'static str {
@@ -52,14 +51,14 @@ impl WeightNames {
         (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.bin")).collect()
     }
 
-    /// Whether an index by this loader's program has `total_parameters`: diffusers writes the split's
-    /// `total_size` alone.
+    /// Whether an index by this loader's program has `total_parameters`: diffusers writes the
+    /// split's `total_size` alone.
     pub fn counts_parameters(self) -> bool {
         self == WeightNames::Transformers
     }
 }
 
-/// What a file of such a name is.
+/// What a weight file is by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WeightRole {
     /// All weights.
@@ -70,19 +69,19 @@ pub(super) enum WeightRole {
     Shard,
 }
 
-/// A name of a weight file or index, taken apart.
+/// The parsed name of a weight file or index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WeightName<'n> {
-    /// Who looks for it.
+    /// The loader that looks for it.
     pub(crate) names: WeightNames,
     /// `fp16`, `ema` and so on.
     pub(crate) variant: Option<&'n str>,
-    /// What it is.
+    /// Single file, index or shard.
     pub(super) role: WeightRole,
 }
 
 impl<'n> WeightName<'n> {
-    /// Takes a name apart; `None` where no loader looks for it.
+    /// Parses a name; `None` where no loader looks for it.
     pub(crate) fn parse(name: &'n str) -> Option<WeightName<'n>> {
         WeightNames::ALL.into_iter().find_map(|names| {
             let (variant, role) = role_of(name.strip_prefix(names.stem())?)?;
@@ -90,7 +89,7 @@ impl<'n> WeightName<'n> {
         })
     }
 
-    /// Name of the index that a shard of this name belongs to.
+    /// Name of the index that names this shard.
     pub(crate) fn index(self) -> String {
         let stem = self.names.stem();
         match self.variant {
@@ -100,12 +99,12 @@ impl<'n> WeightName<'n> {
     }
 }
 
-/// Whether an index is called so.
+/// Whether this is the name of an index.
 pub(crate) fn is_index(name: &str) -> bool {
     WeightName::parse(name).is_some_and(|name| name.role == WeightRole::Index)
 }
 
-/// The variant and role that the rest of a name behind the stem tells.
+/// Variant and role, from what follows the stem.
 fn role_of(rest: &str) -> Option<(Option<&str>, WeightRole)> {
     if let Some(middle) = rest.strip_prefix(".bin.").and_then(|rest| rest.strip_suffix(".json")) {
         let variant = match middle {
@@ -155,8 +154,8 @@ fn numbers_at_end(text: &str) -> Option<(&str, (u64, u64))> {
     Some((name, shard_numbers(text.get(name.len() + 1..)?)?))
 }
 
-/// Which of how many shards a file is by its name, whatever comes before: `NAME-00002-of-00005.bin`,
-/// also with a variant behind the numbers.
+/// The shard's number and count in a name: (2, 5) of `ANYTHING-00002-of-00005.bin`, also with a
+/// variant behind the numbers.
 pub(crate) fn shard_of(name: &str) -> Option<(u64, u64)> {
     let (stem, _) = name.rsplit_once('.')?;
     let numbers = numbers_at_end(stem).or_else(|| numbers_at_end(stem.rsplit_once('.')?.0));

@@ -1,5 +1,5 @@
-//! Files that hold a part of a model: tensor-parallel, pipeline and sharded saves, by their names
-//! and their siblings'.
+//! Files that hold only part of a model (tensor-parallel, pipeline and sharded saves), known by
+//! their names and those of their siblings.
 
 use std::path::{Path, PathBuf};
 
@@ -8,22 +8,21 @@ use crate::checkpoint::weights::names::{WeightName, shard_of};
 use crate::error::{Error, Kind};
 use crate::tensor::{counted, escape, listed};
 
-/// Files that are named in a message.
+/// Files that a message names.
 const SHOWN: usize = 3;
 
-/// When a file of a scheme is only a part.
+/// When a file of a scheme is a part.
 #[derive(Clone, Copy)]
 enum When {
-    /// The number at this place counts from a first one: a higher one is a part, and so is any that
-    /// has siblings.
+    /// Where its number at `place` is above `from`, or it has siblings.
     Counts { place: usize, from: u64 },
     /// Always.
     Always,
-    /// The number at this place says how many there are.
+    /// Where its number at this place, the count of parts, is above 1.
     Of(usize),
 }
 
-/// How one program names the parts that it saves.
+/// How a program names the parts that it saves.
 struct Scheme {
     /// `#` is a number, `*` any text.
     pattern: &'static str,
@@ -37,8 +36,8 @@ const SHARD: &str = "shard";
 const PYTHON: &str = "each holds some of the tensors; put those of all of them into one dict with \
                       torch.load, save that with torch.save, and name the file";
 
-/// Llama's own code and metaseq; DeepSpeed and Megatron; metaseq and fairseq; DeepSpeed's pipelines;
-/// torchtune; verl.
+/// Llama's own code and metaseq; DeepSpeed and Megatron; metaseq and fairseq; DeepSpeed's
+/// pipelines; torchtune; verl.
 const SCHEMES: [Scheme; 10] = [
     Scheme {
         pattern: "consolidated.#.pth",
@@ -107,7 +106,7 @@ const SCHEMES: [Scheme; 10] = [
     },
 ];
 
-/// Directories of Megatron, one for each part: tensor ranks, then pipeline ranks.
+/// Megatron's directories, one for each part: by tensor rank, then by pipeline rank.
 const DIRECTORIES: [Scheme; 3] = [
     Scheme {
         pattern: "mp_rank_#",
@@ -137,9 +136,9 @@ const DIRECTORIES: [Scheme; 3] = [
 pub struct Parts {
     /// What they are, in the singular.
     what: &'static str,
-    /// Their names, as far as they are there.
+    /// Names of those that are there.
     names: Vec<String>,
-    /// What makes a whole model of them.
+    /// How to make a whole model of them.
     hint: String,
 }
 
@@ -149,8 +148,8 @@ impl Parts {
         SCHEMES.iter().find_map(|scheme| scheme.parts(names.clone()))
     }
 
-    /// What a file is a part of, by its own name, its directory's and their siblings'; shards of
-    /// transformers and diffusers too, which only their index joins.
+    /// The parts that a file is one of, by its name, its directory's name and their siblings.
+    /// Includes shards of transformers and diffusers, which only their index joins.
     pub(crate) fn at(file: &Path) -> Option<Parts> {
         let dir = parent_of(file);
         if let Some(name) = file.file_name().and_then(|name| name.to_str()) {
@@ -162,7 +161,7 @@ impl Parts {
                 return own;
             }
         }
-        // The directory's own name, also where it was given as `.`.
+        // The directory's real name, also where it was given as `.`.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
         let name = dir.file_name()?.to_str()?;
         DIRECTORIES.iter().find_map(|scheme| scheme.at(&parent_of(&dir), name))
@@ -181,7 +180,7 @@ impl Parts {
         Some(Parts { what: SHARD, names, hint })
     }
 
-    /// Whether a file is one of them.
+    /// Whether a file of this name is one of them.
     pub(crate) fn holds(&self, name: &str) -> bool {
         self.names.iter().any(|known| known == name)
     }
@@ -191,7 +190,7 @@ impl Parts {
         self.what == SHARD
     }
 
-    /// The refusal of a model at `path` that is, or has in it, only these.
+    /// Refuses `path`, which is or holds only these.
     pub fn refusal(&self, path: &Path) -> Error {
         let names = listed(self.names.iter().map(|name| escape(name)), SHOWN);
         let found = counted(self.names.len() as u64, self.what);
@@ -241,8 +240,8 @@ impl Scheme {
         self.parts(names.iter().map(String::as_str))
     }
 
-    /// What siblings have in common, and the number in which they differ; `None` for another name,
-    /// and for the only part of one.
+    /// What the names of siblings have in common, and the number in which they differ; `None` for a
+    /// name of another scheme, and for part 1 of 1.
     fn key(&self, name: &str) -> Option<(String, u64)> {
         let mut numbers = Vec::new();
         if !fits(self.pattern.as_bytes(), name.as_bytes(), 0, &mut numbers) {
@@ -271,7 +270,7 @@ impl Scheme {
     }
 }
 
-/// Whether `text` from `at` on fits the pattern; `numbers` are where its digits stand.
+/// Whether `text` from `at` on matches the pattern; `numbers` gets the ranges of its digits.
 fn fits(pattern: &[u8], text: &[u8], at: usize, numbers: &mut Vec<(usize, usize)>) -> bool {
     let rest = text.get(at..).unwrap_or_default();
     match pattern.split_first() {

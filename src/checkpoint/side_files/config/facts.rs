@@ -1,4 +1,4 @@
-//! What a merge needs to know of a config, besides what is compared with the other parent's.
+//! Facts of a config that a merge needs, besides those compared with the other parent's.
 
 use crate::checkpoint::side_files::config::fields::Fields;
 use crate::error::Result;
@@ -14,12 +14,12 @@ pub struct ConfigFacts {
     pub architectures: Vec<String>,
     /// `vocab_size`, in rows.
     pub vocab_size: Option<u64>,
-    /// `tie_word_embeddings`, where it is written out; the innermost counts, as transformers asks the
+    /// `tie_word_embeddings`, where it is there; the innermost counts, since transformers asks the
     /// language model's config.
     pub tie_word_embeddings: Option<bool>,
-    /// `dtype` or `torch_dtype`, torch's word without `torch.`.
+    /// `dtype` or `torch_dtype`, torch's name without `torch.`.
     pub dtype: Option<String>,
-    /// How the weights are quantised: `quant_method` of `quantization_config`, where there is one.
+    /// `quant_method` of `quantization_config`, where the weights are quantised.
     pub quantization: Option<String>,
     /// Whether the model runs code from its directory (`auto_map`).
     pub needs_custom_code: bool,

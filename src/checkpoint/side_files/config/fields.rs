@@ -1,4 +1,4 @@
-//! The fields of a JSON object with the places where their values stand in the text.
+//! The fields of a JSON object, with their values as slices of the text.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,14 +9,14 @@ use serde_json::value::RawValue;
 use crate::checkpoint::side_files::config::unusable;
 use crate::error::Result;
 
-/// Keys of the part that describes the language model of a multimodal model.
+/// Keys under which a multimodal model's config has that of its language model.
 const LANGUAGE_MODELS: [&str; 4] =
     ["text_config", "llm_config", "language_config", "thinker_config"];
 
-/// Objects in objects that are looked into for the language model.
+/// Deepest level at which the language model's config is looked for.
 const DEEPEST: usize = 4;
 
-/// The fields of one object, in order, as text that borrows from the whole.
+/// The fields of one object, in order; values borrow from the text.
 pub(crate) struct Fields<'a>(pub(super) Vec<(String, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
@@ -29,12 +29,12 @@ impl<'a> Fields<'a> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.get())
     }
 
-    /// Its value, or `None` where it has another type.
+    /// The value of that field; `None` where it has another type.
     pub(crate) fn get<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
         serde_json::from_str(self.raw(name)?).ok()
     }
 
-    /// These fields, then those of the language model, outermost first.
+    /// These fields and those of the language model's configs inside, outermost first.
     pub(crate) fn language_models(self) -> Vec<Fields<'a>> {
         let mut all = vec![self];
         while let Some(inner) = all.last().and_then(Fields::language_model)
@@ -77,7 +77,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-/// Where `part`, which borrows from `whole`, stands in it.
+/// The range of `part`, a slice of `whole`.
 pub(super) fn span_in(whole: &str, part: &str) -> Option<Range<usize>> {
     let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     let end = start.checked_add(part.len())?;

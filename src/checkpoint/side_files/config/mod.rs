@@ -1,4 +1,4 @@
-//! `config.json`: what it says, and the child's copy.
+//! `config.json`: its facts, and the copy that a child gets.
 
 mod facts;
 mod fields;
@@ -39,7 +39,7 @@ impl Config {
         Config::parse(text).map_err(|error| error.file(path))
     }
 
-    /// A config of this text.
+    /// Parses the text of a config.
     ///
     /// # Errors
     /// [`Kind::Data`] where it is not a JSON object.
@@ -49,13 +49,13 @@ impl Config {
         Ok(Config { text, values, facts })
     }
 
-    /// What a merge needs to know of it.
+    /// What a merge needs to know.
     pub fn facts(&self) -> &ConfigFacts {
         &self.facts
     }
 
-    /// All that it says; Python's `NaN` and `Infinity` are 0 here, and of a key that is there twice
-    /// the last counts, as Python takes it.
+    /// All its values. Python's `NaN` and `Infinity` are 0 here, and of a repeated key the last one
+    /// counts, as in Python.
     pub fn values(&self) -> &Map<String, Value> {
         &self.values
     }
@@ -65,7 +65,7 @@ impl Config {
         &self.text
     }
 
-    /// The text with the rows of the vocabulary and the dtype replaced; see [`rewrite`](fn@rewrite).
+    /// The text with the rows of the vocabulary and the dtype replaced; see [`rewrite()`].
     ///
     /// # Errors
     /// None in practice: the text has been read before.

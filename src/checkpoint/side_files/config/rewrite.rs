@@ -1,5 +1,5 @@
-//! The child's config: the primary's with a few values replaced where they stand. Every other byte
-//! stays, so that order, spacing, `1e-05`, `\u00e9` and Python's `NaN` come out as they went in.
+//! The child's config: the primary's with a few values replaced in place. Every other byte stays,
+//! so that order, spacing, `1e-05`, `\u00e9` and Python's `NaN` come out as they went in.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::format::json::mask_python_literals;
 use crate::tensor::DType;
 
-/// The end of every key that gives the rows of a vocabulary: `vocab_size`, `padded_vocab_size`.
+/// How every key ends that gives the rows of a vocabulary: `vocab_size`, `padded_vocab_size`.
 const VOCAB_SIZE: &str = "vocab_size";
 
-/// Objects and arrays in each other that are looked into.
+/// Deepest level of objects and arrays that is looked into.
 const DEEPEST: usize = 32;
 
 /// Rows of a vocabulary before and after the merge.
@@ -30,17 +30,17 @@ pub struct NewRows {
 pub struct Rewritten {
     /// The new text.
     pub text: String,
-    /// Whether a `vocab_size` was asked for and there was none to replace. The text has none then:
-    /// the model's class decides, and the caller should warn.
+    /// Whether there was no `vocab_size` to replace. None is added: the model's class decides, and
+    /// the caller should warn.
     pub lacks_vocab_size: bool,
 }
 
-/// Replaces numbers of vocabulary rows, and `dtype` and `torch_dtype` where they are text or null, at
-/// the top level and in `text_config`. Nothing is added, every other byte stays.
+/// Replaces the rows of vocabularies; and at the top level and in `text_config`, `dtype` and
+/// `torch_dtype` where they are text or null. Nothing is added, and every other byte stays.
 ///
-/// Rows are those of `vocab_size` at these two places, whatever they were (a padded vocabulary has
-/// more rows than it says), and of every key that ends in `vocab_size`, at any depth, where it gives
-/// the primary's rows: `padded_vocab_size`, `llm_config.vocab_size`, `decoder_vocab_size`.
+/// Rows are `vocab_size` at these two places, whatever its value (a padded vocabulary has more rows
+/// than it says), and every key ending in `vocab_size`, at any depth, whose value is the primary's
+/// rows: `padded_vocab_size`, `llm_config.vocab_size`, `decoder_vocab_size`.
 ///
 /// # Errors
 /// [`Kind::Data`](crate::error::Kind::Data) where `text` is not a JSON object.
@@ -62,7 +62,7 @@ pub fn rewrite(text: &str, rows: Option<NewRows>, dtype: Option<DType>) -> Resul
     Ok(Rewritten { text: out, lacks_vocab_size: rows.is_some() && n_rows == 0 })
 }
 
-/// Where an object stands in the config.
+/// Where an object is in the config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Top,
@@ -70,7 +70,7 @@ enum Level {
     Deeper,
 }
 
-/// The edits found so far, by where they stand.
+/// The edits found so far.
 struct Edits<'a> {
     text: &'a str,
     masked: &'a str,

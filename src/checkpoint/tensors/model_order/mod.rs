@@ -1,18 +1,18 @@
-//! The order of a model's state dict, found again in sharded files.
+//! Restores the order of a model's state dict from sharded files.
 //!
-//! `save_pretrained` loses it in two ways ([`crate::checkpoint::child::split`]): a tensor larger than a
-//! shard overtakes the shard being filled, and later names of a tied tensor go to the end of the
-//! first one's shard.
+//! `save_pretrained` loses it in two ways ([`crate::checkpoint::child::split`]): a tensor larger
+//! than a shard overtakes the shard being filled, and later names of a tied tensor go to the end of
+//! the first one's shard.
 //!
 //! ```text
 //! model    a  b  HUGE  c | d  e  (tied to a)  f
 //! files    1: HUGE   2: a b c tied   3: d e f
 //! ```
 //!
-//! What was in turn keeps its order, and so do the overtakers among themselves. One that is numbered
-//! between two filled shards stands behind the first tensor of the second, since that one closed the
-//! first, and before the tensors of the third; torch writes a module's tensors side by side. That
-//! leaves few places; [`weave`] says what decides among them.
+//! Tensors of filled shards keep their order, and so do the overtakers among themselves. An
+//! overtaker numbered between two filled shards comes after the first tensor of the second, since
+//! that one closed the first, and before the tensors of the third; torch writes a module's tensors
+//! side by side. That leaves few places; [`weave`] decides among them.
 
 mod modules;
 mod overtakers;
@@ -26,27 +26,27 @@ use modules::Modules;
 use overtakers::{Hypothesis, ShardSize, hypotheses};
 use weave::Knowledge;
 
-/// One name of a checkpoint as it was found.
+/// A tensor as it was saved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SavedTensor<'n> {
     /// Its name.
     pub(super) name: &'n str,
-    /// Its file, counted in the order of their numbers.
+    /// Index of its file, in the order of the files' numbers.
     pub(super) file: usize,
-    /// Its storage; tied tensors have the same one.
+    /// Its storage; tied tensors share one.
     pub(super) storage: usize,
-    /// Bytes of the whole storage.
+    /// Length of the whole storage in bytes.
     pub(super) storage_bytes: u64,
 }
 
-/// Positions in `tensors`, which stand as the files have them, in the order of the model's state dict.
+/// Positions in `tensors`, which are in file order, in the order of the model's state dict.
 pub(super) fn restored(tensors: &[SavedTensor<'_>]) -> Vec<usize> {
     restored_beside(tensors, &[]).unwrap_or_else(|| (0..tensors.len()).collect())
 }
 
-/// The same with a hint: for each tensor its place in another model of the same names, where it is
-/// known there. `None` where the files alone tell the order, or where the hint can't be the order
-/// of a model.
+/// Like [`restored`], with a hint: the position of each tensor in another model of the same names,
+/// where it has one there. `None` where the files alone tell the order, or where the hint can't be
+/// the order of a model.
 pub(super) fn restored_beside(
     tensors: &[SavedTensor<'_>],
     hint: &[Option<usize>],
@@ -79,11 +79,11 @@ pub(super) fn restored_beside(
     best.map(|(_, order)| order)
 }
 
-/// Tensors by storage, as the split groups them.
+/// Tensors grouped by storage, as the split groups them.
 struct Groups {
-    /// The first name of each group, in the files' order.
+    /// The first name of each group, in file order.
     first: Vec<usize>,
-    /// Later names, and the first name of each one's group, by groups.
+    /// Per group, its later names, each with the group's first name.
     later: Vec<Vec<(usize, usize)>>,
 }
 
@@ -95,7 +95,7 @@ impl Groups {
         for (position, tensor) in tensors.iter().enumerate() {
             let storage = (tensor.storage_bytes > 0).then_some(tensor.storage);
             let group = groups.entry(storage).or_insert((position, None));
-            // The split never leaves a group in two files.
+            // The split never spreads a group over two files.
             if group.0 == position || tensors[group.0].file != tensor.file {
                 found.first.push(position);
                 continue;
@@ -109,7 +109,7 @@ impl Groups {
         found
     }
 
-    /// What the split saw of each file.
+    /// Sizes of the files as the split counted them.
     fn shards(&self, tensors: &[SavedTensor<'_>]) -> Vec<ShardSize> {
         let files = tensors.iter().map(|tensor| tensor.file + 1).max().unwrap_or(0);
         let mut shards = vec![ShardSize { storages: 0, bytes: 0, first_bytes: 0 }; files];
@@ -127,7 +127,7 @@ impl Groups {
     }
 }
 
-/// The order, if that is how the files came about.
+/// The model's order under a hypothesis.
 fn order_under(
     knowledge: &mut Knowledge<'_>,
     tensors: &[SavedTensor<'_>],
@@ -135,10 +135,10 @@ fn order_under(
     hypothesis: &Hypothesis,
 ) -> Vec<usize> {
     let (mut kept, mut moved, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
-    // Files without a first name aren't counted in a hypothesis.
+    // A hypothesis doesn't count files without a first name.
     let mut shard = 0;
     let mut file = None;
-    // Where the filled shard before the one that comes next ends, and where each filled one ends.
+    // End of each filled shard so far, as a position in `kept`.
     let mut ends: Vec<usize> = Vec::new();
     for position in &groups.first {
         if file.is_some_and(|file| file != tensors[*position].file) {
@@ -179,8 +179,8 @@ fn order_under(
     with_later_names(knowledge, tensors, groups, &line)
 }
 
-/// `line` with the later names of tied tensors: each behind the first one, and before what follows
-/// it in its file, if something does.
+/// `line` with the later names of tied tensors woven in: each behind its group's first name, and
+/// before what follows it in its file.
 fn with_later_names(
     knowledge: &mut Knowledge<'_>,
     tensors: &[SavedTensor<'_>],
@@ -215,15 +215,15 @@ fn with_later_names(
     knowledge.woven(line, &later, &places, &[])
 }
 
-/// Positions with a hint, in its order.
+/// Positions that have a hint, in the order of the hint.
 fn order_of(hint: &[Option<usize>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..hint.len()).filter(|tensor| hint[*tensor].is_some()).collect();
     order.sort_by_key(|tensor| hint[*tensor]);
     order
 }
 
-/// How often an order goes back to a module that it had left, which torch never does; and how often
-/// it differs from what torch, the other model or the table says of two that follow each other.
+/// How often an order returns to a module that it had left, which torch never does; and how often
+/// two neighbours contradict torch's rules, the other model or the table.
 fn faults(knowledge: &mut Knowledge<'_>, order: &[usize]) -> (usize, usize) {
     let (mut broken, mut unusual) = (0, 0);
     let mut left: HashSet<usize> = HashSet::new();

@@ -1,47 +1,48 @@
-//! The tree of modules that the names of a state dict tell: `a.b.weight` is a tensor of `a.b`, which is a part of `a`.
+//! The tree of modules behind the names of a state dict: `a.b.weight` is a tensor of `a.b`, which
+//! is a part of `a`.
 
 use std::collections::HashMap;
 
 use crate::checkpoint::tensors::model_order::siblings::Siblings;
 
-/// Levels that are told apart: models have eight. What is deeper is one word.
+/// Levels of the tree; models have eight. What is deeper counts as one word.
 const MOST_LEVELS: usize = 16;
 
-/// A longer name is of no module.
+/// A name longer than this is not split into modules.
 const MOST_NAME_BYTES: usize = 512;
 
-/// Parts of one kind of module that are looked at; modules have a dozen.
+/// Parts that are remembered of one kind of module; modules have a dozen.
 const MOST_PARTS: usize = 64;
 
 /// A module, or a tensor where it is a leaf.
 struct Node<'n> {
     parent: usize,
-    /// What it has in common with the same part of other layers.
+    /// The same for the same part of each layer.
     kind: usize,
     leaf: bool,
-    /// Its place in a list of modules.
+    /// Its index, where its parent is a list of modules.
     number: Option<u64>,
-    /// Its name in its parent.
+    /// Its name within its parent.
     word: &'n str,
     /// See [`rank`].
     rank: u8,
 }
 
-/// The modules of a state dict and, for each tensor, the way to it from the root.
+/// The modules of a state dict and, for each tensor, its path from the root.
 pub(super) struct Modules<'n> {
     nodes: Vec<Node<'n>>,
     paths: Vec<usize>,
-    /// Where the path of each tensor starts in `paths`, and the end.
+    /// Start of each tensor's path in `paths`, and the end of the last.
     starts: Vec<usize>,
-    /// Per kind, the words of its parts that aren't numbers.
+    /// Per kind, the names of its parts that are not numbers.
     parts: Vec<Vec<&'n str>>,
     siblings: &'static Siblings,
-    /// What the table says of two kinds.
+    /// Answers of the table for two kinds.
     known: HashMap<(usize, usize), Option<bool>>,
 }
 
 impl<'n> Modules<'n> {
-    /// The modules that these names tell.
+    /// Builds the tree of these names.
     pub(super) fn of(names: impl Iterator<Item = &'n str>) -> Modules<'n> {
         let root = Node { parent: 0, kind: 0, leaf: false, number: None, word: "", rank: 0 };
         let mut modules = Modules {
@@ -96,7 +97,7 @@ impl<'n> Modules<'n> {
         &self.paths[self.starts[tensor]..self.starts[tensor + 1]]
     }
 
-    /// The two siblings at which the ways to two tensors part; `None` where the names are the same.
+    /// The two siblings at which the paths of two tensors part; `None` where the names are equal.
     pub(super) fn parting(&self, a: usize, b: usize) -> Option<(usize, usize)> {
         let ways = self.path(a).iter().zip(self.path(b));
         ways.map(|(a, b)| (*a, *b)).find(|(a, b)| a != b)
@@ -112,8 +113,8 @@ impl<'n> Modules<'n> {
         self.nodes[node].kind
     }
 
-    /// Whether `a` stands before its sibling `b`, where torch decides that: tensors of a module stand
-    /// before its parts, and lists count.
+    /// Whether `a` comes before its sibling `b` by torch's rules: a module's tensors come before
+    /// its parts, and lists are in order of their numbers.
     pub(super) fn by_rule(&self, a: usize, b: usize) -> Option<bool> {
         let (a, b) = (&self.nodes[a], &self.nodes[b]);
         if a.leaf != b.leaf {
@@ -122,7 +123,7 @@ impl<'n> Modules<'n> {
         Some(a.number? < b.number?)
     }
 
-    /// Whether `a` stands before its sibling `b` in the modules that transformers has.
+    /// Whether `a` comes before its sibling `b` in the modules of transformers.
     pub(super) fn by_table(&mut self, a: usize, b: usize) -> Option<bool> {
         let (a, b) = (&self.nodes[a], &self.nodes[b]);
         let parts = &self.parts[self.nodes[a.parent].kind];
@@ -133,15 +134,15 @@ impl<'n> Modules<'n> {
             .or_insert_with(|| siblings.before(a.word, b.word, parts, model))
     }
 
-    /// Whether `a` stands before its sibling `b`, by what such words mostly name; `None` where they
-    /// tell nothing.
+    /// Whether `a` comes before its sibling `b`, guessed from their names; `None` where those tell
+    /// nothing.
     pub(super) fn by_words(&self, a: usize, b: usize) -> Option<bool> {
         let (a, b) = (self.nodes[a].rank, self.nodes[b].rank);
         (a != b).then_some(a < b)
     }
 }
 
-/// Embeddings and weights come first, norms and biases behind, heads last.
+/// Usual order by name: embeddings and weights first, norms and biases later, heads last.
 fn rank(word: &str) -> u8 {
     let has = |parts: &[&str]| parts.iter().any(|part| word.contains(part));
     match word {

@@ -1,4 +1,4 @@
-//! Which shards were closed out of turn.
+//! Which shards were numbered out of turn.
 //!
 //! A tensor larger than the limit gets a shard of its own, which is numbered before the one being
 //! filled ([`crate::checkpoint::child::split`]). The limit isn't in the files, but they bound it:
@@ -10,36 +10,37 @@
 //! ```
 //!
 //! A shard of several tensors was filled, and so was the last one, unless all overtook. A shard of
-//! one tensor is either; every limit that contradicts nothing is one way how the files came about.
+//! one tensor may be either; every limit that contradicts nothing gives a hypothesis.
 
-/// What the split saw of one file.
+/// Size of one file as the split counted it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ShardSize {
     /// Distinct storages.
     pub(super) storages: usize,
     /// Their bytes.
     pub(super) bytes: u64,
-    /// Bytes of the first one.
+    /// Bytes of the first storage.
     pub(super) first_bytes: u64,
 }
 
-/// One way how the files may have come about.
+/// One way in which the files may have been filled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hypothesis {
-    /// Per file, whether it was closed out of turn.
+    /// Per file, whether it was numbered out of turn.
     pub(super) overtook: Vec<bool>,
     /// Whether a limit explains it.
     pub(super) possible: bool,
 }
 
-/// Limits that are tried, lowest first; models have a handful of sizes.
+/// Limits tried, lowest first; models have a handful of sizes.
 const MOST_LIMITS: usize = 64;
 
-/// Hypotheses that are told; each costs a walk over all names.
+/// Hypotheses returned; each costs a walk over all names.
 const MOST_HYPOTHESES: usize = 4;
 
-/// That no shard overtook, and every other hypothesis that the sizes allow. Where none is possible, also
-/// that every shard of one tensor overtook which is larger than all shards of several.
+/// The hypothesis that no shard overtook, and every other one that the sizes allow. If none is
+/// possible, also the one in which each shard of one tensor overtook that is larger than all shards
+/// of several.
 pub(super) fn hypotheses(shards: &[ShardSize]) -> Vec<Hypothesis> {
     let several = |shard: &&ShardSize| shard.storages > 1;
     let floor = shards.iter().filter(several).map(|shard| shard.bytes).max();
@@ -50,7 +51,7 @@ pub(super) fn hypotheses(shards: &[ShardSize]) -> Vec<Hypothesis> {
         .collect();
     limits.sort_unstable();
     limits.dedup();
-    // No single shard is larger than the last limit: nothing overtook.
+    // With the largest size as the limit nothing overtakes: that is the first hypothesis.
     limits.pop();
     limits.splice(0..0, floor);
     let mut hypotheses = vec![in_turn(shards)];

@@ -1,25 +1,25 @@
-//! In which order modules have their parts, as the models of transformers 4.57.3 register them.
+//! The order of parts within modules, as the models of transformers 4.57.3 register them.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// One kind of module a line: its tensors and parts in order; behind `@`, for models that have a part
-/// of that name. Written by `scripts/siblings.py`.
+/// One kind of module per line: its tensors and parts in order. A first word `@PART` limits the
+/// line to models with a part of that name. Written by `scripts/siblings.py`.
 const LISTS: &str = include_str!("siblings.txt");
 
-/// The lists by the words in them.
+/// The lists, indexed by their words.
 pub(super) struct Siblings {
-    /// Per word: lists that have it, and its place there.
+    /// Per word, the lists that hold it and its position there.
     lists_of: HashMap<&'static str, Vec<(usize, usize)>>,
-    /// Per list, the part that its models have, where it isn't for all.
+    /// Per list, the part that its models must have, if any.
     models: Vec<Option<&'static str>>,
-    /// Words of each list.
+    /// Number of words in each list.
     lengths: Vec<usize>,
 }
 
 impl Siblings {
-    /// All lists, which are read once.
+    /// All lists, parsed once.
     pub(super) fn known() -> &'static Siblings {
         static KNOWN: LazyLock<Siblings> = LazyLock::new(Siblings::read);
         &KNOWN
@@ -42,8 +42,8 @@ impl Siblings {
         siblings
     }
 
-    /// Whether `a` stands before `b` in a module of these parts: as in the list that has both and
-    /// is most like the module. `model` are the parts of the whole model.
+    /// Whether `a` comes before `b` in a module of these parts, by the list most like the module
+    /// that holds both. `model` is the parts of the whole model.
     pub(super) fn before(&self, a: &str, b: &str, parts: &[&str], model: &[&str]) -> Option<bool> {
         let (of_a, of_b) = (self.lists_of.get(a)?, self.lists_of.get(b)?);
         let mut common: HashMap<usize, usize> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Models are split by the crate's own split, and their order is found again.
+//! Tests: models are split by the crate's own split, and their order is restored.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::tensor::chance;
 /// A tensor of a model: name, storage, bytes.
 type Tensor = (String, usize, u64);
 
-/// Names per file and file order, as `save_pretrained` writes this model.
+/// The tensors of a model with their files, in file order, as `save_pretrained` writes them.
 fn saved(model: &[Tensor], limit: u64) -> Vec<(usize, &Tensor)> {
     let tensors: Vec<SplitTensor> = model
         .iter()
@@ -24,7 +24,7 @@ fn saved(model: &[Tensor], limit: u64) -> Vec<(usize, &Tensor)> {
         .collect()
 }
 
-/// The order that is found in the files; `hint` gives places in another model by name.
+/// The restored order of names; `hint` is the order of another model.
 fn found(files: &[(usize, &Tensor)], hint: &[&str]) -> Vec<String> {
     let tensors: Vec<SavedTensor<'_>> = files
         .iter()
@@ -41,7 +41,7 @@ fn found(files: &[(usize, &Tensor)], hint: &[&str]) -> Vec<String> {
     order.iter().map(|at| tensors[*at].name.to_owned()).collect()
 }
 
-/// Asserts that a model of these names and bytes comes out in its order at any limit.
+/// Asserts that the order of this model is restored at any limit.
 fn comes_back(model: &[(&str, usize, u64)]) {
     let model: Vec<Tensor> =
         model.iter().map(|(name, storage, bytes)| ((*name).to_owned(), *storage, *bytes)).collect();
@@ -166,7 +166,7 @@ fn other_layers_tell_what_the_files_leave_open_in_one() {
     assert_eq!(found(&saved(&model, 50), &[]), order);
 }
 
-/// A random tree of modules as its names in torch's order; words that no table knows.
+/// Names of a random tree of modules in torch's order, with words that no table knows.
 fn names(chance: &mut impl FnMut(u64) -> u64, prefix: &str, most: usize, out: &mut Vec<String>) {
     for tensor in 0..chance(3) {
         if out.len() < most {
@@ -181,7 +181,7 @@ fn names(chance: &mut impl FnMut(u64) -> u64, prefix: &str, most: usize, out: &m
     }
 }
 
-/// Whether a part is a module, its word, and the orders in which it may have its own names.
+/// Whether a part is a module, its word, and the possible orders of its own names.
 type Part = ((bool, String), Vec<Vec<String>>);
 
 /// Every order in which torch could have these names.

@@ -1,49 +1,50 @@
-//! Two orders made one: what kept its place, and what was moved from among it.
+//! Merges two orders into one: the tensors that kept their order, and those that the split moved.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::checkpoint::tensors::model_order::modules::Modules;
 
-/// Parts of one module that are compared with each other; modules have a dozen.
+/// Modules with more parts than this are not compared part by part; most have a dozen.
 const MOST_PARTS: usize = 64;
 
-/// What is known of the order of a model's tensors but for the files.
+/// What is known of the order of a model's tensors apart from the files.
 pub(super) struct Knowledge<'n> {
     pub(super) modules: Modules<'n>,
-    /// Per tensor, its place in another model of the same names, where it has one there.
+    /// Per tensor, its position in another model of the same names, where it has one there.
     pub(super) hint: &'n [Option<usize>],
 }
 
-/// What the files say of one node of the tree.
+/// What the files tell of one node of the tree.
 #[derive(Clone, Copy)]
 struct Evidence {
-    /// Place of its first kept tensor among the kept.
+    /// Position of its first kept tensor among the kept.
     kept: Option<usize>,
-    /// Place of its first moved tensor among the moved.
+    /// Position of its first moved tensor among the moved.
     moved: Option<usize>,
-    /// It stands behind the sibling whose first kept tensor is this one, or before that one.
+    /// It comes after the sibling whose first kept tensor is at this position.
     behind: Option<usize>,
+    /// It comes before the sibling whose first kept tensor is at this position.
     before: Option<usize>,
 }
 
-/// What the files say of all nodes.
+/// What the files tell of all nodes.
 struct Facts {
     nodes: HashMap<usize, Evidence>,
-    /// Which of two kinds of siblings comes first where some layer's files tell.
+    /// Which of two kinds of siblings comes first, where the files tell for some layer.
     layers: HashMap<(usize, usize), bool>,
 }
 
 const NOTHING: Evidence = Evidence { kept: None, moved: None, behind: None, before: None };
 
 impl Knowledge<'_> {
-    /// Puts `moved` in between `kept`; both keep their own order. `places[i]` are the places in
-    /// `kept` at which the files allow the moved tensor i: behind so many, but for those from the end on.
+    /// Weaves `moved` into `kept`; both keep their own order. The files allow the moved tensor i to
+    /// come after `places[i].start` to `places[i].end` of the kept ones.
     ///
-    /// Which of two comes first is known from the files, since torch writes a module's tensors side
-    /// by side: from these two, else from their modules, else from the same modules of other
-    /// layers. Else the other model tells, else the table of modules, else the words. `clues` are the
-    /// places of tensors that are yet to come, which tell of their modules.
+    /// Which of two tensors comes first is told by the first of these that knows: the files, since
+    /// torch writes a module's tensors side by side; torch's rules; the files of the same modules
+    /// in other layers; the other model; the table of modules; the names. `clues` are the places of
+    /// tensors that will be woven in later, which tell of their modules.
     pub(super) fn woven(
         &mut self,
         kept: &[usize],
@@ -56,7 +57,7 @@ impl Knowledge<'_> {
         self.woven_by(&facts, kept, moved, places)
     }
 
-    /// One order of several lines that are all to be put in between `kept`.
+    /// Weaves several lines into one; all of them belong into `kept`.
     pub(super) fn together(
         &mut self,
         kept: &[usize],
@@ -101,7 +102,7 @@ impl Knowledge<'_> {
         woven
     }
 
-    /// What two lines say of the nodes, and the places in `kept` of tensors.
+    /// Collects what two lines and the places of tensors in `kept` tell of the nodes.
     fn facts(
         &self,
         kept: &[usize],
@@ -138,7 +139,7 @@ impl Knowledge<'_> {
         Facts { nodes, layers }
     }
 
-    /// Whether `a` stands before `b`.
+    /// Whether tensor `a` comes before `b`.
     fn is_before(&mut self, a: usize, b: usize, facts: &Facts) -> bool {
         let Some((node_a, node_b)) = self.modules.parting(a, b) else { return true };
         let of = |node| facts.nodes.get(&node).copied().unwrap_or(NOTHING);
@@ -153,15 +154,15 @@ impl Knowledge<'_> {
             .unwrap_or(true)
     }
 
-    /// Which of two kinds of siblings comes first where some layer's files tell. Lists of layers,
-    /// which have many parts of one kind, tell nothing.
+    /// Which of two kinds of siblings comes first, where the files tell for some layer. Lists of
+    /// layers are passed over: they have many parts of one kind.
     fn told_by_other_layers(
         &self,
         found: &HashMap<usize, Evidence>,
     ) -> HashMap<(usize, usize), bool> {
         let mut nodes: Vec<(usize, usize, Evidence)> =
             found.iter().map(|(node, found)| (self.modules.parent(*node), *node, *found)).collect();
-        // The first layer tells where two differ.
+        // Where two layers differ, the first one counts.
         nodes.sort_unstable_by_key(|(parent, node, _)| (*parent, *node));
         let mut layers = HashMap::new();
         let modules = nodes.chunk_by(|a, b| a.0 == b.0);
@@ -181,7 +182,7 @@ impl Knowledge<'_> {
     }
 }
 
-/// Whether `a` stands before its sibling `b`.
+/// Whether `a` comes before its sibling `b`.
 fn told_by_files(a: Evidence, b: Evidence) -> Option<bool> {
     if let (Some(a), Some(b)) = (a.kept, b.kept) {
         return Some(a < b);
@@ -195,7 +196,7 @@ fn told_by_files(a: Evidence, b: Evidence) -> Option<bool> {
     is_apart(b, a).then_some(false)
 }
 
-/// Whether a sibling with kept tensors tells that `a` stands before `b`.
+/// Whether siblings with kept tensors tell that `a` comes before `b`.
 fn is_apart(a: Evidence, b: Evidence) -> bool {
     let ends = a.kept.or(a.before);
     let starts = b.kept.or(b.behind);
