@@ -1,4 +1,15 @@
 //! Floor 2: a model directory. The only floor that opens files.
+//!
+//! | room | its one job |
+//! |---|---|
+//! | `child` | the child's weight files and side files: split, layout, writing |
+//! | `output` | where a child appears: checks, work directory, journal, final rename |
+//! | `findings` | a checkpoint checked as a whole, for `verify` |
+//! | `parent` | a checkpoint found and opened by its headers |
+//! | `tensors` | the tensors of a checkpoint, and their order in the model |
+//! | `weights` | which files of a directory are the weights |
+//! | `side_files` | config, tokenizer, adapter, modules |
+//! | `files` | reading files; paths |
 
 mod child;
 mod files;

@@ -56,8 +56,7 @@ impl ChildLayout {
         let mut places = vec![None; storage_bytes.len()];
         let mut shards = Vec::with_capacity(specs.len());
         for (position, spec) in specs.iter().enumerate() {
-            // As in torch.save, the folder inside the zip is named after the path that the user
-            // gave.
+            // As in torch.save, the folder inside the zip is named after the path as given.
             let final_path = output.join(&spec.file_name);
             let mut storages: Vec<usize> = Vec::new();
             let mut tensors = spec.tensors.clone();

@@ -247,7 +247,7 @@ impl SideFiles {
     /// attributes.
     ///
     /// # Errors
-    /// [`Kind::Io`] with the path; as `gather` where a file changed for the worse meanwhile.
+    /// [`Kind::Io`] with the path; as `gather` where a file became unusable meanwhile.
     pub fn write(&self, staging: &Staging) -> Result<()> {
         for (name, bytes) in &self.made {
             staging.write_file(name, bytes)?;

@@ -128,8 +128,8 @@ pub enum Finding {
     /// layers.
     FarFromItsLike {
         tensor: String,
-        /// Its root mean square; of a tensor of 1 MiB or more, that of some elements all over
-        /// it, or what the largest of all alone makes it where that is more.
+        /// Its root mean square. For a tensor of 1 MiB or more, that of a sample of its elements,
+        /// or the bound that its largest element alone gives, whichever is larger.
         rms: f64,
         /// The median of its kind.
         median: f64,

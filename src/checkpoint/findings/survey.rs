@@ -60,11 +60,11 @@ impl Survey {
         let (path, key) = file_and_key(&path);
         survey.checkpoint.reading = ReadOptions { key, opaque: opening.opaque.clone() };
         match survey.accept(directory_of(&path)) {
-            Some(Some((dir, weights))) => survey.look_at_directory(&dir, weights),
+            Some(Some((dir, weights))) => survey.open_directory(&dir, weights),
             Some(None) => {
                 survey.checkpoint.adapter = AdapterConfig::beside(&path);
-                survey.add(&path);
-                survey.look_for_parts(&path);
+                survey.open_file(&path);
+                survey.check_parts(&path);
             }
             None => return survey,
         }
@@ -114,7 +114,7 @@ impl Survey {
     }
 
     /// Opens the weights given, else those that a merge would take.
-    fn look_at_directory(&mut self, dir: &Path, weights: Option<Weights>) {
+    fn open_directory(&mut self, dir: &Path, weights: Option<Weights>) {
         self.checkpoint.dir = Some(dir.to_path_buf());
         self.checkpoint.adapter = AdapterConfig::inside(dir);
         let config = dir.join("config.json");
@@ -133,10 +133,10 @@ impl Survey {
                 if self.accept(no_key(&weights.file, &self.checkpoint.reading)).is_none() {
                     self.checkpoint.reading.key = None;
                 }
-                self.look_at_shards(dir, &weights.file, &mut taken);
+                self.open_shards(dir, &weights.file, &mut taken);
             } else {
-                self.add(&weights.file);
-                self.look_for_parts(&weights.file);
+                self.open_file(&weights.file);
+                self.check_parts(&weights.file);
             }
         }
         let files = other_weights(dir, &taken);
@@ -152,7 +152,7 @@ impl Survey {
         self.tokenizer = tokenizer;
     }
 
-    fn add(&mut self, path: &Path) {
+    fn open_file(&mut self, path: &Path) {
         let headers = read_headers(path, &self.checkpoint.reading);
         let Some((source, state_dict)) = self.accept(headers) else { return };
         let file = file_name(path);
@@ -176,7 +176,7 @@ impl Survey {
 
     /// Refuses a file that holds only part of a model, unless it is a shard: one may be checked
     /// alone.
-    fn look_for_parts(&mut self, file: &Path) {
+    fn check_parts(&mut self, file: &Path) {
         match Parts::at(file) {
             Some(part) if part.is_shard() => {
                 self.findings.push(Finding::OneShard { file: file_name(file) });
@@ -186,7 +186,7 @@ impl Survey {
         }
     }
 
-    fn look_at_shards(&mut self, dir: &Path, index_path: &Path, taken: &mut HashSet<String>) {
+    fn open_shards(&mut self, dir: &Path, index_path: &Path, taken: &mut HashSet<String>) {
         let Some(index) = self.accept(read_index(index_path)) else { return };
         let shards = shards_of(&index);
         let mut unopened = HashSet::new();
@@ -195,7 +195,7 @@ impl Survey {
             let path = dir.join(shard);
             let before = self.checkpoint.files.len();
             if path.exists() {
-                self.add(&path);
+                self.open_file(&path);
             } else {
                 self.refuse(&missing_shard(index_path, &path, shards.len()));
             }

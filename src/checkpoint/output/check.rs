@@ -97,7 +97,7 @@ pub struct Room {
 /// is used again or removed.
 ///
 /// # Errors
-/// [`Kind::Output`] where the system does not tell.
+/// [`Kind::Output`] where the system can't say.
 pub fn room_at(output: &Path) -> Result<Room> {
     let dir = if is_mount_point(output) {
         output.to_path_buf()
@@ -132,7 +132,7 @@ impl Room {
     /// Checks that `files` files may be made.
     ///
     /// # Errors
-    /// [`Kind::Output`] with both figures where not as many are free.
+    /// [`Kind::Output`] with both figures where fewer are free.
     pub fn check_files(&self, files: u64) -> Result<()> {
         match self.free_files {
             Some(free) if free < files => {
@@ -160,7 +160,7 @@ impl Room {
 /// files, for each output.
 ///
 /// # Errors
-/// [`Kind::Output`] with both figures where one has not.
+/// [`Kind::Output`] with both figures where one lacks it.
 pub fn check_room(outputs: &[PathBuf], bytes: u64, files: u64) -> Result<()> {
     // The work directory and its journal; while the journal is rewritten there are two.
     let files = files.saturating_add(3);

@@ -1,4 +1,4 @@
-//! Missing directories above an output, made for it and removed again if the child does not come.
+//! Missing directories above an output, made for it and removed again if no child appears.
 
 use std::path::{Path, PathBuf};
 

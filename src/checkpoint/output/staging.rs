@@ -43,8 +43,7 @@ pub struct Staging {
 
 impl Staging {
     /// Makes and locks the work directory of `output`, and removes what an interrupted run left in
-    /// it. Missing directories above `output` are made, and removed again if the child does not
-    /// come.
+    /// it. Missing directories above `output` are made, and removed again if no child appears.
     ///
     /// # Errors
     /// [`Kind::TryAgain`] where another run holds it, [`Kind::Output`] where it can't be made.
@@ -157,8 +156,7 @@ impl Staging {
         self.work.clone()
     }
 
-    /// Makes an empty file in the work directory, for reading and writing, with the mode of the
-    /// umask.
+    /// Makes an empty file in the work directory, for reading and writing.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.
@@ -166,8 +164,7 @@ impl Staging {
         self.open_file(name, OpenOptions::new().create_new(true))
     }
 
-    /// Opens a file of the work directory, or makes it. Its content is kept; links are not
-    /// followed.
+    /// Opens a file of the work directory, or makes it. Keeps its content; follows no links.
     ///
     /// # Errors
     /// [`Kind::Io`] with the path.

@@ -1,4 +1,4 @@
-//! The last step of a child: the rename to its output, with which it is there or not.
+//! The last step of a child: the rename that puts it at its output, all or nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -45,8 +45,8 @@ pub(super) fn swap_in(work: &Path, output: &Path, overwrite: bool) -> Result<Rep
                 .expected("nothing there", "another directory")
                 .with_hint("give --overwrite to replace it"));
         }
-        // A file system without the flags of renameat2. A plain rename replaces no directory with
-        // files.
+        // A file system without the flags of renameat2. A plain rename replaces empty directories
+        // only.
         Err(Errno::INVAL | Errno::NOSYS) if !output.exists() => return plainly(),
         Err(Errno::INVAL | Errno::NOSYS) if overwrite => {}
         Err(error) => return Err(failed(error)),
@@ -54,8 +54,7 @@ pub(super) fn swap_in(work: &Path, output: &Path, overwrite: bool) -> Result<Rep
     match renameat_with(CWD, work, CWD, output, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(Replaced::Swapped),
         Err(Errno::INVAL | Errno::NOSYS) => {
-            // No exchange: the older child is moved aside first, so the output is absent for a
-            // moment.
+            // No exchange: the older child is moved aside, so the output is absent for a moment.
             let aside = aside(work);
             rename(output, &aside).map_err(failed)?;
             if let Err(error) = rename(work, output) {

@@ -16,8 +16,8 @@ const WEIGHTS: [&str; 2] = ["adapter_model", "pytorch_adapter"];
 /// Largest adapter_config.json that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What an adapter_config.json says. One that can't be parsed still counts as there, with no
-/// fields.
+/// What an adapter_config.json says. One that can't be parsed counts as present,
+/// with no fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AdapterConfig {
     /// PEFT's name of the method, `LORA` or `IA3`.
@@ -29,7 +29,7 @@ pub struct AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// That of a directory.
+    /// That of a directory; `None` where there is none.
     pub(crate) fn inside(dir: &Path) -> Option<AdapterConfig> {
         let path = dir.join(FILE_NAME);
         let is_there = std::fs::symlink_metadata(&path).is_ok();
@@ -37,8 +37,8 @@ impl AdapterConfig {
             .then(|| read_text_bounded(&path, MAX_BYTES).map(AdapterConfig::of).unwrap_or_default())
     }
 
-    /// That beside a weight file, where the file's name is one of an adapter or of transformers: it
-    /// has nothing to do with files of other programs.
+    /// That beside a weight file with a name of PEFT or transformers; `None` for others, which it
+    /// has nothing to do with.
     pub(crate) fn beside(file: &Path) -> Option<AdapterConfig> {
         let name = file.file_name().and_then(OsStr::to_str)?;
         let meant = is_adapter_file(name) || name.starts_with("pytorch_model");

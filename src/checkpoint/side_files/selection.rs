@@ -97,7 +97,7 @@ impl Selection {
     ///
     /// # Errors
     /// [`Kind::NoInput`] where it can't be listed, [`Kind::Data`] for a folder of modules.json that
-    /// can't go along.
+    /// can't be copied.
     pub(crate) fn of(dir: &Path, wanted: Wanted<'_>) -> Result<Selection> {
         let mut selection = Selection::default();
         let mut budget = Budget { files: MOST_FILES, bytes: MOST_BYTES };
@@ -111,14 +111,14 @@ impl Selection {
                 continue;
             }
             if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
-                selection.look_at_folder(dir, name, wanted, &mut budget);
+                selection.select_folder(dir, name, wanted, &mut budget);
             } else {
-                let small = selection.look_at_file(&path, name, wanted);
+                let small = selection.select_file(&path, name, wanted);
                 selection.take(small.into_iter().collect(), name, &mut budget);
             }
         }
         for module in wanted.modules {
-            selection.look_at_module(dir, module, wanted)?;
+            selection.select_module(dir, module, wanted)?;
         }
         selection.copied.sort_by(|a, b| a.name.cmp(&b.name));
         selection.copied.dedup_by(|a, b| a.name == b.name);
@@ -138,7 +138,7 @@ impl Selection {
     }
 
     /// Selects or leaves out a file at the top.
-    fn look_at_file(&mut self, path: &Path, name: &str, wanted: Wanted<'_>) -> Option<SideFile> {
+    fn select_file(&mut self, path: &Path, name: &str, wanted: Wanted<'_>) -> Option<SideFile> {
         let role = role(name, true);
         if role == Role::Own || (role == Role::Tokenizer && wanted.tokenizer) {
             return None;
@@ -147,7 +147,7 @@ impl Selection {
     }
 
     /// Selects or leaves out a folder, as a whole, unless it belongs to a module.
-    fn look_at_folder(&mut self, dir: &Path, name: &str, wanted: Wanted<'_>, budget: &mut Budget) {
+    fn select_folder(&mut self, dir: &Path, name: &str, wanted: Wanted<'_>, budget: &mut Budget) {
         let of_module = |module: &String| module == name || module.starts_with(&format!("{name}/"));
         if (name == TEMPLATES && wanted.tokenizer) || wanted.modules.iter().any(of_module) {
             return;
@@ -181,7 +181,7 @@ impl Selection {
     }
 
     /// Selects the folder of a module with its weights.
-    fn look_at_module(&mut self, dir: &Path, module: &str, wanted: Wanted<'_>) -> Result<()> {
+    fn select_module(&mut self, dir: &Path, module: &str, wanted: Wanted<'_>) -> Result<()> {
         let path = dir.join(module);
         let refused = |expected: &str, found: &str| {
             Error::new(Kind::Data, "a folder of modules.json can't go along")

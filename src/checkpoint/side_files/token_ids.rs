@@ -66,8 +66,7 @@ pub(super) fn of_lines(bytes: &[u8]) -> MaxId {
 /// A sentencepiece model: the pieces of its protobuf, in order. Tokenizers may shift them by one or
 /// two ids, so this is a lower bound. Files of tiktoken ranks have the same name.
 pub(super) fn of_sentencepiece(bytes: &[u8]) -> MaxId {
-    // Ranks first: short lines of text can pass for protobuf, but no model passes for lines of
-    // text.
+    // Ranks first: short lines can pass for protobuf, but no model passes for lines of text.
     match tiktoken_ranks(bytes).or_else(|| count_pieces(bytes)?.checked_sub(1)) {
         Some(max) => Ok(Some(max)),
         None => Err("neither sentencepiece pieces nor ranks".to_owned()),

@@ -49,18 +49,18 @@ impl TokenizerFacts {
     pub fn read_whole(directory: &Path) -> (TokenizerFacts, Vec<Error>) {
         let (mut facts, mut errors) = (TokenizerFacts::default(), Vec::new());
         for file in FILES {
-            errors.extend(facts.look_at(directory, file.0).err());
+            errors.extend(facts.add(directory, file.0).err());
         }
         match further_files(directory, &is_like) {
             Ok(more) => {
-                errors.extend(more.iter().filter_map(|file| facts.look_at(directory, file).err()));
+                errors.extend(more.iter().filter_map(|file| facts.add(directory, file).err()));
             }
             Err(error) => errors.push(error),
         }
         (facts, errors)
     }
 
-    fn look_at(&mut self, directory: &Path, file: &str) -> Result<()> {
+    fn add(&mut self, directory: &Path, file: &str) -> Result<()> {
         let path = directory.join(file);
         if !is_present(&path)? {
             return Ok(());

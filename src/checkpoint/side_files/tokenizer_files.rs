@@ -78,8 +78,7 @@ pub(super) fn is_tokenizer_file(name: &str) -> bool {
 /// The function that reads ids from a file of this name, if it has any. `directory` may hold files
 /// that decide what its ids are.
 pub(super) fn reader(directory: &Path, name: &str) -> Option<ReadIds> {
-    // BARTpho, M2M100 and Speech2Text take their ids from another file; the
-    // sentencepiece model has more.
+    // BARTpho, M2M100 and Speech2Text take their ids from another file; this one has more pieces.
     let elsewhere = || ["dict.txt", "vocab.json"].iter().any(|file| directory.join(file).exists());
     match FILES.iter().find(|file| file.0 == name) {
         Some(("sentencepiece.bpe.model", _)) if elsewhere() => None,

@@ -7,7 +7,7 @@ use crate::tensor::{self, escape};
 
 /// Prefixes of the files that training programs leave beside the weights: states of optimizer,
 /// schedule, loss scale and random numbers, and settings (transformers, accelerate, DeepSpeed).
-const LEFTOVERS: [&str; 7] = [
+const TRAINING_FILES: [&str; 7] = [
     "optimizer",
     "scheduler",
     "scaler",
@@ -23,7 +23,7 @@ const SHOWN: usize = 4;
 /// Whether a file of this name may hold a state dict.
 pub(crate) fn is_weight_file(name: &OsStr) -> bool {
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    matches!(extension, Some("bin" | "pt" | "pth" | "ckpt")) && !is_leftover(name)
+    matches!(extension, Some("bin" | "pt" | "pth" | "ckpt")) && !is_training_file(name)
 }
 
 /// Whether a file of this name holds safetensors.
@@ -39,9 +39,9 @@ pub(super) fn is_unfinished(name: &OsStr) -> bool {
     extension.is_some_and(|extension| known.contains(&extension))
 }
 
-fn is_leftover(name: &OsStr) -> bool {
+fn is_training_file(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    LEFTOVERS.iter().any(|start| name.starts_with(start)) || name.contains("optim_states")
+    TRAINING_FILES.iter().any(|start| name.starts_with(start)) || name.contains("optim_states")
 }
 
 /// The first few of some names, escaped.
