@@ -1,4 +1,4 @@
-//! What can be wrong with one file.
+//! What can be wrong with a file: the rule that it breaks, and the refusal that says so.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 /// The rule that a file breaks. Tests and callers match on it; people read the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// The file has no bytes, or too few to be anything.
+    /// The file is empty, or too short to be of any kind.
     Empty,
     /// The file ends before what its own numbers promise.
     Truncated,
@@ -55,7 +55,7 @@ pub enum Rule {
     NonFinite,
     /// An index JSON that is not one.
     Index,
-    /// A file that can't be read (the system's own word).
+    /// The system could not read the file.
     Read,
 }
 
@@ -112,21 +112,21 @@ impl FormatError {
         FormatError { source: Some(source), ..error }
     }
 
-    /// The same with the tensor's name.
+    /// Adds the tensor's name.
     #[must_use]
     pub fn tensor(mut self, name: impl Into<String>) -> FormatError {
         self.tensor = Some(name.into());
         self
     }
 
-    /// The same with a byte position.
+    /// Adds a byte position.
     #[must_use]
     pub fn at(mut self, offset: u64) -> FormatError {
         self.offset = Some(offset);
         self
     }
 
-    /// The same with advice.
+    /// Adds advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> FormatError {
         self.hint = Some(hint.into());

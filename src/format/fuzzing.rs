@@ -1,4 +1,4 @@
-//! What must hold of any bytes whatever: the bodies of the fuzz targets, which the tests run too.
+//! What must hold for any bytes: the fuzz targets' bodies, which the tests run too.
 //!
 //! Each returns whether the bytes were accepted, and panics where a reader breaks a promise.
 
@@ -17,10 +17,10 @@ use crate::format::torch::rebuild::{Mention, Record};
 use crate::format::torch::shard_layout::ShardLayout;
 use crate::format::torch::zip::records::archive_records;
 
-/// Bytes that the storages of a lone pickle are taken to have.
+/// Size in bytes that every storage of a lone pickle is given.
 const ROOM_BYTES: u64 = 1 << 20;
 
-/// Most bytes of a deflated storage that are decoded, so that one run stays short.
+/// Largest deflated storage that is decoded, in bytes, so that one run stays short.
 const MAX_INFLATED_BYTES: u64 = 1 << 20;
 
 /// Longest message, in bytes, its hint left out.
@@ -64,7 +64,7 @@ pub fn pickle(bytes: &[u8]) -> bool {
     accepted
 }
 
-/// Options under which the most code is reached: names that a user gave.
+/// Options that reach the most code: with names that a user gave.
 fn options() -> ReadOptions {
     let names = ["m.C", "__main__.Config"].map(OpaqueName::parse);
     ReadOptions { key: None, opaque: OpaqueNames::new(names.into_iter().flatten()) }
@@ -141,7 +141,7 @@ pub fn layout(tensors: &[EmitTensor], storage_bytes: &[u64]) {
     }
 }
 
-/// What [`StateDict`] promises.
+/// Asserts what [`StateDict`] promises.
 pub(super) fn check_state_dict(state_dict: &StateDict, file_bytes: u64) {
     for storage in &state_dict.storages {
         assert!(storage.size_bytes <= storage.record_bytes);
@@ -166,7 +166,7 @@ pub(super) fn check_state_dict(state_dict: &StateDict, file_bytes: u64) {
     }
 }
 
-/// A refusal says something, in few and printable characters.
+/// Asserts that a refusal says something, briefly and in printable characters.
 fn check_error(error: FormatError) {
     assert!(!error.what.is_empty());
     let message = Error::from_format("pytorch_model.bin".as_ref(), error).to_string();

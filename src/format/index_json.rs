@@ -31,10 +31,10 @@ const MAX_FILE_NAME_BYTES: usize = 255;
 /// A checkpoint's index: which file holds which tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    /// `metadata.total_size`, in bytes, where it is there and a count. Versions before 4.32 wrote a
-    /// float; its fraction is dropped.
+    /// `metadata.total_size`, in bytes, if it is a count. Versions before 4.32 wrote a float; its
+    /// fraction is dropped.
     pub total_size_bytes: Option<u64>,
-    /// `metadata.total_parameters`, in elements, where it is there and a count.
+    /// `metadata.total_parameters`, in elements, if it is a count.
     pub total_parameters: Option<u64>,
     /// (tensor name, file name) in the file's order. Names are unique, file names plain.
     pub weight_map: Vec<(String, String)>,
@@ -83,8 +83,8 @@ impl Index {
 }
 
 /// The text of an index: `total_parameters` in elements (diffusers leaves it out),
-/// `total_size_bytes` over distinct storages, and (tensor name, file name) in any order. Of a
-/// repeated name the last one stays.
+/// `total_size_bytes` over distinct storages, and (tensor name, file name) in any order. A repeated
+/// name keeps its last file.
 pub fn index_text<'a>(
     total_parameters: Option<u64>,
     total_size_bytes: u64,
@@ -143,8 +143,8 @@ fn unique(what: &str, pairs: Vec<(String, Json)>) -> Result<Vec<(String, Json)>,
     Ok(pairs)
 }
 
-/// A count that may have been written as a float. What is no count can only be ignored, as
-/// transformers does: the figure is information, nothing is read by it.
+/// A count that may have been written as a float. Anything else is ignored, as in transformers: the
+/// figure is informative, nothing depends on it.
 fn as_count(value: &Json) -> Option<u64> {
     match value {
         Json::Whole(count) => Some(*count),
@@ -183,7 +183,7 @@ fn checked_weight_map(value: Option<Json>) -> Result<Vec<(String, String)>, Form
     Ok(weight_map)
 }
 
-/// Whether a name is one component that can't lead out of its directory and isn't hidden.
+/// Whether a name is a single component that can't leave its directory and isn't hidden.
 fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_FILE_NAME_BYTES

@@ -1,4 +1,4 @@
-//! Raw deflate (zip method 8), with the size known beforehand.
+//! Raw deflate (zip method 8) of data whose size is known.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -11,7 +11,7 @@ pub(crate) const MAX_RATIO: u64 = 1032;
 /// Compressed bytes read at a time.
 const CHUNK_BYTES: u64 = 256 << 10;
 
-/// Decoded bytes handed on at a time: a multiple of every element's size.
+/// Decoded bytes given to the sink at a time: a multiple of every element's size.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Inflates the `compressed_bytes` at `offset` of `source`, which must make exactly `size_bytes`.
@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// [`Rule::Inflate`] where the data are broken, shorter or longer than said; [`Rule::Truncated`] and
-/// [`Rule::Read`] where they can't be read, or memory is not to be had.
+/// [`Rule::Read`] where they can't be read, or memory runs out.
 pub fn inflate_exact(
     source: &dyn ReadAt,
     offset: u64,
@@ -40,8 +40,8 @@ pub fn inflate_exact(
     Ok(out)
 }
 
-/// The same piece by piece, in order and in little memory. Pieces before an error were handed on;
-/// an error of `sink` ends it with [`Rule::Read`].
+/// The same piece by piece, in order and in little memory. `sink` has seen the pieces before an error;
+/// an error of its own ends the call with [`Rule::Read`].
 ///
 /// Every piece but the last is a multiple of 16 bytes long.
 ///
@@ -95,7 +95,7 @@ pub fn inflate_pieces(
                 sink(&piece).map_err(|error| FormatError::read("deflated data", at, error))?;
                 filled = 0;
             } else if rest.is_empty() || (eaten == 0 && made == 0) {
-                // Room was left, so nothing is held back.
+                // The piece has room left, so the inflater holds nothing back.
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! JSON from strangers: every pair of an object kept in order, also where a name is there twice.
+//! JSON from strangers: all pairs of an object are kept, in order, repeated names too.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Reading bytes at a position, whatever holds them.
+//! Reading bytes by position from a file or from memory.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub trait ReadAt: Send + Sync {
         self.len() == 0
     }
 
-    /// Fills `buffer` from byte `offset` on.
+    /// Fills `buffer` with the bytes from `offset` on.
     ///
     /// # Errors
     /// `UnexpectedEof` where the source ends before the buffer is full; else what the system says.

@@ -1,4 +1,4 @@
-//! What kind of file is this? By its bytes, never by its name (formats D.1).
+//! Recognises a file by its bytes, never by its name (formats D.1).
 
 use super::error::{FormatError, Rule};
 use super::read_at::ReadAt;
@@ -12,7 +12,7 @@ pub(super) enum Kind {
     Pickle,
 }
 
-/// Bytes looked at: enough for tar's signature, a magic number and the first words of a text.
+/// Bytes read: enough for tar's signature, a magic number and the first words of a text.
 const HEAD_BYTES: u64 = 1024;
 
 /// Longest header that the safetensors library reads, in bytes.
@@ -57,10 +57,10 @@ const MAGIC: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19";
 /// Names of the members of torch's tar format.
 const TAR_MEMBERS: [&[u8]; 4] = [b"sys_info\0", b"pickle\0", b"tensors\0", b"storages\0"];
 
-/// Recognises the file.
+/// The kind of a file.
 ///
 /// # Errors
-/// [`Rule::Empty`], [`Rule::WrongKind`] for a kind that has a name, [`Rule::UnknownKind`] else.
+/// [`Rule::Empty`], [`Rule::WrongKind`] for a known kind of another program, else [`Rule::UnknownKind`].
 pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
     let length = source.len();
     let mut head = vec![0; usize::try_from(length.min(HEAD_BYTES)).unwrap_or(0)];
@@ -80,11 +80,11 @@ pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
     if proto || magic {
         return Ok(Kind::Pickle);
     }
-    Err(name_it(source, &head))
+    Err(refusal(source, &head))
 }
 
-/// Whether a file begins as those that torch.save writes, whole or not: a zip whose first entry is
-/// the pickle, or the legacy format's magic number.
+/// Whether a file, whole or cut, begins like one that torch.save wrote: a zip whose first entry is the
+/// pickle, or the legacy format's magic number.
 pub fn looks_like_torch(source: &dyn ReadAt) -> bool {
     let mut head = vec![0; usize::try_from(source.len().min(HEAD_BYTES)).unwrap_or(0)];
     if source.read_exact_at(0, &mut head).is_err() {
@@ -100,7 +100,8 @@ pub fn looks_like_torch(source: &dyn ReadAt) -> bool {
     zip || head.starts_with(MAGIC) || head.get(2..).is_some_and(|rest| rest.starts_with(MAGIC))
 }
 
-fn name_it(source: &dyn ReadAt, head: &[u8]) -> FormatError {
+/// The refusal of a file that is neither, by the name of its kind.
+fn refusal(source: &dyn ReadAt, head: &[u8]) -> FormatError {
     let length = source.len();
     if let Some((_, kind, advice)) = SIGNATURES.iter().find(|row| head.starts_with(row.0)) {
         return wrong(kind, advice);
@@ -194,7 +195,7 @@ fn names_global(head: &[u8]) -> bool {
             .is_some_and(|rest| rest.first().is_some_and(|byte| b"(])}tRq.".contains(byte)))
 }
 
-/// The head as text, where it is; the last character may be cut.
+/// The head as text, if it is text; its last character may be cut.
 fn text(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,

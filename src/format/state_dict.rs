@@ -2,7 +2,7 @@
 
 use crate::tensor::{DType, Layout};
 
-/// The state dict of one file: its tensors in the file's order, and the storages they look at.
+/// The state dict of one file: its tensors in the file's order, and their storages.
 ///
 /// Validated when it is made: every tensor lies inside its storage, every storage inside the file,
 /// ranks agree and no product overflows. Later floors need not check again.
@@ -20,11 +20,11 @@ pub struct StateDict {
     /// Keys beside the tensors that are not tensors (`epoch`, `lr`), and those beside the state dict,
     /// in order.
     pub skipped: Vec<String>,
-    /// Values of other programs that were left out, in order: one for each name below each entry.
+    /// Values of other programs that were left out, in order: one item per name and entry.
     pub opaque: Vec<OpaqueValue>,
 }
 
-/// What was kept unread and left out: values of one name below one entry.
+/// Values of one name below one entry, left out unread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpaqueValue {
     /// The entry of the checkpoint (`args`, `model.config`); empty where no entry holds it.
@@ -75,7 +75,7 @@ pub struct Tensor {
     pub storage: usize,
 }
 
-/// One run of bytes that tensors look at.
+/// A run of bytes that tensors are views of.
 #[derive(Clone, Debug)]
 pub struct Storage {
     /// torch's key: `0`, `1`, ... or an address as text.

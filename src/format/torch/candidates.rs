@@ -1,9 +1,9 @@
 //! Which dict of a checkpoint is the state dict: training programs save it beside much else.
 //!
-//! Every dict that holds a tensor is a candidate, but for what is known to be no weights: the states of
-//! optimizers and of random numbers. The largest is taken where it is the largest by far, ten times the
-//! next one; where two are of like size (weights and their average) the file is refused, and the user
-//! says which: `FILE::KEY`.
+//! Every dict that holds a tensor is a candidate, except what is known not to be weights: the states of
+//! optimizers and of random number generators. The largest is taken if it is the largest by far, ten
+//! times the next one; where two are of similar size (weights and their average), the file is refused
+//! and the user chooses: `FILE::KEY`.
 
 use crate::format::error::{FormatError, Rule};
 use crate::format::torch::pickle::budget::Room;
@@ -11,7 +11,7 @@ use crate::format::torch::pickle::value::{Pickle, Ref};
 use crate::format::torch::tensor_bytes::tensor_bytes;
 use crate::tensor::{counted, escape, escape_up_to, human_bytes};
 
-/// Keys under which training programs keep a state dict. Other values may stand in it.
+/// Keys under which training programs keep a state dict, perhaps with other values in it.
 const KNOWN: [&str; 14] = [
     "state_dict",
     "model_state_dict",
@@ -33,11 +33,11 @@ const KNOWN: [&str; 14] = [
 const MOMENTS: [&str; 6] =
     ["exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "param_groups"];
 
-/// Further keys of such states. As words of longer keys these are weights, too: `opt_model`.
+/// Further keys of such states, compared whole: `opt_model` is a model.
 const ASIDE: [&str; 6] =
     ["opt", "opts", "opt_state", "opt_state_dict", "random_state", "random_states"];
 
-/// The largest is so many times as large as the next one: "by far".
+/// How many times as large as the next candidate the state dict is: "by far".
 const BY_FAR: u64 = 10;
 
 /// Most entries that a message names.
@@ -47,15 +47,14 @@ const MOST_NAMED: usize = 6;
 pub(super) struct Chosen<'p> {
     /// Its pairs.
     pub(super) pairs: &'p [(Ref, Ref)],
-    /// The dicts on the way to it, the top one first and itself last, each with the key under which it
-    /// stands in the one before.
-    pub(super) way: Vec<(Ref, &'p str)>,
+    /// The path to it: the top dict first, itself last, each with its key in the dict before.
+    pub(super) path: Vec<(Ref, &'p str)>,
 }
 
 impl Chosen<'_> {
     /// Its key; `None` for the top level.
     pub(super) fn nest(&self) -> Option<String> {
-        let keys: Vec<&str> = self.way.iter().skip(1).map(|step| step.1).collect();
+        let keys: Vec<&str> = self.path.iter().skip(1).map(|step| step.1).collect();
         if keys.is_empty() { None } else { Some(keys.join(".")) }
     }
 
@@ -67,7 +66,7 @@ impl Chosen<'_> {
     ) -> Result<Vec<String>, FormatError> {
         let mut beside = Vec::new();
         let mut above = String::new();
-        for pair in self.way.windows(2) {
+        for pair in self.path.windows(2) {
             let [(dict, _), (next, next_key)] = pair else { continue };
             for (key, value) in pickle.dict(*dict).unwrap_or_default() {
                 if value == next && pickle.text(*key) == Some(*next_key) {
@@ -83,7 +82,7 @@ impl Chosen<'_> {
     }
 }
 
-/// A key as text, or what it is.
+/// A key's text, or a description of a key that is not text.
 pub(super) fn key_in_words(pickle: &Pickle<'_>, key: Ref) -> String {
     match pickle.text(key) {
         Some(name) => name.to_owned(),
@@ -91,11 +90,11 @@ pub(super) fn key_in_words(pickle: &Pickle<'_>, key: Ref) -> String {
     }
 }
 
-/// A dict that was met, and where.
+/// A dict that was found, and where.
 struct Node<'p> {
     dict: Ref,
     key: &'p str,
-    /// Its dict among the nodes; the top has none.
+    /// The node of the dict that holds it; the top has none.
     above: Option<usize>,
     /// Tensors in it.
     tensors: usize,
@@ -121,16 +120,16 @@ pub(super) fn choose<'p>(
         return Err(FormatError::new(Rule::NoStateDict, "pickle", "a dict of tensors", found)
             .hint("save the model's state_dict() with torch.save"));
     };
-    let mut way = vec![(top, "")];
+    let mut path = vec![(top, "")];
     match key {
-        // Sharded savers of old wrote shards without a tensor: an empty dict is a state dict.
-        None if pairs.is_empty() => return Ok(Chosen { pairs, way }),
+        // Old sharded savers wrote shards without tensors, so an empty dict is a state dict.
+        None if pairs.is_empty() => return Ok(Chosen { pairs, path }),
         None => {}
-        Some("") => return Ok(Chosen { pairs, way }),
-        Some(key) => way.extend(follow(pickle, top, key).ok_or_else(|| no_entry(pickle, key))?),
+        Some("") => return Ok(Chosen { pairs, path }),
+        Some(key) => path.extend(follow(pickle, top, key).ok_or_else(|| no_entry(pickle, key))?),
     }
-    let (start, _) = way.last().copied().unwrap_or((top, ""));
-    let nodes = look_around(pickle, start, room)?;
+    let (start, _) = path.last().copied().unwrap_or((top, ""));
+    let nodes = reachable(pickle, start, room)?;
     let position = largest(pickle, &nodes).map_err(|error| match key {
         Some(key) if error.rule == Rule::NoStateDict => no_entry(pickle, key),
         _ => error,
@@ -142,15 +141,15 @@ pub(super) fn choose<'p>(
         next = node.above;
     }
     below.pop();
-    way.extend(below.into_iter().rev());
-    let (dict, _) = way.last().copied().unwrap_or((top, ""));
-    Ok(Chosen { pairs: pickle.dict(dict).unwrap_or_default(), way })
+    path.extend(below.into_iter().rev());
+    let (dict, _) = path.last().copied().unwrap_or((top, ""));
+    Ok(Chosen { pairs: pickle.dict(dict).unwrap_or_default(), path })
 }
 
 /// The dicts below `top` to which a key leads, with their own keys; see
 /// [`ReadOptions::key`](super::collect::ReadOptions::key).
 fn follow<'p>(pickle: &'p Pickle<'_>, top: Ref, key: &str) -> Option<Vec<(Ref, &'p str)>> {
-    let mut way = Vec::new();
+    let mut path = Vec::new();
     let (mut dict, mut rest) = (top, key);
     loop {
         let fits = |(name, value): &(Ref, Ref)| {
@@ -161,17 +160,17 @@ fn follow<'p>(pickle: &'p Pickle<'_>, top: Ref, key: &str) -> Option<Vec<(Ref, &
         };
         let pairs = pickle.dict(dict)?.iter().filter_map(fits);
         let (name, value) = pairs.max_by_key(|(name, _)| name.len())?;
-        way.push((value, name));
+        path.push((value, name));
         match rest.get(name.len()..)?.strip_prefix('.') {
-            None => return Some(way),
+            None => return Some(path),
             Some(behind) => (dict, rest) = (value, behind),
         }
     }
 }
 
-/// Every dict that keys of text lead to from `start`, each once; not into what is known to be no
+/// Every dict that can be reached from `start` by text keys, each once, except what is known not to be
 /// weights.
-fn look_around<'p>(
+fn reachable<'p>(
     pickle: &'p Pickle<'_>,
     start: Ref,
     room: &mut Room,
@@ -189,7 +188,7 @@ fn look_around<'p>(
             let key = pickle.text(*key);
             if pickle.is_tensor(*value) {
                 tensors += 1;
-                // The state of random numbers lies among counters, not among weights.
+                // At the top such a key is that of a generator's state, deeper that of a weight.
                 if at > 0 || !key.is_some_and(is_aside) {
                     bytes = bytes.saturating_add(tensor_bytes(pickle, *value));
                 }
@@ -204,7 +203,7 @@ fn look_around<'p>(
                 Some(seen) if !*seen => *seen = true,
                 _ => continue,
             }
-            // A vector that grows has room for twice as many.
+            // A growing vector may have room for twice as many.
             room.take(2 * size_of::<Node<'_>>())?;
             nodes.push(Node::new(*value, key, Some(at)));
         }
@@ -222,8 +221,7 @@ impl<'p> Node<'p> {
     }
 }
 
-/// Whether a key says that what stands under it is no weights: states of optimizers and of random
-/// numbers.
+/// Whether a key is that of an optimizer's or a random number generator's state.
 fn is_aside(key: &str) -> bool {
     let mut words = key.split(|c: char| !c.is_ascii_alphanumeric());
     words.any(|word| {
@@ -240,11 +238,11 @@ fn is_optimizer(pickle: &Pickle<'_>, pairs: &[(Ref, Ref)]) -> bool {
     keys.any(|key| MOMENTS.contains(&key))
 }
 
-/// The node that is the state dict: the largest by far, which has a known key or nothing but tensors.
+/// The node of the state dict: the largest by far, under a known key or with nothing but tensors.
 fn largest(pickle: &Pickle<'_>, nodes: &[Node<'_>]) -> Result<usize, FormatError> {
     let known = |node: &Node<'_>| node.above.is_none() || KNOWN.contains(&node.key);
     let candidates = || nodes.iter().enumerate().filter(|(_, node)| node.tensors > 0);
-    // Of like ones the first under a known key; `max_by_key` takes the last.
+    // Among equals a known key wins, then the first; `max_by_key` takes the last.
     let size = |node: &Node<'_>| (node.bytes, known(node));
     let Some((best, node)) = candidates().rev().max_by_key(|(_, node)| size(node)) else {
         return Err(none(pickle, nodes));
@@ -277,15 +275,18 @@ fn largest(pickle: &Pickle<'_>, nodes: &[Node<'_>]) -> Result<usize, FormatError
     let found = format!(
         "{} beside other values under `{}`",
         counted(node.tensors as u64, "tensor"),
-        path(nodes, best)
+        dotted(nodes, best)
     );
     Err(FormatError::new(Rule::NoStateDict, "pickle", "a dict of nothing but tensors", found).hint(
-        format!("if that is the state dict, name it behind the file: FILE::{}", path(nodes, best)),
+        format!(
+            "if that is the state dict, name it behind the file: FILE::{}",
+            dotted(nodes, best)
+        ),
     ))
 }
 
-/// The key of a node, escaped; the longest are cut.
-fn path(nodes: &[Node<'_>], at: usize) -> String {
+/// The keys down to a node, joined by dots and escaped; long ones are cut.
+fn dotted(nodes: &[Node<'_>], at: usize) -> String {
     let mut keys = Vec::new();
     let mut next = nodes.get(at);
     while let Some((node, above)) = next.and_then(|node| Some((node, node.above?))) {
@@ -299,16 +300,16 @@ fn path(nodes: &[Node<'_>], at: usize) -> String {
 fn several(nodes: &[Node<'_>], named: &[usize], in_tree: bool) -> FormatError {
     let sized = |at: &usize| {
         let bytes = human_bytes(nodes.get(*at).map_or(0, |node| node.bytes));
-        match path(nodes, *at) {
-            path if path.is_empty() => format!("the top level ({bytes})"),
-            path => format!("`{path}` ({bytes})"),
+        match dotted(nodes, *at) {
+            keys if keys.is_empty() => format!("the top level ({bytes})"),
+            keys => format!("`{keys}` ({bytes})"),
         }
     };
     let mut words: Vec<String> = named.iter().take(MOST_NAMED).map(sized).collect();
     if named.len() > words.len() {
         words.push(format!("{} more", named.len() - words.len()));
     }
-    let mut keys = named.iter().map(|at| path(nodes, *at));
+    let mut keys = named.iter().map(|at| dotted(nodes, *at));
     let key = keys.find(|key| !key.is_empty()).unwrap_or_default();
     let mut hint = format!("name the one that you mean behind the file, as in FILE::{key}");
     if in_tree {
@@ -333,7 +334,7 @@ fn none(pickle: &Pickle<'_>, nodes: &[Node<'_>]) -> FormatError {
     FormatError::new(Rule::NoStateDict, "pickle", "a dict of tensors", found)
 }
 
-/// The user's key leads to no dict with a tensor.
+/// The refusal of a user's key that leads to no dict with a tensor.
 fn no_entry(pickle: &Pickle<'_>, key: &str) -> FormatError {
     let pairs = pickle.dict(pickle.root()).unwrap_or_default().iter();
     let dicts = pairs.filter(|pair| pickle.dict(pair.1).is_some());

@@ -11,7 +11,7 @@ use crate::format::torch::pickle::value::{Pickle, Value};
 use crate::format::torch::rebuild::{Mention, Rebuilder, Record};
 use crate::tensor::escape;
 
-/// What a user says of a file beside its path.
+/// What the user says about a file, besides its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
     /// The entry that is the state dict, or that holds it; `None` where it is to be found.
@@ -20,12 +20,12 @@ pub struct ReadOptions {
     /// one, else the entry `ema` of its entry `model`. The longest key that fits is taken at each
     /// step; slashes and all other characters are part of a key. The empty key is the top level.
     pub key: Option<String>,
-    /// Names of other programs that may stand beside the tensors.
+    /// Names that the user allows beside the tensors (`--opaque`).
     pub opaque: OpaqueNames,
 }
 
-/// Bytes that a name takes with its tensor, but for its text and its dimensions: the tensor, a place
-/// in the set of names, and the blocks of text, shape and stride.
+/// Bytes that a name and its tensor take, without text and dimensions: the tensor, a slot in the set
+/// of names, and the allocator's overhead for text, shape and stride.
 const NAME_BYTES: usize = size_of::<Tensor>() + 96;
 
 /// The state dict in a pickle's value.
@@ -59,7 +59,7 @@ pub(crate) fn collect(
             let found = format!("`{}` twice", escape(name));
             return Err(FormatError::new(Rule::TensorName, "state dict", "names once", found));
         }
-        // One tensor of many dimensions may be shown under a million names.
+        // One tensor of many dimensions may have a million names.
         room.take(NAME_BYTES.saturating_add(name.len()))?;
         if pickle.is_tensor(*value) {
             let tensor = rebuilder.tensor(name, *value)?;

@@ -1,5 +1,5 @@
-//! What a checkpoint holds beside its state dict that torch's list lacks, by entry, and the tensors that
-//! nothing but such a value holds: they are not merged, so they are named.
+//! Opaque values, which torch's list lacks, by entry of the checkpoint, and the tensors that only they
+//! hold: those are not merged, so they are named.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ pub(super) fn opaque_values(
     Walk::new(pickle, room)?.run(chosen, room)
 }
 
-/// An entry of one of the dicts on the way to the state dict.
+/// An entry of one of the dicts on the path to the state dict.
 struct Entry {
     dict: usize,
     key: Ref,
@@ -62,8 +62,8 @@ impl<'p> Walk<'p> {
         chosen: &Chosen<'_>,
         room: &mut Room,
     ) -> Result<Vec<OpaqueValue>, FormatError> {
-        // Deepest first: what the state dict holds is the state dict's.
-        let dicts: Vec<Ref> = chosen.way.iter().map(|step| step.0).collect();
+        // Deepest first, so that a shared value counts as the state dict's.
+        let dicts: Vec<Ref> = chosen.path.iter().map(|step| step.0).collect();
         for dict in &dicts {
             self.enter(*dict);
         }
@@ -72,7 +72,7 @@ impl<'p> Walk<'p> {
             for (key, value) in self.pickle.dict(*reference).unwrap_or_default() {
                 let before = opaque.len();
                 self.stack.extend([*value, *key]);
-                self.go(&mut |value| opaque.push((Entry { dict, key: *key }, value)));
+                self.visit(&mut |value| opaque.push((Entry { dict, key: *key }, value)));
                 let grown = (opaque.len() - before).saturating_mul(2 * size_of::<(Entry, Ref)>());
                 room.take(grown)?;
             }
@@ -80,7 +80,7 @@ impl<'p> Walk<'p> {
         self.name(&opaque, chosen, room)
     }
 
-    /// Marks a value; whether it was not marked yet.
+    /// Marks a value as seen; false if it was already.
     fn enter(&mut self, value: Ref) -> bool {
         match self.seen.get_mut(value.index()) {
             Some(seen) => !std::mem::replace(seen, true),
@@ -88,8 +88,8 @@ impl<'p> Walk<'p> {
         }
     }
 
-    /// Goes through what is on the stack and below, but not into opaque values: `meet` gets those.
-    fn go(&mut self, meet: &mut dyn FnMut(Ref)) {
+    /// Visits what is on the stack and everything below it; opaque values go to `meet` instead.
+    fn visit(&mut self, meet: &mut dyn FnMut(Ref)) {
         while let Some(value) = self.stack.pop() {
             if !self.enter(value) {
                 continue;
@@ -103,6 +103,7 @@ impl<'p> Walk<'p> {
         }
     }
 
+    /// Puts what a value holds on the stack.
     fn push_parts(&mut self, value: Ref) {
         let pickle = self.pickle;
         let content = pickle.get(value);
@@ -132,7 +133,7 @@ impl<'p> Walk<'p> {
         let mut found: Vec<OpaqueValue> = Vec::new();
         let mut places: HashMap<(usize, Ref, Global), usize> = HashMap::new();
         let mut entries = vec![String::new()];
-        for step in chosen.way.iter().skip(1) {
+        for step in chosen.path.iter().skip(1) {
             let above = entries.last().cloned().unwrap_or_default();
             entries.push(format!("{above}{}.", step.1));
         }
@@ -158,7 +159,7 @@ impl<'p> Walk<'p> {
                 }
                 self.push_parts(part);
             }
-            if tensors > 0 && entry.dict + 1 == chosen.way.len() {
+            if tensors > 0 && entry.dict + 1 == chosen.path.len() {
                 return Err(self.refusal(entry.key, global, tensors));
             }
             for (position, name) in names.into_iter().enumerate() {

@@ -25,11 +25,11 @@ const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// The value of the second.
 const PROTOCOL: i128 = 1001;
 
-/// First read of a pickle, in bytes; grows fourfold while it is not enough.
+/// First read of a pickle, in bytes; fourfold as long as it is too short.
 const WINDOW_BYTES: u64 = 16 << 10;
 
-/// Bytes that a storage takes in the maps and lists of this module, but for its key: twice what a map
-/// keeps, for maps grow by doubling.
+/// Bytes that a storage takes in the maps of this module, without its key: twice an entry, since maps
+/// grow by doubling.
 const STORAGE_BYTES: usize = 2 * (size_of::<(String, Mention)>() + size_of::<(String, Record)>());
 
 /// Reads a file that starts with a pickle.
@@ -114,8 +114,8 @@ fn with_pickle<T>(
     }
 }
 
-/// torch looks at nothing in it, and storages are little-endian whatever it says. A file that says
-/// big-endian comes from a writer of unknown age, some of which wrote their own order: refused.
+/// torch ignores it and reads storages as little-endian. A file that says big-endian comes from a
+/// writer of unknown age, some of which wrote in their host's order: refused.
 fn check_sys_info(pickle: &Pickle<'_>) -> Result<(), FormatError> {
     let Some(pairs) = pickle.dict(pickle.root()) else {
         let found = pickle.describe(pickle.root());
@@ -144,7 +144,7 @@ fn mentions(pickle: &Pickle<'_>) -> Result<HashMap<String, Mention>, FormatError
         if let Value::Persistent(id) = value {
             let mention = mention(pickle, id, true)?;
             if !mentions.contains_key(&mention.key) {
-                // Every key may be listed, too, and have its place noted.
+                // The list of keys and both maps may each keep a copy.
                 let key_bytes = mention.key.len().saturating_mul(4);
                 room.take(STORAGE_BYTES.saturating_add(key_bytes))?;
                 mentions.insert(mention.key.clone(), mention);
@@ -167,7 +167,7 @@ fn keys(pickle: &Pickle<'_>) -> Result<Vec<String>, FormatError> {
     items.iter().copied().map(text).collect()
 }
 
-/// Goes through the storages and notes where each one's elements are.
+/// Walks the storages and records where each one's elements are.
 fn walk(
     source: &dyn ReadAt,
     start: u64,
@@ -218,7 +218,7 @@ fn walk(
     }
 }
 
-/// torch would leave such a storage's memory as it finds it.
+/// torch would leave such a storage uninitialised.
 fn not_listed(key: &str) -> FormatError {
     let expected = format!("storage `{}`", escape(key));
     FormatError::new(Rule::MissingRecord, "storage keys pickle", expected, "no such key")

@@ -30,7 +30,7 @@ pub(crate) struct Mention {
     pub(crate) numel: u64,
     /// Bytes of the storage.
     pub(crate) size_bytes: u64,
-    /// Legacy files: a part of the storage, in elements: first, and how many.
+    /// Legacy files: the part of the storage that is viewed, in elements: first, and how many.
     pub(crate) view: Option<(u64, u64)>,
 }
 
@@ -118,7 +118,7 @@ pub(super) fn key_text(pickle: &Pickle<'_>, key: Ref) -> Option<String> {
     }
 }
 
-/// Makes tensors, and the storages that they look at in order of first use.
+/// Makes tensors, and their storages in order of first use.
 pub(super) struct Rebuilder<'p> {
     pub(super) pickle: &'p Pickle<'p>,
     pub(super) legacy: bool,
@@ -213,7 +213,7 @@ impl Rebuilder<'_> {
             let found = format!("{} sizes, {} strides", layout.shape.len(), layout.stride.len());
             return Err(bounds("a stride for each size", found));
         }
-        // What the pickle says of the storage bounds the tensor, and the record bounds that.
+        // The tensor lies inside the storage that the pickle mentions, and that inside the record.
         let (first, room_bytes) = match mention.view {
             None => (0, mention.size_bytes),
             Some((first, numel)) => {
@@ -229,7 +229,7 @@ impl Rebuilder<'_> {
         Ok(Tensor { name: name.to_owned(), dtype, layout, storage })
     }
 
-    /// The storage of a mention; the first mention makes it, later ones may show more of it.
+    /// The storage of a mention: the first mention makes it, later ones may extend it.
     fn storage(&mut self, mention: &Mention) -> Result<usize, FormatError> {
         let record = (self.locate)(mention)?;
         if record.record_bytes < mention.size_bytes {

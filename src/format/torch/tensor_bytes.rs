@@ -1,11 +1,10 @@
-//! How many bytes a tensor shows, as its pickle says: enough to tell weights from counters. Nothing is
-//! checked here.
+//! How many bytes a tensor has according to its pickle, unchecked: enough to tell weights from counters.
 
 use crate::format::torch::pickle::names::globals::{Global, Rebuild, StorageClass};
 use crate::format::torch::pickle::value::{Pickle, Ref, Value};
 
-/// Bytes that a tensor shows; none for one of a single element, which is a counter or a loss, and for
-/// kinds that we do not read.
+/// Bytes of a tensor's elements; 0 for a single element, which is a counter or a loss, and for kinds
+/// that are not read.
 pub(super) fn tensor_bytes(pickle: &Pickle<'_>, mut value: Ref) -> u64 {
     let mut function = None;
     loop {
@@ -28,13 +27,13 @@ pub(super) fn tensor_bytes(pickle: &Pickle<'_>, mut value: Ref) -> u64 {
                 }
                 _ => return 0,
             },
-            (_, [storage, _, size, ..]) => return shown_bytes(pickle, *storage, *size, items),
+            (_, [storage, _, size, ..]) => return element_bytes(pickle, *storage, *size, items),
             _ => return 0,
         }
     }
 }
 
-fn shown_bytes(pickle: &Pickle<'_>, storage: Ref, size: Ref, items: &[Ref]) -> u64 {
+fn element_bytes(pickle: &Pickle<'_>, storage: Ref, size: Ref, items: &[Ref]) -> u64 {
     let number = |size: &Ref| match pickle.get(*size) {
         Value::Int(size) => u64::try_from(size).unwrap_or(0),
         _ => 0,

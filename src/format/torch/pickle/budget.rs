@@ -9,20 +9,20 @@ const FREE_BYTES: u64 = 8 << 20;
 /// dict takes up to three and a half.
 const BYTES_PER_BYTE: u64 = 4;
 
-/// One byte of memory for so many of the file: training checkpoints keep long lists of small numbers
+/// Bytes of the file that add one byte of memory: training checkpoints keep long lists of small numbers
 /// beside their weights.
 const FILE_BYTES_PER_BYTE: u64 = 16;
 
-/// Most memory that the file's size adds, in bytes: a file of any length may be one hole.
+/// Most memory that the file's size adds, in bytes: a sparse file may have any length.
 const MOST_FOR_FILE: u64 = 128 << 20;
 
-/// Bytes of memory that what is made of a pickle may take, once `read` bytes of it were read.
+/// Bytes of memory that values may take once `read` bytes of their pickle were read.
 pub(super) fn budget(read: u64, file_bytes: u64) -> u64 {
     let for_file = (file_bytes / FILE_BYTES_PER_BYTE).min(MOST_FOR_FILE);
     read.saturating_mul(BYTES_PER_BYTE).saturating_add(FREE_BYTES).saturating_add(for_file)
 }
 
-/// A budget in the words of a message.
+/// A budget as messages word it.
 pub(super) fn worded(what: &str, budget: u64) -> String {
     format!("{what} of at most {} MB for this file", budget >> 20)
 }
@@ -40,7 +40,7 @@ impl Room {
         Room { most, left: most }
     }
 
-    /// Takes bytes off it.
+    /// Takes bytes off what is left.
     ///
     /// # Errors
     /// [`Rule::PickleLimit`] where there are not as many.

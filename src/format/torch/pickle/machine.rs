@@ -1,8 +1,8 @@
 //! The pickle machine: a stack, a memo and an arena. It builds data and calls nothing.
 //!
 //! Iterative, and bounded by what it is given: at most one value per opcode, memory that grows with
-//! the file, nesting of at most `MAX_DEPTH`, lengths compared with the bytes left before anything is
-//! made of them. Opcodes and their arguments are pickletools'.
+//! the file, nesting of at most `MAX_DEPTH`, lengths checked against the bytes left before they
+//! are used. Opcodes and their arguments are pickletools'.
 
 use crate::format::error::FormatError;
 use crate::format::torch::pickle::budget::budget;
@@ -40,7 +40,7 @@ pub(crate) fn read_pickle(source: Source<'_>) -> Result<Pickle<'_>, Refusal> {
 pub(crate) struct Refusal {
     /// The error.
     pub(crate) error: FormatError,
-    /// Whether only bytes were missing that there are, but that were not at hand.
+    /// Whether the pickle only needs more of the file than was at hand.
     pub(crate) more_would_help: bool,
 }
 

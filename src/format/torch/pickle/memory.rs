@@ -5,16 +5,16 @@ use crate::format::torch::pickle::budget::{budget, worded};
 use crate::format::torch::pickle::stack::Machine;
 use crate::format::torch::pickle::value::Ref;
 
-/// What the allocator keeps for each block of a list, dict or text of its own, in bytes.
+/// The allocator's overhead for the block of a list, dict or text, in bytes.
 const BLOCK_BYTES: usize = 16;
 
-/// Bytes that must come at once for a look before the next one is due.
-const BYTES_PER_LOOK: usize = 1 << 16;
+/// Growth in bytes that is checked at once, before the next check is due.
+const LARGE_GROWTH: usize = 1 << 16;
 
-/// Steps between two looks at the memory taken.
-const STEPS_PER_LOOK: usize = 1 << 10;
+/// Steps between two checks of the memory taken.
+const STEPS_PER_CHECK: usize = 1 << 10;
 
-/// Bytes of a block with room for `count` items of `item` bytes; none where it has none.
+/// Bytes of a block with room for `count` items of `item` bytes; 0 where it has no room.
 fn block(count: usize, item: usize) -> usize {
     if count == 0 { 0 } else { count.saturating_mul(item).saturating_add(BLOCK_BYTES) }
 }
@@ -40,20 +40,20 @@ impl Machine<'_> {
         parts.iter().fold(0, |sum, part| sum.saturating_add(*part as u64))
     }
 
-    /// Compares the memory taken with what may be taken, every so many steps.
+    /// Compares the memory taken with the budget, every [`STEPS_PER_CHECK`] steps.
     pub(super) fn check_memory(&self, step: usize) -> Result<(), FormatError> {
-        if step.is_multiple_of(STEPS_PER_LOOK) { self.look(0) } else { Ok(()) }
+        if step.is_multiple_of(STEPS_PER_CHECK) { self.check_growth(0) } else { Ok(()) }
     }
 
     /// Counts a block of a container or text that grew from `old` to `new` items of `item` bytes.
     pub(super) fn hold(&mut self, old: usize, new: usize, item: usize) -> Result<(), FormatError> {
         let more = block(new, item).saturating_sub(block(old, item));
         self.held_bytes = self.held_bytes.saturating_add(more);
-        if more >= BYTES_PER_LOOK { self.look(0) } else { Ok(()) }
+        if more >= LARGE_GROWTH { self.check_growth(0) } else { Ok(()) }
     }
 
-    /// Refuses where the memory taken and `more` are above the budget.
-    pub(super) fn look(&self, more: usize) -> Result<(), FormatError> {
+    /// Refuses where the memory taken and `more` bytes would be above the budget.
+    pub(super) fn check_growth(&self, more: usize) -> Result<(), FormatError> {
         let most = budget(self.cursor.position() as u64, self.source.file_bytes);
         if self.taken_bytes().saturating_add(more as u64) <= most {
             return Ok(());
@@ -110,7 +110,7 @@ mod tests {
             let bytes = [start, &unit.repeat(count), b"."].concat();
             let (rule, taken, budget) = run(&bytes, 0);
             let words = String::from_utf8_lossy(unit.get(..8).unwrap_or(unit)).into_owned();
-            // Before the look that refused, at most a thousand more values and one block.
+            // Before the check that refused, at most a thousand more values and one block.
             assert!(taken <= budget + (1 << 20), "{words:?}: {taken} of {budget}");
             assert!(matches!(rule, Some(Rule::PickleLimit | Rule::Pickle)), "{words:?}: {rule:?}");
         }

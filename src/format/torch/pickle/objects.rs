@@ -50,7 +50,7 @@ impl Machine<'_> {
         let list = self.top()?;
         let index = match self.arena.get(list) {
             Value::List(index) => index,
-            // A deque, or a list of another program's.
+            // A deque, or another program's list.
             Value::Call { function, .. } if function.is_foreign() => {
                 return self.attach(list, items);
             }
@@ -72,7 +72,7 @@ impl Machine<'_> {
         }
         let index = match self.arena.get(dict) {
             Value::Dict(index) => index,
-            // A defaultdict, or a dict of another program's.
+            // A defaultdict, or another program's dict.
             Value::Call { function, .. } if function.is_foreign() => {
                 return self.attach(dict, items);
             }
@@ -177,8 +177,8 @@ impl Machine<'_> {
             let Some(items) = items else {
                 return Err(self.broken("a list of pairs for `OrderedDict`", self.kind(first)));
             };
-            // The same list may be given again and again.
-            self.look(items.len().saturating_mul(2 * size_of::<Ref>()))?;
+            // A pickle may pass the same list again and again.
+            self.check_growth(items.len().saturating_mul(2 * size_of::<Ref>()))?;
             dict.pairs.reserve_exact(items.len());
             for item in items {
                 match sequence(self.arena.get(*item)) {

@@ -1,5 +1,5 @@
-//! Values that are kept without being read: how names that are data, and no tensors, are called, filled
-//! and given a state. Nothing is made of them; their parts are kept so that tensors in them are found.
+//! Values that are kept unread: how names that are data, and no tensors, are called, filled and given a
+//! state. Nothing is made of them; their parts are kept so that tensors in them are found.
 
 use crate::format::error::{FormatError, Rule};
 use crate::format::torch::pickle::names::globals::{Global, lookup};
@@ -8,7 +8,7 @@ use crate::format::torch::pickle::stack::{MAY_RUN_CODE, Machine};
 use crate::format::torch::pickle::value::{Ref, Span, Value};
 use crate::tensor::escape;
 
-/// Whether a name only builds objects of other names: a file that has it holds no value of it.
+/// Whether a name only builds objects of other names: no value of its own is left out.
 pub(super) fn is_builder(global: Global) -> bool {
     matches!(global, Global::Inert(name) if name.form() == Form::Reconstructor)
 }
@@ -25,8 +25,8 @@ impl Machine<'_> {
     /// Keeps values as parts of another one, beside its arguments.
     pub(super) fn attach(&mut self, value: Ref, parts: &[Ref]) -> Result<(), FormatError> {
         self.deepen(value, parts)?;
-        // As many bytes as the parts may be: they may be given again and again.
-        self.look(parts.len().saturating_mul(size_of::<(Ref, Ref)>()))?;
+        // Checked before it grows: a pickle may pass the same parts again and again.
+        self.check_growth(parts.len().saturating_mul(size_of::<(Ref, Ref)>()))?;
         parts.iter().for_each(|part| self.arena.attached.push((value, *part)));
         Ok(())
     }
@@ -121,8 +121,9 @@ impl Machine<'_> {
         }
         self.attach(object, &[state])
     }
-    /// A state is given once, so all of them together have no more items than the pickle has bytes. The
-    /// same one given again and again would take time without end.
+
+    /// An item of a state takes a byte of the pickle or more, so all states together have at most as
+    /// many items as it has bytes. One large state for ever more objects would take quadratic time.
     fn count_state_items(&mut self, items: usize) -> Result<(), FormatError> {
         self.state_items = self.state_items.saturating_add(items);
         if self.state_items <= self.cursor.position() {

@@ -95,7 +95,7 @@ opcodes! {
     NewObjEx = 0x92, "object from class, argument tuple and keyword dict";
     StackGlobal = 0x93, "module and name from the stack";
     Memoize = 0x94, "top into the next memo slot";
-    Frame = 0x95, "length of a frame, u64; of no meaning to us";
+    Frame = 0x95, "length of a frame, u64; ignored";
     ByteArray8 = 0x96, "bytearray, u64 length";
     // Known, and refused: no state dict needs them and each of them can reach code.
     Inst = b'i', "object of a class named in the stream";

@@ -1,4 +1,4 @@
-//! The machine's state, its stack and its bounds, and how it takes bytes and words errors.
+//! The machine's state and its bounds: stack, memo, how it takes bytes and words errors.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 pub(super) struct Memo {
     /// Slots 0 to its length.
     dense: Blocks<Ref>,
-    /// Slots that came out of turn.
+    /// Slots that were set out of sequence.
     sparse: HashMap<u32, Ref>,
 }
 
@@ -68,7 +68,7 @@ impl Memo {
 pub(crate) struct Source<'a> {
     /// The bytes at hand, from the pickle's first on.
     pub(crate) bytes: &'a [u8],
-    /// Bytes that there are in all, at hand or not.
+    /// Bytes from the first to the end of the file, at hand or not.
     pub(crate) total: u64,
     /// Byte position of the first in what the messages count from.
     pub(crate) base: u64,
@@ -76,7 +76,7 @@ pub(crate) struct Source<'a> {
     pub(crate) what: &'a str,
     /// Length of the whole file: it bounds the memory that the pickle may take.
     pub(crate) file_bytes: u64,
-    /// Further names that may stand beside the tensors.
+    /// Names that the user allows beside the tensors.
     pub(crate) opaque: &'a OpaqueNames,
 }
 
@@ -90,12 +90,12 @@ pub(super) struct Machine<'a> {
     pushes: usize,
     /// Bytes of the blocks of lists, dicts and decoded texts.
     pub(super) held_bytes: usize,
-    /// Whether bytes were missing that there are, but that are not at hand.
+    /// Whether the file has the bytes that were missing, and they only are not at hand.
     pub(super) starved: bool,
     pub(super) marks: Vec<usize>,
     pub(super) memo: Memo,
     pub(super) arena: Arena,
-    /// Keys and items of states that were looked at.
+    /// Keys and items of states that were checked.
     pub(super) state_items: usize,
     /// The names met that torch's list lacks, each once.
     pub(super) foreign: Vec<Global>,
@@ -148,6 +148,7 @@ impl<'a> Machine<'a> {
 
     // ---- stack
 
+    /// Height of the stack at the last mark: nothing below it may be taken.
     pub(super) fn fence(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -176,7 +177,7 @@ impl<'a> Machine<'a> {
         self.pushes = self.pushes.saturating_add(1);
         if self.stack.len() == self.stack.capacity() {
             // It is about to be doubled.
-            self.look(self.stack.capacity().saturating_mul(2 * size_of::<Ref>()))?;
+            self.check_growth(self.stack.capacity().saturating_mul(2 * size_of::<Ref>()))?;
         }
         self.stack.push(reference);
         self.check_memory(self.pushes)
@@ -299,7 +300,7 @@ impl<'a> Machine<'a> {
         self.error(Rule::Unsupported, expected.into(), found.into())
     }
 
-    /// More bytes are needed: there are some that are not at hand, or there are none.
+    /// The refusal where more bytes are needed than are at hand, or than the file has.
     pub(super) fn too_long(&mut self, needed: u64, left: u64) -> FormatError {
         let end = (self.cursor.position() as u64).saturating_add(needed);
         if needed <= left && end > MAX_PICKLE_BYTES {

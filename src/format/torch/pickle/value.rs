@@ -11,7 +11,7 @@ use crate::format::torch::pickle::budget::Room;
 use crate::format::torch::pickle::names::globals::Global;
 use crate::format::torch::pickle::names::opaque::OpaqueNames;
 
-/// Number of a value in its [`Pickle`].
+/// Names a value by its number in its [`Pickle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ref(pub(super) u32);
 
@@ -44,7 +44,7 @@ pub(crate) enum Value {
     Text(Span),
     /// Text that was written with escapes, by its number in [`Arena::decoded`].
     Decoded(u32),
-    /// A value of which only its being there matters: float, bytes, an integer above 128 bits.
+    /// A value of which only the kind is kept: float, bytes, an integer above 128 bits.
     Atom(Atom),
     /// A tuple, as a run of [`Arena::items`].
     Tuple(Span),
@@ -131,7 +131,7 @@ impl<'a> Pickle<'a> {
         Room::new(self.budget)
     }
 
-    /// The value of a number. All numbers of an arena are in it; the fallback keeps this total.
+    /// The value of a reference. References are of their own arena: the fallback is never taken.
     pub(crate) fn get(&self, reference: Ref) -> Value {
         self.arena.get(reference)
     }

@@ -33,7 +33,7 @@ fn inner() -> Vec<u8> {
     dict(&[("w", usual())])
 }
 
-/// One of two floats of the same storage, of one float, and an expanded view of so many.
+/// A tensor of `count` floats of the same storage; above six it is an expanded view.
 fn of(count: i64) -> Vec<u8> {
     tensor(storage("0", 6), 0, &[count], &[i64::from(count <= 6)])
 }

@@ -1,4 +1,5 @@
-//! The records of a zip archive, field by field (APPNOTE 4.3 and 4.5). No rules but the lengths.
+//! The headers and end records of a zip archive, field by field (APPNOTE 4.3 and 4.5). Only lengths are
+//! checked here.
 
 use crate::format::bytes::Cursor;
 

@@ -1,4 +1,4 @@
-//! Local headers: where each payload starts, and that headers and directory tell one story.
+//! Local headers: where each payload starts, and that headers and directory agree.
 //!
 //! ```text
 //! 0                                                            directory
@@ -140,7 +140,7 @@ fn headers_agree(local: &Local, extra: &[u8], entry: &Entry) -> bool {
 /// The signature that most writers put before a descriptor (4.3.9.3).
 const DESCRIPTOR_SIGNATURE: &[u8] = b"PK\x07\x08";
 
-/// Whether a descriptor of so many bytes has no signature.
+/// Whether a descriptor of this length has no signature.
 fn unsigned(descriptor_bytes: u64) -> bool {
     matches!(descriptor_bytes, 12 | 20)
 }

@@ -1,4 +1,4 @@
-//! Every record of an archive, for those who check more than the tensors.
+//! Every record of an archive, for checks that go beyond the tensors.
 
 use crate::format::error::FormatError;
 use crate::format::read_at::ReadAt;
@@ -21,7 +21,7 @@ pub struct ArchiveRecord {
 }
 
 /// All records of a zip archive, in the order of their bytes: the pickle, the storages (also those
-/// that no tensor shows) and everything beside them. Directories are left out.
+/// that no tensor uses) and everything beside them. Directories are left out.
 ///
 /// Reads the directory and the headers, no payload.
 ///

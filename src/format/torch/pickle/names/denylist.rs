@@ -1,10 +1,10 @@
-//! Names that are known to run code, open files or speak to a network when a pickle calls them. The one
-//! place that says so; `--opaque` takes none of them.
+//! Names that are known to run code, open files or use the network when a pickle calls them: `--opaque`
+//! takes none of them.
 //!
-//! Not knowing a name here is no leave: the reader itself calls nothing, whatever the name, and refuses
-//! every name that it does not know to be data.
+//! A name that is missing here is not thereby allowed: the reader calls nothing, whatever the name, and
+//! refuses every name that it does not know to be data.
 
-/// Modules of which no name is taken, nor any of the modules below them.
+/// Modules none of whose names is taken, nor those of their submodules.
 const MODULES: &[&str] = &[
     // The system, processes and other programs.
     "os",
@@ -167,7 +167,7 @@ const NAMES: &[&str] = &[
     "numpy.fromfile",
 ];
 
-/// Functions that load or write files whatever they belong to.
+/// Functions that load or write files, in whatever module or class.
 const METHODS: &[&str] = &["from_pretrained", "load", "loads", "open", "write_text", "unlink"];
 
 /// Modules that others import: what lies below them runs code wherever they stand in a name.

@@ -1,11 +1,11 @@
-//! Names that a user lets stand beside the weights: `--opaque MODULE.NAME`.
+//! Names that the user allows beside the weights: `--opaque MODULE.NAME`.
 
 use std::fmt;
 
 use crate::format::torch::pickle::names::denylist::runs_code;
 use crate::tensor::escape;
 
-/// Most names that one run may be given.
+/// Most names that are kept.
 const MOST_NAMES: usize = 1 << 10;
 
 /// Longest name, in bytes.
@@ -20,7 +20,7 @@ impl OpaqueName {
     /// Reads `MODULE.NAME` (`__main__.Config`, `mylib.args.Args`, `mylib.args.Outer.Inner`).
     ///
     /// # Errors
-    /// In words, where it is no such name or one that is known to run code when called.
+    /// A message, where it is no such name or is known to run code when called.
     pub fn parse(text: &str) -> Result<OpaqueName, String> {
         let word = |word: &str| {
             let first = word.chars().next();
@@ -49,12 +49,12 @@ impl fmt::Display for OpaqueName {
     }
 }
 
-/// All names that a user gave.
+/// All names that the user gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpaqueNames(Vec<OpaqueName>);
 
 impl OpaqueNames {
-    /// The names, each once; what is beyond a thousand is not looked at.
+    /// The names, each once; those beyond a thousand are ignored.
     pub fn new(names: impl IntoIterator<Item = OpaqueName>) -> OpaqueNames {
         let mut known = Vec::new();
         for name in names.into_iter().take(MOST_NAMES) {
