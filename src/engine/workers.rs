@@ -14,7 +14,7 @@ use crate::engine::read::source::{Source, read_storage};
 use crate::engine::report::MergeReport;
 use crate::engine::reporter::Reporter;
 use crate::engine::resume;
-use crate::engine::settings::{Children, Settings};
+use crate::engine::settings::Settings;
 use crate::engine::task::errors::{changed, explain, nonfinite_error};
 use crate::engine::task::tensor_task::{
     Decision, Finished, Scan, Task, Written, add_up, decide, widest_scanned,
@@ -22,9 +22,10 @@ use crate::engine::task::tensor_task::{
 use crate::engine::task::units::{Unit, units};
 use crate::engine::task::worker::Work;
 use crate::engine::torch::calls::use_one_thread;
+use crate::engine::write::block::Part;
+use crate::engine::write::children::Children;
 use crate::engine::write::flusher::Flusher;
-use crate::engine::write::queue::{Role, ToFiles, Writing};
-use crate::engine::write::span::{Part, Sink};
+use crate::engine::write::queue::Role;
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
 use crate::merge::MergePlan;
@@ -44,7 +45,7 @@ struct Job<'a> {
     plan: &'a MergePlan,
     parents: [&'a Checkpoint; 2],
     tasks: Vec<Task<'a>>,
-    children: &'a [ChildWriter],
+    children: Children<'a>,
     settings: &'a Settings<'a>,
     reporter: &'a dyn Reporter,
     queue: Mutex<Queue>,
@@ -54,7 +55,6 @@ struct Job<'a> {
     contents: Contents,
     share: Option<Share>,
     keep: Keep,
-    writing: Writing,
     flusher: Flusher,
 }
 
@@ -105,7 +105,7 @@ pub fn execute(
         contents,
         finished: Mutex::new(finished),
         tasks,
-        children,
+        children: Children::new(children, threads, settings.interrupted),
         settings,
         reporter,
         queue: Mutex::new(Queue { units, running: 0, error: None }),
@@ -113,7 +113,6 @@ pub fn execute(
         bytes_read: AtomicU64::new(0),
         share,
         keep,
-        writing: Writing::new(threads, children),
         flusher: Flusher::default(),
     };
     job.advance_over_kept();
@@ -121,15 +120,15 @@ pub fn execute(
         let job = &job;
         let start = |number| scope.spawn(move || job.work(number));
         let workers: Vec<_> = (0..threads).map(start).collect();
-        for role in job.writing.threads() {
-            scope.spawn(move || job.or_stop(job.writing.run(role, job)));
+        for role in job.children.queue.threads() {
+            scope.spawn(move || job.or_stop(job.write(role)));
         }
-        scope.spawn(|| job.or_stop(job.flusher.run(job.children)));
+        scope.spawn(|| job.or_stop(job.flusher.run(job.children.writers)));
         for worker in workers {
             // Panics were caught in it.
             let _ = worker.join();
         }
-        job.writing.end();
+        job.children.queue.end();
         job.flusher.end();
     });
     if let Some(error) = job.lock().error.take() {
@@ -178,12 +177,10 @@ impl Job<'_> {
     }
 
     fn loop_units(&self, number: usize) -> Result<()> {
-        let sink =
-            Children { children: self.children, writing: &self.writing, settings: self.settings };
         // Counted as running until the first unit is asked for, so that an error here is counted right.
         self.lock().running += 1;
         let _no_grad = tch::no_grad_guard();
-        let mut worker = self.worker(number, &sink)?;
+        let mut worker = self.worker(number)?;
         self.lock().running -= 1;
         self.wake.notify_all();
         while let Some(unit) = self.next() {
@@ -198,20 +195,22 @@ impl Job<'_> {
     }
 
     /// The hands of thread `number`: the devices take turns.
-    fn worker<'s>(&'s self, number: usize, sink: &'s dyn Sink) -> Result<Box<dyn Work + 's>> {
-        let options = &self.plan.options;
+    fn worker(&self, number: usize) -> Result<Box<dyn Work + '_>> {
+        let (options, to) = (&self.plan.options, (&self.children, &self.keep));
         let devices = self.settings.devices;
         let position = number % devices.len().max(1);
         match (devices.get(position), &self.share) {
-            (Some(device), Some(share)) => Ok(Box::new(DeviceWorker::new(
-                options,
-                (sink, &self.keep),
-                device,
-                position,
-                share,
-            )?)),
-            _ => Ok(Box::new(Worker::new(options, sink, &self.keep)?)),
+            (Some(device), Some(share)) => {
+                Ok(Box::new(DeviceWorker::new(options, to, device, position, share)?))
+            }
+            _ => Ok(Box::new(Worker::new(options, to)?)),
         }
+    }
+
+    /// The life of a thread that writes.
+    fn write(&self, role: Role) -> Result<()> {
+        let write = |role, part: &Part| self.children.write(role, part);
+        self.children.queue.run(role, write, |storage| self.whole(storage))
     }
 
     /// Waits for a unit; `None` when there will be no more.
@@ -291,7 +290,7 @@ impl Job<'_> {
     }
 
     fn advance(&self, bytes: u64) {
-        let n_children = u64::try_from(self.children.len()).unwrap_or(1);
+        let n_children = u64::try_from(self.children.writers.len()).unwrap_or(1);
         let bytes = bytes.saturating_mul(n_children);
         self.flusher.wrote(bytes);
         self.reporter.advance(bytes);
@@ -322,7 +321,7 @@ impl Job<'_> {
             Some(decision) => decision.sums,
             None => add_up(spans.iter().map(|span| &span.sums)),
         };
-        let out = (0..self.children.len())
+        let out = (0..self.children.writers.len())
             .map(|child| {
                 let crcs = spans.iter().filter_map(|span| span.out.get(child)).map(|out| out.0);
                 let first = spans.first().and_then(|span| span.out.get(child));
@@ -347,7 +346,7 @@ impl Job<'_> {
             *slot = Some(finished);
         }
         drop(all);
-        if self.writing.is_whole(index) { self.whole(index) } else { Ok(()) }
+        if self.children.queue.is_whole(index) { self.whole(index) } else { Ok(()) }
     }
 
     /// All data is written: the parents are looked at once more, and the weight files finished.
@@ -355,7 +354,7 @@ impl Job<'_> {
         self.parents.iter().try_for_each(|parent| parent.check_unchanged())?;
         let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         self.reporter.phase("flushing to disk");
-        for (child, writer) in self.children.iter().enumerate() {
+        for (child, writer) in self.children.writers.iter().enumerate() {
             let empty = StorageSum { crc32: 0, first_bytes: [0; 8] };
             let sums: Vec<StorageSum> = finished
                 .iter()
@@ -370,22 +369,13 @@ impl Job<'_> {
         let devices = self.settings.devices;
         Ok(MergeReport::of(self.plan, &self.tasks, &finished, self.parents, devices, read))
     }
-}
 
-impl ToFiles for Job<'_> {
-    fn write(&self, role: Role, part: &Part) -> Result<()> {
-        let Some(child) = self.children.get(part.child) else { return Ok(()) };
-        match role {
-            Role::Writes => child.write(part.storage, part.offset, part.bytes()),
-            Role::Spills => child.write_cached(part.storage, part.offset, part.bytes()),
-        }
-    }
-
-    /// Notes it in the journals: a run that resumes this one finds it in its place.
+    /// Notes a storage that is written in the journals: a run that resumes this one finds it in its
+    /// place.
     fn whole(&self, storage: usize) -> Result<()> {
         let all = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get(storage) {
-            Some(Some(finished)) => resume::record(self.children, storage, finished),
+            Some(Some(finished)) => resume::record(self.children.writers, storage, finished),
             _ => Ok(()),
         }
     }

@@ -10,14 +10,15 @@ use crate::engine::task::errors::overflow_error;
 use crate::engine::task::tensor_task::{ChildDecision, Task, Written};
 use crate::engine::torch::calls::{TorchResult, torch_error, torch_kind};
 use crate::engine::torch::ops::{computed_kind, count_nonfinite, is_narrow, to_i64};
-use crate::engine::write::span::{Sink, SpanOut};
+use crate::engine::write::children::Children;
+use crate::engine::write::span::SpanOut;
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions, Path, Sums};
 
 /// What all pieces share.
 pub(crate) struct Hands<'j> {
     pub(crate) options: &'j MergeOptions,
-    pub(crate) sink: &'j dyn Sink,
+    pub(crate) children: &'j Children<'j>,
     pub(crate) kernel: Kernel,
 }
 
@@ -66,7 +67,7 @@ impl Hands<'_> {
         (start, numel): (u64, usize),
         digests: &mut Digests,
     ) -> Result<Loaded<'s>> {
-        self.sink.go_on()?;
+        self.children.go_on()?;
         // The longer side first: the shorter one's new rows may be taken from it.
         let short = task.plan.extension.map(|extension| extension.side);
         let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };

@@ -10,7 +10,8 @@ use crate::engine::task::tensor_task::{Decision, Scan, Task, Written, decide};
 use crate::engine::task::worker::{Settle, Work};
 use crate::engine::torch::calls::use_one_thread;
 use crate::engine::torch::ops::{PIECE, WIDEST, count_nonfinite};
-use crate::engine::write::span::{Sink, SpanOut};
+use crate::engine::write::children::Children;
+use crate::engine::write::span::SpanOut;
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions};
 use crate::tensor::Crc;
@@ -26,11 +27,10 @@ pub(crate) struct Worker<'j> {
 impl<'j> Worker<'j> {
     pub(crate) fn new(
         options: &'j MergeOptions,
-        sink: &'j dyn Sink,
-        keep: &'j Keep,
+        (children, keep): (&'j Children<'j>, &'j Keep),
     ) -> Result<Worker<'j>> {
         use_one_thread();
-        let hands = Hands { options, sink, kernel: Kernel::new()? };
+        let hands = Hands { options, children, kernel: Kernel::new()? };
         Ok(Worker { hands, keep, own: Slot::new(WIDEST)? })
     }
 }
@@ -69,16 +69,14 @@ impl Work for Worker<'_> {
         let mut written = Written::default();
         let mut digests = Digests::new();
         let offset = span.start.saturating_mul(task.plan.dtype.size_bytes());
-        let mut outs = (0..options.t.len())
-            .map(|child| SpanOut::new(self.hands.sink, child, storage, offset))
-            .collect::<Result<Vec<_>>>()?;
+        let mut outs = self.hands.children.spans(storage, offset)?;
         let check_parents = decision.is_none() && task.must_be_finite();
         let mut kept = kept.into_iter();
         for (start, numel) in pieces(&span) {
             let mut slot = kept.next();
             let loaded = match &mut slot {
                 Some(slot) => {
-                    self.hands.sink.go_on()?;
+                    self.hands.children.go_on()?;
                     Loaded::new(slot, task, numel)?
                 }
                 None => self.hands.load(&mut self.own, task, (start, numel), &mut digests)?,

@@ -24,13 +24,14 @@ use crate::engine::task::tensor_task::{
 };
 use crate::engine::torch::calls::torch_error;
 use crate::engine::torch::ops::{PIECE, computed_kind, count_nonfinite};
-use crate::engine::write::span::{Sink, SpanOut};
+use crate::engine::write::children::Children;
+use crate::engine::write::span::SpanOut;
 use crate::merge::{MergeOptions, Path, Sums};
 
 /// One worker's buffers on both sides of the link, and what it does with them.
 pub(crate) struct Passes<'j> {
     options: &'j MergeOptions,
-    sink: &'j dyn Sink,
+    children: &'j Children<'j>,
     device: &'j ComputeDevice,
     staging: Staging,
     checker: Checker,
@@ -57,7 +58,7 @@ struct Uploaded {
 impl<'j> Passes<'j> {
     pub(crate) fn new(
         options: &'j MergeOptions,
-        sink: &'j dyn Sink,
+        children: &'j Children<'j>,
         device: &'j ComputeDevice,
         share: &Share,
     ) -> Attempt<Passes<'j>> {
@@ -72,7 +73,7 @@ impl<'j> Passes<'j> {
         };
         Ok(Passes {
             options,
-            sink,
+            children,
             device,
             staging: Staging::new(&places, share.item, device.device)?,
             checker: Checker::new()?,
@@ -123,7 +124,7 @@ impl<'j> Passes<'j> {
         let mut scan = Scan::default();
         let mut digests = Digests::new();
         for (start, numel) in self.chunks(span) {
-            self.sink.go_on()?;
+            self.children.go_on()?;
             let chunk = self.staging.load(task, start, numel, &mut digests)?;
             let up = self.upload(task, start, chunk, keep)?;
             let sums = self.sums(&up)?;
@@ -152,11 +153,9 @@ impl<'j> Passes<'j> {
         let mut written = Written::default();
         let mut digests = Digests::new();
         let offset = span.start.saturating_mul(task.plan.dtype.size_bytes());
-        let mut streams = (0..self.options.t.len())
-            .map(|child| SpanOut::new(self.sink, child, storage, offset))
-            .collect::<crate::error::Result<Vec<_>>>()?;
+        let mut outs = self.children.spans(storage, offset)?;
         for (start, numel) in self.chunks(span) {
-            self.sink.go_on()?;
+            self.children.go_on()?;
             let up = match &kept {
                 Some(equal) => self.uploaded(task, start, numel, equal)?,
                 None => {
@@ -178,20 +177,19 @@ impl<'j> Passes<'j> {
             }
             let decision = decision.or(chunk_decision.as_ref());
             let last = start + numel as u64 == span.end;
-            for (child, stream) in streams.iter_mut().enumerate() {
+            for (child, out) in outs.iter_mut().enumerate() {
                 let how = decision.and_then(|decision| decision.children.get(child));
                 let how = how.ok_or_else(|| torch_error("a child has no decision"))?;
                 written.nonfinite += self.make(task, &up, numel, how, last)?;
                 let bytes = &self.staging.child.bytes()[..numel * item_bytes(task)];
                 for piece in bytes.chunks(PIECE) {
-                    stream.bytes_mut(piece.len())?.copy_from_slice(piece);
-                    stream.advance(piece.len())?;
+                    out.bytes_mut(piece.len())?.copy_from_slice(piece);
+                    out.advance(piece.len())?;
                 }
             }
         }
         written.read = digests.spans();
-        written.out =
-            streams.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
+        written.out = outs.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
         Ok(written)
     }
 

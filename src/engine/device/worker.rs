@@ -11,7 +11,7 @@ use crate::engine::read::slot::{Keep, Slot};
 use crate::engine::task::errors::changed;
 use crate::engine::task::tensor_task::{Decision, MadeOn, Scan, Task, Written};
 use crate::engine::task::worker::{Settle, Work};
-use crate::engine::write::span::Sink;
+use crate::engine::write::children::Children;
 use crate::error::{Error, Kind, Result};
 use crate::merge::MergeOptions;
 
@@ -29,15 +29,15 @@ pub(crate) struct DeviceWorker<'j> {
 impl<'j> DeviceWorker<'j> {
     pub(crate) fn new(
         options: &'j MergeOptions,
-        (sink, keep): (&'j dyn Sink, &'j Keep),
+        to: (&'j Children<'j>, &'j Keep),
         device: &'j ComputeDevice,
         position: usize,
         share: &Share,
     ) -> Result<DeviceWorker<'j>> {
-        let passes = Passes::new(options, sink, device, share);
+        let passes = Passes::new(options, to.0, device, share);
         Ok(DeviceWorker {
             passes: passes.map_err(|trouble| error(trouble, device))?,
-            cpu: Worker::new(options, sink, keep)?,
+            cpu: Worker::new(options, to)?,
             device,
             position,
         })

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::ChildWriter;
-use crate::engine::write::span::{OutBlock, Part};
+use crate::engine::write::block::{Block, Part};
 use crate::error::Result;
 
 /// Blocks of all workers together are to take no more than this, where small ones will do.
@@ -18,14 +18,14 @@ const SMALLEST: usize = 128 << 10;
 const THREADS: usize = 4;
 
 /// Blocks that wait or are being written, beyond those that the workers fill.
-const QUEUE: usize = 8;
+const WAITING: usize = 8;
 
 /// Blocks that wait for the disk before the page cache takes some, where no flush is asked for.
-const SPILL_FROM: usize = QUEUE / 2;
+const SPILL_FROM: usize = WAITING / 2;
 
 /// The blocks of a merge: free, in a worker's hands, or waiting to be written.
 #[derive(Debug)]
-pub(crate) struct Writing {
+pub(crate) struct Queue {
     state: Mutex<State>,
     /// Something is to be written, or there will be nothing more.
     ready: Condvar,
@@ -36,15 +36,6 @@ pub(crate) struct Writing {
     size: usize,
     most: usize,
     spills: bool,
-}
-
-/// What is done with parts and storages.
-pub(crate) trait ToFiles: Sync {
-    /// Writes a part.
-    fn write(&self, role: Role, part: &Part) -> Result<()>;
-
-    /// A storage is whole: all its parts were put, and all are written.
-    fn whole(&self, storage: usize) -> Result<()>;
 }
 
 /// What a thread that writes does.
@@ -58,7 +49,7 @@ pub(crate) enum Role {
 
 #[derive(Default)]
 struct State {
-    free: Vec<OutBlock>,
+    free: Vec<Block>,
     made: usize,
     waiting: VecDeque<Part>,
     being_written: usize,
@@ -76,21 +67,21 @@ impl std::fmt::Debug for State {
     }
 }
 
-impl Writing {
+impl Queue {
     /// For so many workers, each of which fills a block of every child at once.
-    pub(crate) fn new(workers: usize, children: &[ChildWriter]) -> Writing {
+    pub(crate) fn new(workers: usize, children: &[ChildWriter]) -> Queue {
         // A flush at the end would wait for what is in the page cache, so nothing is won by it.
         let spills = children.iter().any(|child| !child.is_flushed());
-        Writing::of(workers, children.len(), spills)
+        Queue::of(workers, children.len(), spills)
     }
 
-    fn of(workers: usize, children: usize, spills: bool) -> Writing {
+    pub(crate) fn of(workers: usize, children: usize, spills: bool) -> Queue {
         // One more, into which the rest of a full one is copied.
         let in_hands = workers.max(1).saturating_mul(children.saturating_add(1));
-        let most = in_hands.saturating_add(QUEUE);
+        let most = in_hands.saturating_add(WAITING);
         let fit = (BLOCKS_BYTES / most).clamp(SMALLEST, LARGEST);
         let size = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
-        Writing {
+        Queue {
             state: Mutex::default(),
             ready: Condvar::new(),
             behind: Condvar::new(),
@@ -101,7 +92,7 @@ impl Writing {
         }
     }
 
-    /// The threads that are to call [`Writing::run`].
+    /// The threads that are to call [`Queue::run`].
     pub(crate) fn threads(&self) -> impl Iterator<Item = Role> + use<> {
         let spills = self.spills.then_some(Role::Spills);
         std::iter::repeat_n(Role::Writes, THREADS).chain(spills)
@@ -119,7 +110,7 @@ impl Writing {
     ///
     /// # Errors
     /// [`Kind::Resource`](crate::error::Kind::Resource) where there is no memory.
-    pub(crate) fn block(&self) -> Result<OutBlock> {
+    pub(crate) fn block(&self) -> Result<Block> {
         let mut state = self.lock();
         loop {
             if let Some(block) = state.free.pop() {
@@ -129,14 +120,14 @@ impl Writing {
             if state.made < self.most || state.failed {
                 state.made += 1;
                 drop(state);
-                return OutBlock::new(self.size);
+                return Block::new(self.size);
             }
             state = self.wait(&self.free, state);
         }
     }
 
     /// Takes back an empty block.
-    pub(crate) fn give_back(&self, block: OutBlock) {
+    pub(crate) fn give_back(&self, block: Block) {
         self.lock().free.push(block);
         self.free.notify_all();
     }
@@ -158,8 +149,8 @@ impl Writing {
         }
     }
 
-    /// All parts of a storage were put. True if all are written, too; else [`ToFiles::whole`] is told
-    /// when they are.
+    /// All parts of a storage were put. True if all are written, too; else [`Queue::run`] tells when
+    /// they are.
     pub(crate) fn is_whole(&self, storage: usize) -> bool {
         let mut state = self.lock();
         let whole = !state.unwritten.contains_key(&storage);
@@ -177,18 +168,31 @@ impl Writing {
         }
     }
 
-    /// No more will be put: [`Writing::run`] ends when all is written.
+    /// Blocks that are neither free nor given back.
+    #[cfg(test)]
+    pub(crate) fn blocks_out(&self) -> usize {
+        let state = self.lock();
+        state.made - state.free.len()
+    }
+
+    /// No more will be put: [`Queue::run`] ends when all is written.
     pub(crate) fn end(&self) {
         self.lock().over = true;
         self.ready.notify_all();
         self.behind.notify_all();
     }
 
-    /// Hands part by part to `to` until [`Writing::end`].
+    /// Has part by part written until [`Queue::end`], and tells `whole` of each storage all of whose
+    /// parts were put and are written.
     ///
     /// # Errors
-    /// Those of `to`; nothing is written any more then, by any thread.
-    pub(crate) fn run(&self, role: Role, to: &dyn ToFiles) -> Result<()> {
+    /// Those of `write` and `whole`; nothing is written any more then, by any thread.
+    pub(crate) fn run(
+        &self,
+        role: Role,
+        write: impl Fn(Role, &Part) -> Result<()>,
+        whole: impl Fn(usize) -> Result<()>,
+    ) -> Result<()> {
         let spills = role == Role::Spills;
         let (signal, from) = if spills { (&self.behind, SPILL_FROM) } else { (&self.ready, 0) };
         loop {
@@ -206,11 +210,11 @@ impl Writing {
             };
             state.being_written += 1;
             drop(state);
-            let mut result = to.write(role, &part);
+            let mut result = write(role, &part);
             let mut state = self.lock();
             if result.is_ok() && state.written(part.storage) {
                 drop(state);
-                result = to.whole(part.storage);
+                result = whole(part.storage);
                 state = self.lock();
             }
             state.being_written -= 1;
@@ -262,66 +266,69 @@ mod tests {
         broken: bool,
     }
 
-    impl ToFiles for Counts {
-        fn write(&self, _: Role, _: &Part) -> Result<()> {
+    impl Counts {
+        fn run(&self, queue: &Queue, role: Role) -> Result<()> {
+            queue.run(role, |_, _| self.write(), |_| self.whole())
+        }
+        fn write(&self) -> Result<()> {
             self.parts.fetch_add(1, Ordering::Relaxed);
             if self.broken { Err(Error::new(Kind::Io, "the disk is gone")) } else { Ok(()) }
         }
-        fn whole(&self, _: usize) -> Result<()> {
+        fn whole(&self) -> Result<()> {
             self.whole.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
     }
 
-    fn part(block: OutBlock, storage: usize) -> Part {
+    fn part(block: Block, storage: usize) -> Part {
         Part { child: 0, storage, offset: 0, block, from: 0, length: 1 }
     }
 
     #[test]
     fn every_part_is_written_once_though_blocks_are_few() {
-        let (writing, counts) = (Writing::of(2, 1, true), Counts::default());
+        let (queue, counts) = (Queue::of(2, 1, true), Counts::default());
         std::thread::scope(|scope| {
-            for role in writing.threads() {
-                let (writing, counts) = (&writing, &counts);
-                scope.spawn(move || writing.run(role, counts).unwrap());
+            for role in queue.threads() {
+                let (queue, counts) = (&queue, &counts);
+                scope.spawn(move || counts.run(queue, role).unwrap());
             }
             for number in 0..100 {
-                writing.put(part(writing.block().unwrap(), number / 4));
+                queue.put(part(queue.block().unwrap(), number / 4));
             }
-            writing.drain();
+            queue.drain();
             assert_eq!(counts.parts.load(Ordering::Relaxed), 100);
-            writing.end();
+            queue.end();
         });
         // Two workers with two blocks each, and the queue.
-        assert!(writing.lock().made <= 4 + QUEUE);
+        assert!(queue.lock().made <= 4 + WAITING);
     }
 
     #[test]
     fn a_storage_is_whole_when_its_last_part_is_written() {
-        let (writing, counts) = (Writing::of(1, 1, false), Counts::default());
+        let (queue, counts) = (Queue::of(1, 1, false), Counts::default());
         for storage in [7, 7, 8] {
-            writing.put(part(writing.block().unwrap(), storage));
+            queue.put(part(queue.block().unwrap(), storage));
         }
-        assert!(!writing.is_whole(7));
-        writing.end();
-        writing.run(Role::Writes, &counts).unwrap();
+        assert!(!queue.is_whole(7));
+        queue.end();
+        counts.run(&queue, Role::Writes).unwrap();
         // 8 was never said to be complete.
         assert_eq!(counts.whole.load(Ordering::Relaxed), 1);
-        assert!(writing.is_whole(8) && writing.is_whole(9));
+        assert!(queue.is_whole(8) && queue.is_whole(9));
     }
 
     #[test]
     fn after_a_failure_nothing_is_written_and_nobody_waits() {
-        let writing = Writing::of(1, 1, false);
+        let queue = Queue::of(1, 1, false);
         let counts = Counts { broken: true, ..Counts::default() };
         std::thread::scope(|scope| {
-            let (writing, counts) = (&writing, &counts);
-            let writer = scope.spawn(move || writing.run(Role::Writes, counts));
+            let (queue, counts) = (&queue, &counts);
+            let writer = scope.spawn(move || counts.run(queue, Role::Writes));
             for storage in 0..100 {
-                writing.put(part(writing.block().unwrap(), storage));
+                queue.put(part(queue.block().unwrap(), storage));
             }
-            writing.drain();
-            writing.end();
+            queue.drain();
+            queue.end();
             assert_eq!(writer.join().unwrap().unwrap_err().kind(), Kind::Io);
         });
         assert_eq!(counts.parts.load(Ordering::Relaxed), 1);
@@ -329,8 +336,8 @@ mod tests {
 
     #[test]
     fn blocks_get_smaller_where_there_are_many() {
-        assert_eq!(Writing::of(2, 1, false).size, 1 << 20);
-        assert_eq!(Writing::of(16, 5, false).size, 512 << 10);
-        assert_eq!(Writing::of(64, 16, false).size, 128 << 10);
+        assert_eq!(Queue::of(2, 1, false).size, 1 << 20);
+        assert_eq!(Queue::of(16, 5, false).size, 512 << 10);
+        assert_eq!(Queue::of(64, 16, false).size, 128 << 10);
     }
 }

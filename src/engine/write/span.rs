@@ -4,102 +4,21 @@
 use tch::{Kind as TorchKind, Tensor};
 
 use crate::checkpoint::DIRECT_ALIGNMENT;
-use crate::engine::torch::buffer::Buffer;
-use crate::engine::torch::calls::{TorchResult, torch_error};
-use crate::engine::torch::ops::{PIECE, WIDEST, to_i64};
+use crate::engine::torch::calls::torch_error;
+use crate::engine::write::block::{Block, Part};
+use crate::engine::write::queue::Queue;
 use crate::error::Result;
 use crate::tensor::{Crc, RunningCrc};
-
-/// Where a worker's bytes go: the children, by their position in the list of t.
-pub(crate) trait Sink: Sync {
-    /// Where in a child's file a storage begins, in bytes.
-    fn file_offset(&self, child: usize, storage: usize) -> Result<u64>;
-
-    /// A block to fill; waits until one is free.
-    fn block(&self) -> Result<OutBlock>;
-
-    /// Takes back a block of which nothing is to be written.
-    fn give_back(&self, block: OutBlock);
-
-    /// Takes a part of a child, which is written soon. Parts are written in no order.
-    fn write(&self, part: Part);
-
-    /// Waits until all parts that were handed on are written.
-    fn drain(&self);
-
-    /// Asked before each piece: an error to stop with (interrupts).
-    fn go_on(&self) -> Result<()>;
-}
-
-/// Memory for consecutive bytes of a child, aligned as direct I/O wants it.
-#[derive(Debug)]
-pub(crate) struct OutBlock {
-    buffer: Buffer,
-    /// The first aligned byte.
-    start: usize,
-    /// Bytes that a block is for; there is room for one piece more.
-    size: usize,
-    /// All of it from the first aligned byte on, in the kind that was asked for last.
-    view: Option<(TorchKind, Tensor)>,
-}
-
-impl OutBlock {
-    /// A block of `size` bytes.
-    pub(crate) fn new(size: usize) -> Result<OutBlock> {
-        let buffer = Buffer::new(size + PIECE * WIDEST + 2 * DIRECT_ALIGNMENT)?;
-        Ok(OutBlock { start: buffer.aligned(DIRECT_ALIGNMENT), buffer, size, view: None })
-    }
-
-    /// `numel` elements from byte `from` on, which is a multiple of the element's size.
-    fn view(&mut self, kind: TorchKind, from: usize, numel: usize) -> Result<Tensor> {
-        let item = kind.elt_size_in_bytes();
-        if !matches!(&self.view, Some((known, _)) if *known == kind) {
-            let numel = (self.size + PIECE * WIDEST + DIRECT_ALIGNMENT) / item;
-            self.view = Some((kind, self.buffer.view(self.start, kind, numel)?));
-        }
-        let (Some((_, whole)), 0) = (&self.view, from % item) else {
-            return self.buffer.view(self.start + from, kind, numel);
-        };
-        whole.f_narrow(0, to_i64(from / item)?, to_i64(numel)?).or_torch("take a view")
-    }
-
-    fn bytes(&self, from: usize, length: usize) -> &[u8] {
-        &self.buffer.bytes()[self.start + from..][..length]
-    }
-
-    fn bytes_mut(&mut self, from: usize, length: usize) -> &mut [u8] {
-        &mut self.buffer.bytes_mut()[self.start + from..][..length]
-    }
-}
-
-/// Bytes of a child that are ready to be written.
-pub(crate) struct Part {
-    pub(crate) child: usize,
-    pub(crate) storage: usize,
-    /// Bytes from the storage's start.
-    pub(crate) offset: u64,
-    pub(crate) block: OutBlock,
-    /// Where the bytes begin in the block.
-    pub(crate) from: usize,
-    pub(crate) length: usize,
-}
-
-impl Part {
-    /// The bytes to be written.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.block.bytes(self.from, self.length)
-    }
-}
 
 /// One child's bytes of one span, made piece by piece.
 ///
 /// Dropped before its end, it waits for what it handed on: a second try at the span must not be
 /// overtaken by the first one's bytes.
 pub(crate) struct SpanOut<'s> {
-    sink: &'s dyn Sink,
+    queue: &'s Queue,
     child: usize,
     storage: usize,
-    block: Option<OutBlock>,
+    block: Option<Block>,
     /// The storage's first byte in the file.
     base: u64,
     /// Bytes of the storage before the first that is not handed on.
@@ -113,16 +32,14 @@ pub(crate) struct SpanOut<'s> {
 }
 
 impl<'s> SpanOut<'s> {
-    /// A span that begins `offset` bytes from the storage's start.
+    /// A span that begins `offset` bytes from the storage's start, which lies at `base` in the file.
     pub(crate) fn new(
-        sink: &'s dyn Sink,
-        child: usize,
-        storage: usize,
-        offset: u64,
-    ) -> Result<SpanOut<'s>> {
-        let base = sink.file_offset(child, storage)?;
-        Ok(SpanOut {
-            sink,
+        queue: &'s Queue,
+        (child, storage): (usize, usize),
+        (base, offset): (u64, u64),
+    ) -> SpanOut<'s> {
+        SpanOut {
+            queue,
             child,
             storage,
             block: None,
@@ -133,18 +50,18 @@ impl<'s> SpanOut<'s> {
             handed_on: false,
             crc: RunningCrc::new(),
             first: [0; 8],
-        })
+        }
     }
 
     fn in_file(&self) -> u64 {
         self.base.saturating_add(self.offset)
     }
 
-    fn block(&mut self) -> Result<&mut OutBlock> {
+    fn block(&mut self) -> Result<&mut Block> {
         if self.block.is_none() {
             let in_block = self.in_file() % DIRECT_ALIGNMENT as u64;
             self.from = usize::try_from(in_block).unwrap_or(0);
-            self.block = Some(self.sink.block()?);
+            self.block = Some(self.queue.block()?);
         }
         self.block.as_mut().ok_or_else(|| torch_error("no block"))
     }
@@ -200,7 +117,7 @@ impl<'s> SpanOut<'s> {
         self.filled = rest;
         self.handed_on = true;
         let (child, storage) = (self.child, self.storage);
-        self.sink.write(Part { child, storage, offset, block, from, length });
+        self.queue.put(Part { child, storage, offset, block, from, length });
         Ok(())
     }
 
@@ -217,69 +134,36 @@ impl<'s> SpanOut<'s> {
 impl Drop for SpanOut<'_> {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {
-            self.sink.give_back(block);
+            self.queue.give_back(block);
         }
         if self.handed_on {
-            self.sink.drain();
+            self.queue.drain();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::cell::RefCell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
+    use crate::engine::write::queue::Role;
 
+    /// Bytes of the blocks of [`queue`].
     const SIZE: usize = 128 << 10;
 
-    /// Takes parts, and counts what must not get lost.
-    struct Collected {
-        base: u64,
-        parts: Mutex<Vec<(u64, Vec<u8>)>>,
-        blocks_out: Mutex<i32>,
-        drained: Mutex<i32>,
-    }
-
-    impl Collected {
-        fn new(base: u64) -> Collected {
-            let (parts, blocks_out, drained) = Default::default();
-            Collected { base, parts, blocks_out, drained }
-        }
-    }
-
-    impl Sink for Collected {
-        fn file_offset(&self, _: usize, _: usize) -> Result<u64> {
-            Ok(self.base)
-        }
-        fn block(&self) -> Result<OutBlock> {
-            *self.blocks_out.lock().unwrap() += 1;
-            OutBlock::new(SIZE)
-        }
-        fn give_back(&self, _: OutBlock) {
-            *self.blocks_out.lock().unwrap() -= 1;
-        }
-        fn write(&self, part: Part) {
-            // Memory and file must agree for direct I/O.
-            let address = part.bytes().as_ptr().addr() as u64;
-            let alignment = DIRECT_ALIGNMENT as u64;
-            assert_eq!(address % alignment, (self.base + part.offset) % alignment);
-            self.parts.lock().unwrap().push((part.offset, part.bytes().to_vec()));
-            *self.blocks_out.lock().unwrap() -= 1;
-        }
-        fn drain(&self) {
-            *self.drained.lock().unwrap() += 1;
-        }
-        fn go_on(&self) -> Result<()> {
-            Ok(())
-        }
+    /// A queue with room for all that a test puts while nothing is written.
+    fn queue() -> Queue {
+        Queue::of(64, 16, false)
     }
 
     #[test]
     fn bytes_arrive_in_blocks_of_the_file_wherever_the_span_begins() {
         for (base, start) in [(0, 0), (64, 0), (4096, 128), (1_000_000, 77_777), (3_000_064, 2)] {
-            let sink = Collected::new(base);
-            let mut out = SpanOut::new(&sink, 0, 0, start).unwrap();
+            let queue = queue();
+            let mut out = SpanOut::new(&queue, (0, 0), (base, start));
             let mut made = Vec::new();
             for (number, length) in [4, 131_072, 1, 524_288, 99_999, 7].into_iter().enumerate() {
                 let piece: Vec<u8> = (0..length).map(|at| (at * 31 + number) as u8).collect();
@@ -287,35 +171,58 @@ mod tests {
                 out.advance(length).unwrap();
                 made.extend(piece);
             }
+            // Nothing is written yet: this does not wait for it.
             let (crc, first) = out.finish().unwrap();
             assert_eq!(crc.crc32, crate::tensor::crc32(&made));
             // Taken from the first piece, which has four bytes here.
             assert_eq!((crc.bytes, &first[..4]), (made.len() as u64, &made[..4]));
-            let parts = sink.parts.into_inner().unwrap();
+            let parts = RefCell::new(Vec::new());
+            let take = |_: Role, part: &Part| {
+                // Memory and file must agree for direct I/O.
+                let address = part.bytes().as_ptr().addr() as u64;
+                let alignment = DIRECT_ALIGNMENT as u64;
+                assert_eq!(address % alignment, (base + part.offset) % alignment);
+                parts.borrow_mut().push((part.offset, part.bytes().to_vec()));
+                Ok(())
+            };
+            queue.end();
+            queue.run(Role::Writes, take, |_| Ok(())).unwrap();
             let mut next = start;
-            for (offset, bytes) in &parts {
+            for (offset, bytes) in parts.borrow().iter() {
                 assert_eq!(*offset, next);
                 next += bytes.len() as u64;
                 assert!((base + next).is_multiple_of(SIZE as u64) || next == start + crc.bytes);
             }
-            let all: Vec<u8> = parts.into_iter().flat_map(|part| part.1).collect();
+            let all: Vec<u8> = parts.into_inner().into_iter().flat_map(|part| part.1).collect();
             assert!(all == made);
-            assert_eq!((*sink.blocks_out.lock().unwrap(), *sink.drained.lock().unwrap()), (0, 0));
+            assert_eq!(queue.blocks_out(), 0);
         }
     }
 
     #[test]
     fn a_span_that_is_given_up_waits_for_what_it_handed_on() {
-        let sink = Collected::new(64);
-        let mut out = SpanOut::new(&sink, 0, 0, 0).unwrap();
+        let (queue, written) = (queue(), AtomicUsize::new(0));
+        let mut out = SpanOut::new(&queue, (0, 0), (64, 0));
         out.bytes_mut(1000).unwrap();
         out.advance(1000).unwrap();
+        // Nobody writes, but nothing was handed on.
         drop(out);
-        assert_eq!(*sink.drained.lock().unwrap(), 0);
-        let mut out = SpanOut::new(&sink, 0, 0, 0).unwrap();
-        out.bytes_mut(300_000).unwrap();
-        out.advance(300_000).unwrap();
-        drop(out);
-        assert_eq!((*sink.blocks_out.lock().unwrap(), *sink.drained.lock().unwrap()), (0, 1));
+        let slow = |_: Role, _: &Part| {
+            std::thread::sleep(Duration::from_millis(20));
+            written.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| queue.run(Role::Writes, &slow, |_| Ok(())).unwrap());
+            let mut out = SpanOut::new(&queue, (0, 0), (64, 0));
+            for _ in 0..3 {
+                out.bytes_mut(100_000).unwrap();
+                out.advance(100_000).unwrap();
+            }
+            drop(out);
+            assert_eq!(written.load(Ordering::Relaxed), 2);
+            queue.end();
+        });
+        assert_eq!(queue.blocks_out(), 0);
     }
 }

@@ -1,0 +1,69 @@
+//! Memory for a child's bytes on their way from a worker to the file.
+
+use tch::{Kind as TorchKind, Tensor};
+
+use crate::checkpoint::DIRECT_ALIGNMENT;
+use crate::engine::torch::buffer::Buffer;
+use crate::engine::torch::calls::TorchResult;
+use crate::engine::torch::ops::{PIECE, WIDEST, to_i64};
+use crate::error::Result;
+
+/// Memory for consecutive bytes of a child, aligned as direct I/O wants it.
+#[derive(Debug)]
+pub(crate) struct Block {
+    buffer: Buffer,
+    /// The first aligned byte.
+    start: usize,
+    /// Bytes that a block is for; there is room for one piece more.
+    pub(crate) size: usize,
+    /// All of it from the first aligned byte on, in the kind that was asked for last.
+    view: Option<(TorchKind, Tensor)>,
+}
+
+impl Block {
+    /// A block of `size` bytes.
+    pub(crate) fn new(size: usize) -> Result<Block> {
+        let buffer = Buffer::new(size + PIECE * WIDEST + 2 * DIRECT_ALIGNMENT)?;
+        Ok(Block { start: buffer.aligned(DIRECT_ALIGNMENT), buffer, size, view: None })
+    }
+
+    /// `numel` elements from byte `from` on, which is a multiple of the element's size.
+    pub(crate) fn view(&mut self, kind: TorchKind, from: usize, numel: usize) -> Result<Tensor> {
+        let item = kind.elt_size_in_bytes();
+        if !matches!(&self.view, Some((known, _)) if *known == kind) {
+            let numel = (self.size + PIECE * WIDEST + DIRECT_ALIGNMENT) / item;
+            self.view = Some((kind, self.buffer.view(self.start, kind, numel)?));
+        }
+        let (Some((_, whole)), 0) = (&self.view, from % item) else {
+            return self.buffer.view(self.start + from, kind, numel);
+        };
+        whole.f_narrow(0, to_i64(from / item)?, to_i64(numel)?).or_torch("take a view")
+    }
+
+    pub(crate) fn bytes(&self, from: usize, length: usize) -> &[u8] {
+        &self.buffer.bytes()[self.start + from..][..length]
+    }
+
+    pub(crate) fn bytes_mut(&mut self, from: usize, length: usize) -> &mut [u8] {
+        &mut self.buffer.bytes_mut()[self.start + from..][..length]
+    }
+}
+
+/// Bytes of a child that are ready to be written.
+pub(crate) struct Part {
+    pub(crate) child: usize,
+    pub(crate) storage: usize,
+    /// Bytes from the storage's start.
+    pub(crate) offset: u64,
+    pub(crate) block: Block,
+    /// Where the bytes begin in the block.
+    pub(crate) from: usize,
+    pub(crate) length: usize,
+}
+
+impl Part {
+    /// The bytes to be written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.block.bytes(self.from, self.length)
+    }
+}
