@@ -6,8 +6,8 @@
 use tch::{Kind as TorchKind, Tensor};
 
 use crate::engine::torch::buffer::Buffer;
-use crate::engine::torch::calls::TorchResult;
-use crate::engine::torch::ops::{PIECE, add_scaled, scale_into, scratch, to_i64};
+use crate::engine::torch::calls::{TorchResult, to_i64};
+use crate::engine::torch::ops::{PIECE, add_scaled, part, scale_into, scratch};
 use crate::error::Result;
 use crate::merge::Sums;
 
@@ -136,9 +136,6 @@ fn split(s: f64) -> (f64, f64) {
 
 impl Views {
     fn new(pair: &Tensor, sum: &Tensor, products: &Buffer, numel: usize) -> Result<Views> {
-        let part = |tensor: &Tensor, start: usize, length: usize| {
-            tensor.f_narrow(0, to_i64(start)?, to_i64(length)?).or_torch("take a view")
-        };
         let mut grams = Vec::with_capacity(2);
         let whole = numel - numel % ROW;
         for (start, rows, width) in [(0, whole / ROW, ROW), (whole, 1, numel % ROW)] {

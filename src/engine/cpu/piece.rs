@@ -2,14 +2,13 @@
 
 use tch::Tensor;
 
-use crate::checkpoint::Side;
 use crate::engine::cpu::kernel::{Kernel, Widened};
 use crate::engine::read::slot::{Digests, Slot};
 use crate::engine::read::source::Source;
 use crate::engine::task::errors::overflow_error;
 use crate::engine::task::tensor_task::{ChildDecision, Task, Written};
-use crate::engine::torch::calls::{TorchResult, torch_error, torch_kind};
-use crate::engine::torch::ops::{computed_kind, count_nonfinite, is_narrow, to_i64};
+use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::ops::{computed_kind, count_nonfinite, is_narrow};
 use crate::engine::write::children::Children;
 use crate::engine::write::span::SpanOut;
 use crate::error::Result;
@@ -34,15 +33,8 @@ pub(crate) struct Loaded<'s> {
 impl<'s> Loaded<'s> {
     /// The first `numel` elements of a slot, which are there.
     pub(crate) fn new(slot: &'s mut Slot, task: &Task<'_>, numel: usize) -> Result<Loaded<'s>> {
-        let (mut views, mut lengths) = ([None, None], [0, 0]);
-        for (lane, side) in task.sides().into_iter().enumerate() {
-            let Some(source) = side else { continue };
-            lengths[lane] = numel * source.item_bytes();
-            views[lane] = match torch_kind(source.tensor.dtype) {
-                Some(kind) => Some(slot.view(lane, kind, numel)?),
-                None => None,
-            };
-        }
+        let views = slot.views(task.sides(), numel)?;
+        let lengths = task.sides().map(|side| side.map_or(0, |side| numel * side.item_bytes()));
         Ok(Loaded { slot, numel, views, lengths })
     }
 
@@ -68,21 +60,7 @@ impl Hands<'_> {
         digests: &mut Digests,
     ) -> Result<Loaded<'s>> {
         self.children.go_on()?;
-        // The longer side first: the shorter one's new rows may be taken from it.
-        let short = task.plan.extension.map(|extension| extension.side);
-        let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };
-        for lane in order {
-            let Some(source) = task.sides()[lane] else { continue };
-            let (first, own) = source.own(start, numel);
-            let bytes = slot.bytes_mut(lane, own * source.item_bytes());
-            if !bytes.is_empty() {
-                source.read(first, bytes)?;
-                digests.0[lane].update(bytes);
-            }
-            if own < numel {
-                fill(slot, task, lane, (start, numel))?;
-            }
-        }
+        slot.load(task.sides(), (start, numel), digests)?;
         Loaded::new(slot, task, numel)
     }
 
@@ -165,25 +143,6 @@ impl Hands<'_> {
         }
         out.advance(numel * item)
     }
-}
-
-/// Makes what a side lacks of the piece at `start`; its own elements lie at the slot's front.
-fn fill(slot: &mut Slot, task: &Task<'_>, lane: usize, (start, numel): (u64, usize)) -> Result<()> {
-    let short = || torch_error("a tensor is shorter than planned").tensor(&task.plan.name);
-    let source = task.sides()[lane].ok_or_else(short)?;
-    let filler = source.filler.as_ref().ok_or_else(short)?;
-    let item = source.item_bytes();
-    filler.places().spread(slot.bytes_mut(lane, numel * item), (start, numel), item);
-    let loaded = Loaded::new(slot, task, numel)?;
-    let view = loaded.views[lane].as_ref().ok_or_else(short)?;
-    for run in filler.places().added(start, numel) {
-        let added = |view: &Tensor| {
-            view.f_narrow(0, to_i64(run.start)?, to_i64(run.len())?).or_torch("take a view")
-        };
-        let other = loaded.views[1 - lane].as_ref().map(added).transpose()?;
-        filler.fill(start + run.start as u64, &mut added(view)?, other.as_ref())?;
-    }
-    Ok(())
 }
 
 /// Copies one side's piece to a child, converted where the dtypes differ.

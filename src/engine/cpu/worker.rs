@@ -51,7 +51,7 @@ impl Work for Worker<'_> {
             scan.sums.push(self.hands.sums(&loaded, widened.as_ref())?);
             scan.kept.extend(slot);
         }
-        let (kept, rest) = (kept.spans(), rest.spans());
+        let (kept, rest) = (kept.crcs(), rest.crcs());
         scan.read = [0, 1].map(|lane| Crc::joined([kept[lane], rest[lane]].into_iter()));
         scan.rest = rest;
         Ok(scan)
@@ -109,7 +109,7 @@ impl Work for Worker<'_> {
                 self.keep.give_back(slot);
             }
         }
-        written.read = digests.spans();
+        written.read = digests.crcs();
         written.out = outs.into_iter().map(SpanOut::finish).collect::<Result<_>>()?;
         Ok(written)
     }

@@ -10,7 +10,7 @@ use tch::{Kind as TorchKind, Tensor};
 use crate::engine::device::memory::{Block, Places};
 use crate::engine::device::trouble::{Attempt, DeviceResult};
 use crate::engine::torch::buffer::Buffer;
-use crate::engine::torch::calls::torch_error;
+use crate::engine::torch::calls::to_i64;
 use crate::engine::torch::ops::PIECE;
 use crate::merge::Sums;
 
@@ -18,10 +18,6 @@ use crate::merge::Sums;
 pub(crate) struct Kernel<'b> {
     pub(crate) block: &'b Block,
     pub(crate) places: Places,
-}
-
-fn to_i64(value: usize) -> Attempt<i64> {
-    i64::try_from(value).map_err(|_| torch_error("chunk is too large").into())
 }
 
 impl Kernel<'_> {

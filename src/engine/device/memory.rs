@@ -6,7 +6,7 @@ use tch::{Device, Kind as TorchKind, Tensor};
 
 use crate::engine::device::trouble::{Attempt, DeviceResult};
 use crate::engine::faults::Faults;
-use crate::engine::torch::calls::torch_error;
+use crate::engine::torch::calls::to_i64;
 use crate::engine::torch::ops::PIECE;
 
 /// Pieces that are copied and computed at once: 2 M elements, 4 MiB of a 16-bit tensor.
@@ -80,8 +80,8 @@ impl Block {
         if let Some(faults) = faults {
             faults.allocate().or_trouble("allocate")?;
         }
-        let numel = i64::try_from(len).map_err(|_| torch_error("block is too large"))?;
-        let bytes = Tensor::f_empty([numel], (TorchKind::Uint8, device)).or_trouble("allocate")?;
+        let options = (TorchKind::Uint8, device);
+        let bytes = Tensor::f_empty([to_i64(len)?], options).or_trouble("allocate")?;
         Ok(Block { bytes, len })
     }
 
@@ -92,10 +92,8 @@ impl Block {
 
     /// `numel` elements of `kind` from byte `start` on.
     pub(crate) fn view(&self, start: usize, kind: TorchKind, numel: usize) -> Attempt<Tensor> {
-        let too_large = |_| torch_error("view is too large");
         let length = numel.saturating_mul(kind.elt_size_in_bytes());
-        let start = i64::try_from(start).map_err(too_large)?;
-        let length = i64::try_from(length).map_err(too_large)?;
+        let (start, length) = (to_i64(start)?, to_i64(length)?);
         let bytes = self.bytes.f_narrow(0, start, length).or_trouble("take a view")?;
         bytes.f_view_dtype(kind).or_trouble("take a view")
     }

@@ -13,7 +13,7 @@ use crate::engine::device::check::Checker;
 use crate::engine::device::kernel::Kernel;
 use crate::engine::device::memory::{Block, FEWEST_PIECES, Places, kept_places};
 use crate::engine::device::share::Share;
-use crate::engine::device::staging::{Chunk, Staging, part, sources};
+use crate::engine::device::staging::{Chunk, Staging, sources};
 use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::read::slot::Digests;
@@ -23,7 +23,7 @@ use crate::engine::task::tensor_task::{
     ChildDecision, Decision, Scan, Task, Written, add_up, decide,
 };
 use crate::engine::torch::calls::torch_error;
-use crate::engine::torch::ops::{PIECE, computed_kind, count_nonfinite};
+use crate::engine::torch::ops::{PIECE, computed_kind, count_nonfinite, part};
 use crate::engine::write::children::Children;
 use crate::engine::write::span::SpanOut;
 use crate::merge::{MergeOptions, Path, Sums};
@@ -132,7 +132,7 @@ impl<'j> Passes<'j> {
             equal.extend(up.equal);
         }
         self.check_last_sums(task, span, &scan)?;
-        scan.read = digests.spans();
+        scan.read = digests.crcs();
         scan.rest = scan.read;
         if keep {
             self.kept = Some(equal);
@@ -188,7 +188,7 @@ impl<'j> Passes<'j> {
                 }
             }
         }
-        written.read = digests.spans();
+        written.read = digests.crcs();
         written.out = outs.into_iter().map(SpanOut::finish).collect::<crate::error::Result<_>>()?;
         Ok(written)
     }

@@ -2,27 +2,26 @@
 
 use tch::{Device, Tensor};
 
-use crate::checkpoint::Side;
 use crate::engine::device::memory::Places;
-use crate::engine::read::slot::Digests;
+use crate::engine::read::slot::{Digests, Slot};
 use crate::engine::read::source::Source;
 use crate::engine::task::tensor_task::Task;
 use crate::engine::torch::buffer::Buffer;
-use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::calls::torch_error;
 use crate::engine::torch::ops::{PIECE, computed_kind};
 use crate::error::Result;
 
 /// Host buffers of one worker, page-locked where the device is a GPU, taken once.
 pub(crate) struct Staging {
     /// A chunk of the primary and of the secondary.
-    pub(crate) lanes: [Buffer; 2],
+    sides: Slot,
     /// A chunk of a child.
     pub(crate) child: Buffer,
     /// Sums of a chunk's pieces.
     pub(crate) sums: Buffer,
 }
 
-/// A chunk of both sides in the lanes.
+/// A chunk of both sides in host memory.
 pub(crate) struct Chunk {
     /// Elements, in each side's dtype.
     pub(crate) views: [Tensor; 2],
@@ -43,7 +42,7 @@ impl Staging {
     pub(crate) fn new(places: &Places, item: usize, device: Device) -> Result<Staging> {
         let bytes = places.chunk() * item;
         Ok(Staging {
-            lanes: [Buffer::pinned(bytes, device)?, Buffer::pinned(bytes, device)?],
+            sides: Slot::pinned(bytes, device)?,
             child: Buffer::pinned(bytes, device)?,
             sums: Buffer::pinned(3 * places.pieces * size_of::<f64>(), device)?,
         })
@@ -59,7 +58,7 @@ impl Staging {
         let [a, b] = sources(task)?;
         let view = |lane: usize, source: &Source<'_>| {
             let kind = computed_kind(source.tensor.dtype)?;
-            self.lanes[lane].view(start * source.item_bytes(), kind, length)
+            self.sides.view_at(lane, start * source.item_bytes(), (kind, length))
         };
         Ok([view(0, a)?, view(1, b)?])
     }
@@ -73,39 +72,12 @@ impl Staging {
         digests: &mut Digests,
     ) -> Result<Chunk> {
         let sources = sources(task)?;
+        self.sides.load(task.sides(), (start, numel), digests)?;
         let views = self.sides(task, 0, numel)?;
-        // The longer side first: the shorter one's new rows may be taken from it.
-        let short = task.plan.extension.map(|extension| extension.side);
-        let order = if short == Some(Side::Primary) { [1, 0] } else { [0, 1] };
-        for lane in order {
-            let source = sources[lane];
-            let (first, own) = source.own(start, numel);
-            let piece_bytes = PIECE * source.item_bytes();
-            let own_bytes = &mut self.lanes[lane].bytes_mut()[..own * source.item_bytes()];
-            // Piece by piece, so that the digest finds the bytes in the core's cache.
-            for (number, piece) in own_bytes.chunks_mut(piece_bytes).enumerate() {
-                source.read(first + (number * PIECE) as u64, piece)?;
-                digests.0[lane].update(piece);
-            }
-            if own == numel {
-                continue;
-            }
-            let Some(filler) = &source.filler else {
-                return Err(torch_error("a tensor is shorter than planned").tensor(&task.plan.name));
-            };
-            let item = source.item_bytes();
-            let bytes = &mut self.lanes[lane].bytes_mut()[..numel * item];
-            filler.places().spread(bytes, (start, numel), item);
-            for run in filler.places().added(start, numel) {
-                let mut rows = part(&views[lane], run.start, run.len())?;
-                let other = part(&views[1 - lane], run.start, run.len())?;
-                filler.fill(start + run.start as u64, &mut rows, Some(&other))?;
-            }
-        }
         let comparable = sources.iter().all(|source| source.tensor.dtype == task.plan.dtype);
         let length = numel * sources[0].item_bytes();
         let equal = if comparable {
-            let [a, b] = [0, 1].map(|lane| &self.lanes[lane].bytes()[..length]);
+            let [a, b] = [0, 1].map(|lane| self.sides.bytes(lane, length));
             let piece_bytes = PIECE * sources[0].item_bytes();
             a.chunks(piece_bytes).zip(b.chunks(piece_bytes)).map(|(a, b)| a == b).collect()
         } else {
@@ -113,12 +85,4 @@ impl Staging {
         };
         Ok(Chunk { views, equal })
     }
-}
-
-/// `length` elements from `start` on.
-pub(crate) fn part(flat: &Tensor, start: usize, length: usize) -> Result<Tensor> {
-    let too_large = |_| torch_error("chunk is too large");
-    let start = i64::try_from(start).map_err(too_large)?;
-    let length = i64::try_from(length).map_err(too_large)?;
-    flat.f_narrow(0, start, length).or_torch("take a view")
 }

@@ -2,27 +2,32 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tch::{Kind as TorchKind, Tensor};
+use tch::{Device, Kind as TorchKind, Tensor};
 
+use crate::engine::read::source::Source;
 use crate::engine::torch::buffer::Buffer;
-use crate::engine::torch::ops::PIECE;
-use crate::error::Result;
+use crate::engine::torch::calls::{torch_error, torch_kind};
+use crate::engine::torch::ops::{PIECE, part};
+use crate::error::{Error, Result};
 use crate::tensor::{Crc, RunningCrc};
 
 /// Running CRCs of what is read of both sides.
-pub(crate) struct Digests(pub(crate) [RunningCrc; 2]);
+pub(crate) struct Digests([RunningCrc; 2]);
 
 impl Digests {
     pub(crate) fn new() -> Digests {
         Digests([RunningCrc::new(), RunningCrc::new()])
     }
 
-    pub(crate) fn spans(&self) -> [Crc; 2] {
+    pub(crate) fn crcs(&self) -> [Crc; 2] {
         [self.0[0].crc(), self.0[1].crc()]
     }
 }
 
-/// A piece of the primary and of the secondary.
+/// Both sides of a tensor, primary first, where it has them.
+pub(crate) type Sides<'s, 'a> = [Option<&'s Source<'a>>; 2];
+
+/// Consecutive elements of the primary and of the secondary.
 #[derive(Debug)]
 pub(crate) struct Slot {
     lanes: [Lane; 2],
@@ -36,15 +41,85 @@ struct Lane {
 }
 
 impl Slot {
-    /// For elements of up to `item` bytes.
+    /// For a piece of elements of up to `item` bytes.
     pub(crate) fn new(item: usize) -> Result<Slot> {
+        Slot::pinned(PIECE * item, Device::Cpu)
+    }
+
+    /// For up to `bytes` of each side; page-locked where the device is a GPU.
+    pub(crate) fn pinned(bytes: usize, device: Device) -> Result<Slot> {
         let lane =
-            || -> Result<Lane> { Ok(Lane { buffer: Buffer::new(PIECE * item)?, view: None }) };
+            || -> Result<Lane> { Ok(Lane { buffer: Buffer::pinned(bytes, device)?, view: None }) };
         Ok(Slot { lanes: [lane()?, lane()?] })
     }
 
-    /// The first `numel` elements of a side, as torch sees them.
-    pub(crate) fn view(&mut self, lane: usize, kind: TorchKind, numel: usize) -> Result<Tensor> {
+    /// Reads `numel` elements of both sides from `start` on, rows that a side lacks filled in.
+    pub(crate) fn load(
+        &mut self,
+        sides: Sides<'_, '_>,
+        (start, numel): (u64, usize),
+        digests: &mut Digests,
+    ) -> Result<()> {
+        // The longer side first: the shorter one's new rows may be taken from it.
+        let short = sides[0].is_some_and(|source| source.filler.is_some());
+        for lane in if short { [1, 0] } else { [0, 1] } {
+            let Some(source) = sides[lane] else { continue };
+            let (first, own) = source.own(start, numel);
+            let item = source.item_bytes();
+            // Piece by piece, so that the digest finds the bytes in the core's cache.
+            let pieces = self.bytes_mut(lane, own * item).chunks_mut(PIECE * item);
+            for (number, piece) in pieces.enumerate() {
+                source.read(first + (number * PIECE) as u64, piece)?;
+                digests.0[lane].update(piece);
+            }
+            if own < numel {
+                self.fill(sides, lane, (start, numel))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what a side lacks; its own elements lie at the front.
+    fn fill(
+        &mut self,
+        sides: Sides<'_, '_>,
+        lane: usize,
+        (start, numel): (u64, usize),
+    ) -> Result<()> {
+        let short = || torch_error("a tensor is shorter than planned");
+        let source = sides[lane].ok_or_else(short)?;
+        let named = |error: Error| error.tensor(&source.tensor.name);
+        let filler = source.filler.as_ref().ok_or_else(|| named(short()))?;
+        let item = source.item_bytes();
+        filler.places().spread(self.bytes_mut(lane, numel * item), (start, numel), item);
+        let views = self.views(sides, numel)?;
+        let view = views[lane].as_ref().ok_or_else(|| named(short()))?;
+        for run in filler.places().added(start, numel) {
+            let added = |view: &Tensor| part(view, run.start, run.len());
+            let other = views[1 - lane].as_ref().map(added).transpose()?;
+            filler.fill(start + run.start as u64, &mut added(view)?, other.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// The first `numel` elements of each side, as torch sees them; `None` where there is no side, or
+    /// torch has no kind for its dtype.
+    pub(crate) fn views(
+        &mut self,
+        sides: Sides<'_, '_>,
+        numel: usize,
+    ) -> Result<[Option<Tensor>; 2]> {
+        let mut views = [None, None];
+        for (lane, side) in sides.into_iter().enumerate() {
+            if let Some(kind) = side.and_then(|source| torch_kind(source.tensor.dtype)) {
+                views[lane] = Some(self.view(lane, kind, numel)?);
+            }
+        }
+        Ok(views)
+    }
+
+    /// The first `numel` elements of a side.
+    fn view(&mut self, lane: usize, kind: TorchKind, numel: usize) -> Result<Tensor> {
         let Lane { buffer, view } = &mut self.lanes[lane];
         match view {
             Some((known, length, tensor)) if (*known, *length) == (kind, numel) => {
@@ -58,13 +133,23 @@ impl Slot {
         }
     }
 
+    /// `numel` elements of a side from byte `start` on.
+    pub(crate) fn view_at(
+        &self,
+        lane: usize,
+        start: usize,
+        (kind, numel): (TorchKind, usize),
+    ) -> Result<Tensor> {
+        self.lanes[lane].buffer.view(start, kind, numel)
+    }
+
     /// The first bytes of a side.
     pub(crate) fn bytes(&self, lane: usize, length: usize) -> &[u8] {
         self.lanes[lane].buffer.bytes().get(..length).unwrap_or_default()
     }
 
     /// The first bytes of a side, to be read into.
-    pub(crate) fn bytes_mut(&mut self, lane: usize, length: usize) -> &mut [u8] {
+    fn bytes_mut(&mut self, lane: usize, length: usize) -> &mut [u8] {
         self.lanes[lane].buffer.bytes_mut().get_mut(..length).unwrap_or_default()
     }
 }

@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::calls::{TorchResult, to_i64};
 use crate::error::Result;
 
 /// A block of host memory, owned by a uint8 tensor, 64-byte aligned by torch's allocator.
@@ -20,9 +20,8 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// A block of `len` bytes, uninitialised in torch's sense: zeroed pages or old bytes.
     pub(crate) fn new(len: usize) -> Result<Buffer> {
-        let elements = i64::try_from(len).map_err(|_| torch_error("buffer is too large"))?;
-        let tensor =
-            Tensor::f_zeros([elements], (TorchKind::Uint8, Device::Cpu)).or_torch("allocate")?;
+        let options = (TorchKind::Uint8, Device::Cpu);
+        let tensor = Tensor::f_zeros([to_i64(len)?], options).or_torch("allocate")?;
         Ok(Buffer { tensor, len })
     }
 
@@ -81,10 +80,6 @@ impl Buffer {
             .f_view_dtype(kind)
             .or_torch("take a view")
     }
-}
-
-fn to_i64(value: usize) -> Result<i64> {
-    i64::try_from(value).map_err(|_| torch_error("buffer is too large"))
 }
 
 #[cfg(test)]

@@ -67,6 +67,11 @@ pub(crate) fn torch_error(what: &str) -> Error {
     Error::new(Kind::Internal, what)
 }
 
+/// A length or place as torch counts it.
+pub(crate) fn to_i64(value: usize) -> Result<i64> {
+    i64::try_from(value).map_err(|_| torch_error("a tensor is too large for torch"))
+}
+
 /// One intra-op thread in the calling thread: the engine's workers are the parallelism, and sums
 /// must not depend on how many there are.
 pub(crate) fn use_one_thread() {

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
-use crate::engine::torch::calls::{TorchResult, largest_finite, torch_error, torch_kind};
+use crate::engine::torch::calls::{TorchResult, largest_finite, to_i64, torch_error, torch_kind};
 use crate::error::Result;
 use crate::merge::Sums;
 use crate::tensor::DType;
@@ -17,10 +17,6 @@ pub(crate) fn scratch(kind: TorchKind, numel: usize) -> Result<Tensor> {
     Tensor::f_zeros([to_i64(numel)?], (kind, Device::Cpu)).or_torch("allocate")
 }
 
-pub(crate) fn to_i64(value: usize) -> Result<i64> {
-    i64::try_from(value).map_err(|_| torch_error("piece is too large"))
-}
-
 /// The first elements of `scratch`, holding `source` in its kind.
 pub(crate) fn widen(scratch: &Tensor, source: &Tensor) -> Result<Tensor> {
     let mut wide = head(scratch, source.numel())?;
@@ -33,7 +29,12 @@ pub(crate) fn head(scratch: &Tensor, numel: usize) -> Result<Tensor> {
     if scratch.numel() == numel {
         return Ok(scratch.shallow_clone());
     }
-    scratch.f_narrow(0, 0, to_i64(numel)?).or_torch("take a view")
+    part(scratch, 0, numel)
+}
+
+/// `length` elements of a flat tensor from `start` on.
+pub(crate) fn part(flat: &Tensor, start: usize, length: usize) -> Result<Tensor> {
+    flat.f_narrow(0, to_i64(start)?, to_i64(length)?).or_torch("take a view")
 }
 
 pub(crate) fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {

@@ -4,8 +4,7 @@ use tch::{Kind as TorchKind, Tensor};
 
 use crate::checkpoint::DIRECT_ALIGNMENT;
 use crate::engine::torch::buffer::Buffer;
-use crate::engine::torch::calls::TorchResult;
-use crate::engine::torch::ops::{PIECE, WIDEST, to_i64};
+use crate::engine::torch::ops::{PIECE, WIDEST, part};
 use crate::error::Result;
 
 /// Memory for consecutive bytes of a child, aligned as direct I/O wants it.
@@ -37,7 +36,7 @@ impl Block {
         let (Some((_, whole)), 0) = (&self.view, from % item) else {
             return self.buffer.view(self.start + from, kind, numel);
         };
-        whole.f_narrow(0, to_i64(from / item)?, to_i64(numel)?).or_torch("take a view")
+        part(whole, from / item, numel)
     }
 
     pub(crate) fn bytes(&self, from: usize, length: usize) -> &[u8] {
