@@ -14,7 +14,7 @@ use crate::engine::identity::{Content, same_bytes};
 use crate::engine::prepared::Prepared;
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
-use crate::merge::{EdgeRows, MergeOptions, Warning};
+use crate::merge::{Action, EdgeRows, MergeOptions, Warning};
 use crate::tensor::JsonPath;
 
 /// The file's name in the child's directory.
@@ -53,7 +53,15 @@ struct Provenance<'a> {
     warnings: Vec<&'a Warning>,
     /// What it was computed on, which changes no more than a last place.
     devices: &'a [String],
-    tensors: &'a [TensorReport],
+    tensors: Vec<Tensor<'a>>,
+}
+
+/// A tensor of the child and where it lies between the parents; no t where it is carried.
+#[derive(Serialize)]
+struct Tensor<'a> {
+    #[serde(flatten)]
+    report: &'a TensorReport,
+    t: Option<f64>,
 }
 
 /// A parent in the provenance: where it was, and what its files were.
@@ -84,7 +92,7 @@ pub(crate) fn text(prepared: &Prepared, report: &MergeReport, t: f64) -> Result<
         origin: Origin::of(prepared, t, Some(&report.contents)),
         warnings: prepared.plan.warnings.iter().chain(&report.warnings).collect(),
         devices: &report.devices,
-        tensors: &report.tensors,
+        tensors: report.tensors.iter().map(|report| Tensor::of(report, t)).collect(),
     };
     let mut text = serde_json::to_string_pretty(&value).map_err(unmade)?;
     text.push('\n');
@@ -210,6 +218,13 @@ impl Origin<'_> {
             tokenizer: prepared.side_files.tokenizer_reason.as_deref(),
             edges: prepared.plan.edges.as_ref(),
         }
+    }
+}
+
+impl Tensor<'_> {
+    fn of(report: &TensorReport, t: f64) -> Tensor<'_> {
+        let merged = matches!(report.action, Action::Slerp | Action::Linear);
+        Tensor { report, t: merged.then_some(t) }
     }
 }
 
