@@ -183,7 +183,7 @@ def arguments():
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where the pair is made (default /dev/shm)")
     parser.add_argument("--runs", type=int, default=3, help="timed runs on each (default 3)")
     parser.add_argument("--threads", type=int, help="worker threads of the timed runs (default: the tool's)")
-    parser.add_argument("--stand-in", help="no GPU: let the CPU stand in, in words of src/engine/faults.rs")
+    parser.add_argument("--stand-in", help="no GPU: let the CPU stand in, in words of src/engine/faults.rs (in a checkout, not packed)")
     given = parser.parse_args()
     given.device = f"cuda:{given.index}"
     count = 2 if given.stand_in and "devices=2" in given.stand_in else 0 if given.stand_in else torch.cuda.device_count()

@@ -64,7 +64,10 @@ if [[ -x llm-slerp-merge ]]; then
 else
     need_compilers
     [[ -n ${LIBTORCH:-} || -e libtorch/lib/libtorch_cpu.so ]] || step "libtorch" scripts/libtorch.sh --system
-    step "build" cargo build --locked --release
+    # Only tests may let the CPU stand in for a GPU.
+    features=()
+    [[ " $*" != *" --stand-in"* ]] || features=(--features test-devices)
+    step "build" cargo build --locked --release ${features[@]+"${features[@]}"}
     binary=${CARGO_TARGET_DIR:-$PWD/target}/release/llm-slerp-merge
 fi
 export PYTHONDONTWRITEBYTECODE=1

@@ -15,6 +15,9 @@ use crate::format::parse_size;
 /// The variable that asks for stand-ins.
 const VARIABLE: &str = "LLM_SLERP_MERGE_TEST_DEVICES";
 
+/// Whether stand-ins can be had: in builds for tests only.
+const ENABLED: bool = cfg!(any(debug_assertions, feature = "test-devices"));
+
 /// Failures to be had, counted over all stand-ins of a process. A 0 is never.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
@@ -75,6 +78,9 @@ impl StandIns {
     /// # Errors
     /// [`Kind::Usage`] for words that are not known.
     pub(crate) fn of_environment() -> Result<Option<StandIns>> {
+        if !ENABLED {
+            return Ok(None);
+        }
         match std::env::var(VARIABLE) {
             Ok(text) => StandIns::parse(&text).map(Some).map_err(|word| {
                 Error::new(Kind::Usage, format!("{VARIABLE} is for tests only"))
