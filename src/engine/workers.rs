@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::contents::Contents;
-use crate::engine::cpu::worker::Worker;
+use crate::engine::cpu::worker::CpuWorker;
 use crate::engine::device::share::Share;
 use crate::engine::device::worker::DeviceWorker;
 use crate::engine::read::slot::Keep;
@@ -20,7 +20,7 @@ use crate::engine::task::tensor_task::{
     Decision, Finished, Scan, Task, Written, add_up, decide, widest_scanned,
 };
 use crate::engine::task::units::{Unit, units};
-use crate::engine::task::worker::Work;
+use crate::engine::task::worker::Worker;
 use crate::engine::torch::calls::use_one_thread;
 use crate::engine::write::block::Part;
 use crate::engine::write::children::Children;
@@ -195,7 +195,7 @@ impl Job<'_> {
     }
 
     /// The hands of thread `number`: the devices take turns.
-    fn worker(&self, number: usize) -> Result<Box<dyn Work + '_>> {
+    fn worker(&self, number: usize) -> Result<Box<dyn Worker + '_>> {
         let (options, to) = (&self.plan.options, (&self.children, &self.keep));
         let devices = self.settings.devices;
         let position = number % devices.len().max(1);
@@ -203,7 +203,7 @@ impl Job<'_> {
             (Some(device), Some(share)) => {
                 Ok(Box::new(DeviceWorker::new(options, to, device, position, share)?))
             }
-            _ => Ok(Box::new(Worker::new(options, to)?)),
+            _ => Ok(Box::new(CpuWorker::new(options, to)?)),
         }
     }
 
@@ -231,7 +231,7 @@ impl Job<'_> {
         }
     }
 
-    fn run(&self, worker: &mut dyn Work, unit: Unit) -> Result<()> {
+    fn run(&self, worker: &mut dyn Worker, unit: Unit) -> Result<()> {
         match unit {
             Unit::Verify(side, storage) => {
                 let go_on = || (self.settings.interrupted)().map_or(Ok(()), Err);

@@ -211,6 +211,20 @@ fn a_device_without_memory_leaves_the_tensor_to_the_cpu_and_says_so() {
 }
 
 #[test]
+fn an_overflow_on_a_device_is_told_with_its_place_in_the_tensor() {
+    let mut values = vec![1.0; 200_000];
+    values[150_000..150_002].fill(70_000.0);
+    let dir = tempfile::tempdir().unwrap();
+    let dict = Dict::new().f32("w", &[200_000], &values);
+    let parents = ["a", "b"].map(|name| dict.model(dir.path(), name, "{}"));
+    // In so little memory a chunk has two pieces, 131,072 elements.
+    let options = ["--dtype", "float16", "--device-memory", "16MiB"];
+    let said = merge_on("devices=1", &parents, &dir.path().join("child"), &options).refused(65);
+    let place = "2 beyond its largest in one piece, the first at element 150000";
+    assert!(said.contains(place), "{said}");
+}
+
+#[test]
 fn a_broken_device_ends_the_merge_with_71_and_a_wrong_one_with_74() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("child");

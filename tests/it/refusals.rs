@@ -251,11 +251,25 @@ fn nan_in_a_parent_stops_the_merge_with_count_and_place() {
 }
 
 #[test]
+fn an_overflow_is_told_with_its_place_in_the_tensor() {
+    // Behind the first piece, which has 65,536 elements.
+    let mut values = vec![1.0; 70_000];
+    values[66_000..66_003].fill(70_000.0);
+    let big = Dict::new().f32("w", &[70_000], &values);
+    let pair = Pair::new(&big, &big);
+    for options in [&["--dtype", "float16"][..], &["--dtype", "float16", "--method", "linear"]] {
+        let said = pair.refused(65, options);
+        assert_says(&said, &["3 beyond its largest in one piece, the first at element 66000"]);
+    }
+}
+
+#[test]
 fn a_child_beyond_float16_is_refused_and_bfloat16_holds_it() {
     let big = |values: &[f64]| Dict::new().f32("w", &[4], values);
     let pair = Pair::new(&big(&[70_000.0, 1.0, 0.0, 0.0]), &big(&[70_000.0, 0.0, 1.0, 0.0]));
     let said = pair.refused(65, &["--dtype", "float16"]);
     assert_says(&said, &["the child overflows its dtype", "`w`", "float16", "hint: "]);
+    assert_says(&said, &["1 beyond its largest in one piece, the first at element 0"]);
     let out = pair.dir.path().join("wide");
     merge(&pair.a, &pair.b, &out, &["--dtype", "bfloat16"]).success();
     let expected = rounded(&[70_000.0, 0.5, 0.5, 0.0], &[4], tch::Kind::BFloat16);

@@ -15,27 +15,33 @@ use crate::error::Result;
 use crate::merge::{Action, MergeOptions, Path, Sums};
 
 /// What all pieces share.
-pub(crate) struct Hands<'j> {
+pub(crate) struct Merger<'j> {
     pub(crate) options: &'j MergeOptions,
     pub(crate) children: &'j Children<'j>,
     pub(crate) kernel: Kernel,
 }
 
 /// One piece of both sides, in memory.
-pub(crate) struct Loaded<'s> {
+pub(crate) struct Piece<'s> {
     slot: &'s Slot,
+    /// First element.
+    start: u64,
     numel: usize,
     pub(crate) views: [Option<Tensor>; 2],
     /// Bytes of each side.
     lengths: [usize; 2],
 }
 
-impl<'s> Loaded<'s> {
-    /// The first `numel` elements of a slot, which are there.
-    pub(crate) fn new(slot: &'s mut Slot, task: &Task<'_>, numel: usize) -> Result<Loaded<'s>> {
+impl<'s> Piece<'s> {
+    /// The piece that a slot holds: `numel` elements from `start` on.
+    pub(crate) fn new(
+        slot: &'s mut Slot,
+        task: &Task<'_>,
+        (start, numel): (u64, usize),
+    ) -> Result<Piece<'s>> {
         let views = slot.views(task.sides(), numel)?;
         let lengths = task.sides().map(|side| side.map_or(0, |side| numel * side.item_bytes()));
-        Ok(Loaded { slot, numel, views, lengths })
+        Ok(Piece { slot, start, numel, views, lengths })
     }
 
     fn bytes(&self, lane: usize) -> &[u8] {
@@ -50,27 +56,27 @@ impl<'s> Loaded<'s> {
     }
 }
 
-impl Hands<'_> {
-    /// Reads a piece of both sides into a slot: `numel` elements from `start` on.
+impl Merger<'_> {
+    /// Reads a piece of both sides into a slot: first element and length.
     pub(crate) fn load<'s>(
         &self,
         slot: &'s mut Slot,
         task: &Task<'_>,
-        (start, numel): (u64, usize),
+        place: (u64, usize),
         digests: &mut Digests,
-    ) -> Result<Loaded<'s>> {
+    ) -> Result<Piece<'s>> {
         self.children.go_on()?;
-        slot.load(task.sides(), (start, numel), digests)?;
-        Loaded::new(slot, task, numel)
+        slot.load(task.sides(), place, digests)?;
+        Piece::new(slot, task, place)
     }
 
     /// The piece widened, where both sides are there to be merged.
     pub(crate) fn widened<'l>(
         &mut self,
-        loaded: &'l Loaded<'_>,
+        piece: &'l Piece<'_>,
         task: &Task<'_>,
     ) -> Result<Option<Widened<'l>>> {
-        let [Some(a), Some(b)] = &loaded.views else { return Ok(None) };
+        let [Some(a), Some(b)] = &piece.views else { return Ok(None) };
         let exact = !is_narrow(computed_kind(task.plan.dtype)?);
         self.kernel.widen(a, b, exact).map(Some)
     }
@@ -78,11 +84,11 @@ impl Hands<'_> {
     /// Sums of a piece; of one side alone its square.
     pub(crate) fn sums(
         &mut self,
-        loaded: &Loaded<'_>,
+        piece: &Piece<'_>,
         widened: Option<&Widened<'_>>,
     ) -> Result<Sums> {
-        match (widened, &loaded.views) {
-            (Some(piece), _) => self.kernel.sums(piece),
+        match (widened, &piece.views) {
+            (Some(widened), _) => self.kernel.sums(widened),
             (None, [Some(a), _]) => {
                 Ok(Sums { a_squared: self.kernel.square(a)?, ..Sums::default() })
             }
@@ -97,37 +103,37 @@ impl Hands<'_> {
     pub(crate) fn make(
         &mut self,
         task: &Task<'_>,
-        loaded: &Loaded<'_>,
+        piece: &Piece<'_>,
         widened: Option<&Widened<'_>>,
         (how, last): (Option<&ChildDecision>, bool),
         (out, written): (&mut SpanOut<'_>, &mut Written),
     ) -> Result<()> {
-        let numel = loaded.numel;
+        let numel = piece.numel;
         let item = usize::try_from(task.plan.dtype.size_bytes()).unwrap_or(usize::MAX);
-        match (how, &loaded.views) {
+        match (how, &piece.views) {
             (Some(how), [Some(_), Some(_)]) => {
                 if how.t == 0.0 {
-                    copy(task, loaded, 0, out)?;
+                    copy(task, piece, 0, out)?;
                 } else if how.t == 1.0 {
-                    copy(task, loaded, 1, out)?;
-                } else if how.coefficients.path != Path::Slerp && loaded.same_bytes(task) {
+                    copy(task, piece, 1, out)?;
+                } else if how.coefficients.path != Path::Slerp && piece.same_bytes(task) {
                     // On a line, equal elements stay what they are; float32 would round them.
-                    copy(task, loaded, 0, out)?;
+                    copy(task, piece, 0, out)?;
                 } else {
                     let mut view = out.view(computed_kind(task.plan.dtype)?, numel)?;
-                    let piece = widened.ok_or_else(|| torch_error("a piece is not widened"))?;
+                    let widened = widened.ok_or_else(|| torch_error("a piece is not widened"))?;
                     let factors = (how.coefficients.s0, how.coefficients.s1);
-                    self.kernel.blend(piece, factors, (how.check, last), &mut view)?;
+                    self.kernel.blend(widened, factors, (how.check, last), &mut view)?;
                 }
             }
             _ => {
                 let side = if task.plan.action == Action::CopySecondary { 1 } else { 0 };
                 if let [Some(_), Some(_)] = task.sides()
-                    && !loaded.same_bytes(task)
+                    && !piece.same_bytes(task)
                 {
                     written.differs = true;
                 }
-                copy(task, loaded, side, out)?;
+                copy(task, piece, side, out)?;
             }
         }
         let converted =
@@ -137,7 +143,7 @@ impl Hands<'_> {
             let view = out.view(computed_kind(task.plan.dtype)?, numel)?;
             let (count, first) = count_nonfinite(&view)?;
             if count > 0 && !self.options.allow_nonfinite {
-                return Err(overflow_error(task, count, first));
+                return Err(overflow_error(task, count, piece.start + first.unwrap_or(0)));
             }
             written.nonfinite += count;
         }
@@ -146,15 +152,15 @@ impl Hands<'_> {
 }
 
 /// Copies one side's piece to a child, converted where the dtypes differ.
-fn copy(task: &Task<'_>, loaded: &Loaded<'_>, side: usize, out: &mut SpanOut<'_>) -> Result<()> {
+fn copy(task: &Task<'_>, piece: &Piece<'_>, side: usize, out: &mut SpanOut<'_>) -> Result<()> {
     let missing = || torch_error("a side is missing");
     let source: &Source<'_> = task.sides()[side].ok_or_else(missing)?;
     if source.tensor.dtype == task.plan.dtype {
-        let bytes = loaded.bytes(side);
+        let bytes = piece.bytes(side);
         out.bytes_mut(bytes.len())?.copy_from_slice(bytes);
         return Ok(());
     }
-    let from = loaded.views[side].as_ref().ok_or_else(missing)?;
-    let mut to = out.view(computed_kind(task.plan.dtype)?, loaded.numel)?;
+    let from = piece.views[side].as_ref().ok_or_else(missing)?;
+    let mut to = out.view(computed_kind(task.plan.dtype)?, piece.numel)?;
     to.f_copy_(from).or_torch("convert")
 }

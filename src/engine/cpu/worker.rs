@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use crate::engine::cpu::kernel::Kernel;
-use crate::engine::cpu::piece::{Hands, Loaded};
+use crate::engine::cpu::piece::{Merger, Piece};
 use crate::engine::read::slot::{Digests, Keep, Slot};
 use crate::engine::task::errors::{changed, nonfinite_error};
 use crate::engine::task::tensor_task::{Decision, Scan, Task, Written, decide};
-use crate::engine::task::worker::{Settle, Work};
+use crate::engine::task::worker::{Settle, Worker};
 use crate::engine::torch::calls::use_one_thread;
 use crate::engine::torch::ops::{PIECE, WIDEST, count_nonfinite};
 use crate::engine::write::children::Children;
@@ -17,25 +17,25 @@ use crate::merge::{Action, MergeOptions};
 use crate::tensor::Crc;
 
 /// Buffers and scratch of one thread.
-pub(crate) struct Worker<'j> {
-    hands: Hands<'j>,
+pub(crate) struct CpuWorker<'j> {
+    merger: Merger<'j>,
     keep: &'j Keep,
     /// For pieces that are not kept.
     own: Slot,
 }
 
-impl<'j> Worker<'j> {
+impl<'j> CpuWorker<'j> {
     pub(crate) fn new(
         options: &'j MergeOptions,
         (children, keep): (&'j Children<'j>, &'j Keep),
-    ) -> Result<Worker<'j>> {
+    ) -> Result<CpuWorker<'j>> {
         use_one_thread();
-        let hands = Hands { options, children, kernel: Kernel::new()? };
-        Ok(Worker { hands, keep, own: Slot::new(WIDEST)? })
+        let merger = Merger { options, children, kernel: Kernel::new()? };
+        Ok(CpuWorker { merger, keep, own: Slot::new(WIDEST)? })
     }
 }
 
-impl Work for Worker<'_> {
+impl Worker for CpuWorker<'_> {
     /// The first pieces stay in memory, as many as there is room for.
     fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan> {
         let mut scan = Scan::default();
@@ -46,9 +46,9 @@ impl Work for Worker<'_> {
             let mut slot = if full { None } else { self.keep.take()? };
             let digests = if slot.is_some() { &mut kept } else { &mut rest };
             let place = slot.as_mut().unwrap_or(&mut self.own);
-            let loaded = self.hands.load(place, task, (start, numel), digests)?;
-            let widened = self.hands.widened(&loaded, task)?;
-            scan.sums.push(self.hands.sums(&loaded, widened.as_ref())?);
+            let piece = self.merger.load(place, task, (start, numel), digests)?;
+            let widened = self.merger.widened(&piece, task)?;
+            scan.sums.push(self.merger.sums(&piece, widened.as_ref())?);
             scan.kept.extend(slot);
         }
         let (kept, rest) = (kept.crcs(), rest.crcs());
@@ -65,30 +65,30 @@ impl Work for Worker<'_> {
         decision: Option<&Decision>,
         kept: Vec<Slot>,
     ) -> Result<Written> {
-        let options = self.hands.options;
+        let options = self.merger.options;
         let mut written = Written::default();
         let mut digests = Digests::new();
         let offset = span.start.saturating_mul(task.plan.dtype.size_bytes());
-        let mut outs = self.hands.children.spans(storage, offset)?;
+        let mut outs = self.merger.children.spans(storage, offset)?;
         let check_parents = decision.is_none() && task.must_be_finite();
         let mut kept = kept.into_iter();
         for (start, numel) in pieces(&span) {
             let mut slot = kept.next();
-            let loaded = match &mut slot {
+            let piece = match &mut slot {
                 Some(slot) => {
-                    self.hands.children.go_on()?;
-                    Loaded::new(slot, task, numel)?
+                    self.merger.children.go_on()?;
+                    Piece::new(slot, task, (start, numel))?
                 }
-                None => self.hands.load(&mut self.own, task, (start, numel), &mut digests)?,
+                None => self.merger.load(&mut self.own, task, (start, numel), &mut digests)?,
             };
             let blends = decision.map_or(task.merges(), Decision::blends);
             let widened = match blends || check_parents {
-                true => self.hands.widened(&loaded, task)?,
+                true => self.merger.widened(&piece, task)?,
                 false => None,
             };
             let mut piece_decision = None;
             if check_parents {
-                let sums = self.hands.sums(&loaded, widened.as_ref())?;
+                let sums = self.merger.sums(&piece, widened.as_ref())?;
                 if !sums.is_finite() && !options.allow_nonfinite {
                     return Err(nonfinite_error(task));
                 }
@@ -103,7 +103,7 @@ impl Work for Worker<'_> {
                     .or(piece_decision.as_ref())
                     .and_then(|decision| decision.children.get(child));
                 let how = (how, child + 1 == options.t.len());
-                self.hands.make(task, &loaded, widened.as_ref(), how, (out, &mut written))?;
+                self.merger.make(task, &piece, widened.as_ref(), how, (out, &mut written))?;
             }
             if let Some(slot) = slot {
                 self.keep.give_back(slot);
@@ -135,9 +135,9 @@ impl Work for Worker<'_> {
     fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)> {
         let (mut count, mut first) = (0, None);
         for (start, numel) in pieces(&(0..task.plan.numel)) {
-            let loaded =
-                self.hands.load(&mut self.own, task, (start, numel), &mut Digests::new())?;
-            if let Some(view) = &loaded.views[lane] {
+            let piece =
+                self.merger.load(&mut self.own, task, (start, numel), &mut Digests::new())?;
+            if let Some(view) = &piece.views[lane] {
                 let (found, position) = count_nonfinite(view)?;
                 count += found;
                 first = first.or(position.map(|position| start + position));

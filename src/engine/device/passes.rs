@@ -180,7 +180,7 @@ impl<'j> Passes<'j> {
             for (child, out) in outs.iter_mut().enumerate() {
                 let how = decision.and_then(|decision| decision.children.get(child));
                 let how = how.ok_or_else(|| torch_error("a child has no decision"))?;
-                written.nonfinite += self.make(task, &up, numel, how, last)?;
+                written.nonfinite += self.make(task, &up, (start, numel), how, last)?;
                 let bytes = &self.staging.child.bytes()[..numel * item_bytes(task)];
                 for piece in bytes.chunks(PIECE) {
                     out.bytes_mut(piece.len())?.copy_from_slice(piece);
@@ -198,7 +198,7 @@ impl<'j> Passes<'j> {
         &mut self,
         task: &Task<'_>,
         up: &Uploaded,
-        numel: usize,
+        (start, numel): (u64, usize),
         how: &ChildDecision,
         check: bool,
     ) -> Attempt<u64> {
@@ -242,6 +242,7 @@ impl<'j> Passes<'j> {
         for piece in 0..numel.div_ceil(PIECE) {
             let (count, first) = count_nonfinite(&piece_view(&down, piece)?)?;
             if count > 0 && !self.options.allow_nonfinite {
+                let first = start + (piece * PIECE) as u64 + first.unwrap_or(0);
                 return Err(overflow_error(task, count, first).into());
             }
             nonfinite += count;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::engine::cpu::worker::Worker;
+use crate::engine::cpu::worker::CpuWorker;
 use crate::engine::device::passes::Passes;
 use crate::engine::device::share::Share;
 use crate::engine::device::trouble::{Attempt, Trouble};
@@ -10,7 +10,7 @@ use crate::engine::devices::ComputeDevice;
 use crate::engine::read::slot::{Keep, Slot};
 use crate::engine::task::errors::changed;
 use crate::engine::task::tensor_task::{Decision, MadeOn, Scan, Task, Written};
-use crate::engine::task::worker::{Settle, Work};
+use crate::engine::task::worker::{Settle, Worker};
 use crate::engine::write::children::Children;
 use crate::error::{Error, Kind, Result};
 use crate::merge::MergeOptions;
@@ -20,7 +20,7 @@ pub(crate) struct DeviceWorker<'j> {
     /// Of tensors that both parents have a say in.
     passes: Passes<'j>,
     /// Tensors that are carried, and those that the device has no memory for.
-    cpu: Worker<'j>,
+    cpu: CpuWorker<'j>,
     device: &'j ComputeDevice,
     /// The device's position in the settings' list.
     position: usize,
@@ -37,7 +37,7 @@ impl<'j> DeviceWorker<'j> {
         let passes = Passes::new(options, to.0, device, share);
         Ok(DeviceWorker {
             passes: passes.map_err(|trouble| error(trouble, device))?,
-            cpu: Worker::new(options, to)?,
+            cpu: CpuWorker::new(options, to)?,
             device,
             position,
         })
@@ -85,7 +85,7 @@ impl<'j> DeviceWorker<'j> {
     }
 }
 
-impl Work for DeviceWorker<'_> {
+impl Worker for DeviceWorker<'_> {
     fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan> {
         if !Self::takes(task) {
             return self.cpu.scan(task, span);

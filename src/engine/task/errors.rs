@@ -1,7 +1,7 @@
 //! Errors that take a second look at the data.
 
 use crate::engine::task::tensor_task::Task;
-use crate::engine::task::worker::Work;
+use crate::engine::task::worker::Worker;
 use crate::error::{Error, Kind};
 use crate::format::Rule;
 
@@ -18,7 +18,7 @@ pub(crate) fn changed(task: &Task<'_>) -> Error {
 }
 
 /// Puts file, count and place into the error of a tensor that holds NaN or Inf, reading it again.
-pub(crate) fn explain(worker: &mut dyn Work, task: &Task<'_>, error: Error) -> Error {
+pub(crate) fn explain(worker: &mut dyn Worker, task: &Task<'_>, error: Error) -> Error {
     if error.rule() != Some(Rule::NonFinite) {
         return error;
     }
@@ -49,13 +49,13 @@ pub(crate) fn nonfinite_error(task: &Task<'_>) -> Error {
         .with_rule(Rule::NonFinite)
 }
 
-pub(crate) fn overflow_error(task: &Task<'_>, count: u64, first: Option<u64>) -> Error {
-    let place = first.map_or(String::new(), |_| format!(", {} elements of a piece", count));
+/// `count` elements of a piece overflow; `first` is the flat index of the first of them.
+pub(crate) fn overflow_error(task: &Task<'_>, count: u64, first: u64) -> Error {
     Error::new(Kind::Data, "the child overflows its dtype")
         .tensor(&task.plan.name)
         .expected(
             format!("values within {}", task.plan.dtype),
-            format!("values beyond its largest{place}"),
+            format!("{count} beyond its largest in one piece, the first at element {first}"),
         )
         .with_hint("give --dtype bfloat16 or float32, which reach further, or --allow-nonfinite")
 }

@@ -10,7 +10,7 @@ use crate::error::Result;
 pub(crate) type Settle<'s> = dyn FnMut(&Scan) -> Result<Decision> + 's;
 
 /// A worker thread's hands.
-pub(crate) trait Work {
+pub(crate) trait Worker {
     /// Pass one over a span: sums and CRCs.
     fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan>;
 
