@@ -41,7 +41,7 @@ struct Queue {
     error: Option<Error>,
 }
 
-struct Job<'a> {
+struct Pool<'a> {
     plan: &'a MergePlan,
     parents: [&'a Checkpoint; 2],
     tasks: Vec<Task<'a>>,
@@ -99,7 +99,7 @@ pub fn execute(
     let left_over = contents.left_over(parents, &tasks, &finished);
     let units = units(&tasks, &finished, parents, whole_bytes, left_over);
     let keep = Keep::new(keep_bytes, widest_scanned(&tasks));
-    let job = Job {
+    let pool = Pool {
         plan,
         parents,
         contents,
@@ -115,30 +115,30 @@ pub fn execute(
         keep,
         flusher: Flusher::default(),
     };
-    job.advance_over_kept();
+    pool.advance_over_kept();
     std::thread::scope(|scope| {
-        let job = &job;
-        let start = |number| scope.spawn(move || job.work(number));
+        let pool = &pool;
+        let start = |number| scope.spawn(move || pool.work(number));
         let workers: Vec<_> = (0..threads).map(start).collect();
-        for role in job.children.queue.threads() {
-            scope.spawn(move || job.or_stop(job.write(role)));
+        for role in pool.children.queue.threads() {
+            scope.spawn(move || pool.or_stop(pool.write(role)));
         }
-        scope.spawn(|| job.or_stop(job.flusher.run(job.children.writers)));
+        scope.spawn(|| pool.or_stop(pool.flusher.run(pool.children.writers)));
         for worker in workers {
             // Panics were caught in it.
             let _ = worker.join();
         }
-        job.children.queue.end();
-        job.flusher.end();
+        pool.children.queue.end();
+        pool.flusher.end();
     });
-    if let Some(error) = job.lock().error.take() {
+    if let Some(error) = pool.lock().error.take() {
         reporter.finish();
         return Err(error);
     }
-    job.conclude()
+    pool.conclude()
 }
 
-impl Job<'_> {
+impl Pool<'_> {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use crate::engine::cpu::kernel::Kernel;
 use crate::engine::cpu::piece::{Merger, Piece};
 use crate::engine::read::slot::{Digests, Keep, Slot};
 use crate::engine::task::errors::{changed, nonfinite_error};
-use crate::engine::task::tensor_task::{Decision, Scan, Task, Written, decide};
+use crate::engine::task::tensor_task::{Decision, Scan, Task, Written, decide, parts};
 use crate::engine::task::worker::{Settle, Worker};
 use crate::engine::torch::calls::use_one_thread;
 use crate::engine::torch::ops::{PIECE, WIDEST, count_nonfinite};
@@ -40,7 +40,7 @@ impl Worker for CpuWorker<'_> {
     fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan> {
         let mut scan = Scan::default();
         let (mut kept, mut rest) = (Digests::new(), Digests::new());
-        for (start, numel) in pieces(&span) {
+        for (start, numel) in parts(&span, PIECE) {
             // Once there was no room, nothing more is kept, so that the rest is one run of bytes.
             let full = scan.sums.len() > scan.kept.len();
             let mut slot = if full { None } else { self.keep.take()? };
@@ -72,7 +72,7 @@ impl Worker for CpuWorker<'_> {
         let mut outs = self.merger.children.spans(storage, offset)?;
         let check_parents = decision.is_none() && task.must_be_finite();
         let mut kept = kept.into_iter();
-        for (start, numel) in pieces(&span) {
+        for (start, numel) in parts(&span, PIECE) {
             let mut slot = kept.next();
             let piece = match &mut slot {
                 Some(slot) => {
@@ -134,7 +134,7 @@ impl Worker for CpuWorker<'_> {
 
     fn count_side(&mut self, task: &Task<'_>, lane: usize) -> Result<(u64, Option<u64>)> {
         let (mut count, mut first) = (0, None);
-        for (start, numel) in pieces(&(0..task.plan.numel)) {
+        for (start, numel) in parts(&(0..task.plan.numel), PIECE) {
             let piece =
                 self.merger.load(&mut self.own, task, (start, numel), &mut Digests::new())?;
             if let Some(view) = &piece.views[lane] {
@@ -145,11 +145,4 @@ impl Worker for CpuWorker<'_> {
         }
         Ok((count, first))
     }
-}
-
-/// First element and length of each piece of a span.
-fn pieces(span: &Range<u64>) -> impl Iterator<Item = (u64, usize)> + use<> {
-    let end = span.end;
-    let starts = (span.start..end).step_by(PIECE);
-    starts.map(move |start| (start, usize::try_from(end - start).unwrap_or(PIECE).min(PIECE)))
 }

@@ -9,7 +9,7 @@ use crate::engine::cuda::errors::unavailable;
 use crate::error::{Error, Result};
 
 /// The libtorch that `tch` is made for.
-pub(crate) const TORCH_VERSION: &str = "2.11.0";
+const TORCH_VERSION: &str = "2.11.0";
 
 /// Blocks of `libtorch_cpu.so` that are compared, and their size in bytes.
 const SAMPLES: u64 = 64;

@@ -78,7 +78,7 @@ fn open_first() -> Result<(Runtime, Vec<DriverDevice>)> {
 }
 
 /// A driver serves the minor versions of its major version, and all before.
-pub(crate) fn check_driver(driver: Option<i32>, runtime: Option<i32>) -> Result<()> {
+fn check_driver(driver: Option<i32>, runtime: Option<i32>) -> Result<()> {
     match (driver, runtime) {
         (Some(driver), Some(runtime)) if driver / 1000 < runtime / 1000 => {
             Err(unavailable("NVIDIA's driver is too old for this libtorch")

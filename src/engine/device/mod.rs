@@ -5,10 +5,10 @@
 //! memory stays there between the passes and so goes up once.
 
 pub(crate) mod check;
+pub(crate) mod host;
 pub(crate) mod kernel;
 pub(crate) mod memory;
 pub(crate) mod passes;
 pub(crate) mod share;
-pub(crate) mod staging;
 pub(crate) mod trouble;
 pub(crate) mod worker;

@@ -10,17 +10,17 @@ use tch::{Device, Tensor};
 use crate::engine::cuda::opening;
 use crate::engine::cuda::runtime::StreamGuard;
 use crate::engine::device::check::Checker;
+use crate::engine::device::host::{Chunk, HostBuffers, sources};
 use crate::engine::device::kernel::Kernel;
 use crate::engine::device::memory::{Block, FEWEST_PIECES, Places, kept_places};
 use crate::engine::device::share::Share;
-use crate::engine::device::staging::{Chunk, Staging, sources};
 use crate::engine::device::trouble::{Attempt, DeviceResult, Trouble};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::read::slot::Digests;
 use crate::engine::read::source::Source;
 use crate::engine::task::errors::{nonfinite_error, overflow_error};
 use crate::engine::task::tensor_task::{
-    ChildDecision, Decision, Scan, Task, Written, add_up, decide,
+    ChildDecision, Decision, Scan, Task, Written, add_up, decide, parts,
 };
 use crate::engine::torch::calls::torch_error;
 use crate::engine::torch::ops::{PIECE, computed_kind, count_nonfinite, part};
@@ -33,7 +33,7 @@ pub(crate) struct Passes<'j> {
     options: &'j MergeOptions,
     children: &'j Children<'j>,
     device: &'j ComputeDevice,
-    staging: Staging,
+    host: HostBuffers,
     checker: Checker,
     places: Places,
     item: usize,
@@ -75,7 +75,7 @@ impl<'j> Passes<'j> {
             options,
             children,
             device,
-            staging: Staging::new(&places, share.item, device.device)?,
+            host: HostBuffers::new(&places, share.item, device.device)?,
             checker: Checker::new()?,
             places,
             item: share.item,
@@ -103,10 +103,7 @@ impl<'j> Passes<'j> {
 
     /// The chunks of a span.
     fn chunks(&self, span: &Range<u64>) -> impl Iterator<Item = (u64, usize)> + use<> {
-        let (end, chunk) = (span.end, self.places.chunk());
-        (span.start..end)
-            .step_by(chunk)
-            .map(move |start| (start, usize::try_from(end - start).unwrap_or(chunk).min(chunk)))
+        parts(span, self.places.chunk())
     }
 
     /// Sums of a span; the tensor stays in the block where `keep` says so and it fits.
@@ -125,7 +122,7 @@ impl<'j> Passes<'j> {
         let mut digests = Digests::new();
         for (start, numel) in self.chunks(span) {
             self.children.go_on()?;
-            let chunk = self.staging.load(task, start, numel, &mut digests)?;
+            let chunk = self.host.load(task, start, numel, &mut digests)?;
             let up = self.upload(task, start, chunk, keep)?;
             let sums = self.sums(&up)?;
             scan.sums.extend(sums);
@@ -159,7 +156,7 @@ impl<'j> Passes<'j> {
             let up = match &kept {
                 Some(equal) => self.uploaded(task, start, numel, equal)?,
                 None => {
-                    let chunk = self.staging.load(task, start, numel, &mut digests)?;
+                    let chunk = self.host.load(task, start, numel, &mut digests)?;
                     self.upload(task, start, chunk, false)?
                 }
             };
@@ -181,7 +178,7 @@ impl<'j> Passes<'j> {
                 let how = decision.and_then(|decision| decision.children.get(child));
                 let how = how.ok_or_else(|| torch_error("a child has no decision"))?;
                 written.nonfinite += self.make(task, &up, (start, numel), how, last)?;
-                let bytes = &self.staging.child.bytes()[..numel * item_bytes(task)];
+                let bytes = &self.host.child.bytes()[..numel * item_bytes(task)];
                 for piece in bytes.chunks(PIECE) {
                     out.bytes_mut(piece.len())?.copy_from_slice(piece);
                     out.advance(piece.len())?;
@@ -226,10 +223,10 @@ impl<'j> Passes<'j> {
                 piece_of_child.f_copy_(&piece_view(a, piece)?).or_trouble("copy")?;
             }
         }
-        let mut down = self.staging.child.view(0, kind, numel)?;
+        let mut down = self.host.child.view(0, kind, numel)?;
         down.f_copy_(&child).or_trouble("copy from the device")?;
         if self.device.faults.as_ref().is_some_and(|faults| faults.download()) {
-            let bytes = self.staging.child.bytes_mut();
+            let bytes = self.host.child.bytes_mut();
             bytes[numel * item_bytes(task) - 1] ^= 0x5a;
         }
         if check && blended {
@@ -269,7 +266,7 @@ impl<'j> Passes<'j> {
         self.ask_for_memory()?;
         let block = self.block.as_ref().ok_or_else(|| torch_error("no block was taken"))?;
         let kernel = Kernel { block, places: self.places };
-        kernel.sums(&up.views[0], &up.views[1], &mut self.staging.sums)
+        kernel.sums(&up.views[0], &up.views[1], &mut self.host.sums)
     }
 
     /// CUDA takes memory of its own when a kernel runs for the first time; so can a stand-in.
@@ -338,7 +335,7 @@ impl<'j> Passes<'j> {
             return Ok(());
         };
         let start = (numel.div_ceil(PIECE) - 1) * PIECE;
-        let [a, b] = self.staging.sides(task, start, numel - start)?;
+        let [a, b] = self.host.sides(task, start, numel - start)?;
         self.checker.check_sums(&a, &b, found).map_err(|trouble| named(trouble, task))
     }
 
@@ -352,7 +349,7 @@ impl<'j> Passes<'j> {
         child: &Tensor,
     ) -> Attempt<()> {
         let length = numel.min(CHECKED);
-        let [a, b] = self.staging.sides(task, numel - length, length)?;
+        let [a, b] = self.host.sides(task, numel - length, length)?;
         let found = part(child, numel - length, length)?;
         let checked = self.checker.check_blend(&a, &b, factors, &found);
         checked.map_err(|trouble| named(trouble, task))

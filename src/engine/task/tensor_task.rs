@@ -16,11 +16,8 @@ use crate::merge::{
 };
 use crate::tensor::Crc;
 
-/// Pieces per span: the unit of work that is handed to a worker (4 M elements).
-pub(crate) const SPAN_PIECES: usize = 64;
-
-/// Elements per span.
-pub(crate) const SPAN: u64 = (SPAN_PIECES * PIECE) as u64;
+/// Elements per span, the unit of work that a worker takes: 64 pieces.
+const SPAN: u64 = 64 * PIECE as u64;
 
 /// A planned tensor with its sides open.
 pub(crate) struct Task<'a> {
@@ -262,6 +259,17 @@ impl<'a> Task<'a> {
         }
         progress.written.iter_mut().map(Option::take).collect()
     }
+}
+
+/// Cuts a span into parts of `length` elements, the last one shorter: first element and length.
+pub(crate) fn parts(
+    span: &Range<u64>,
+    length: usize,
+) -> impl Iterator<Item = (u64, usize)> + use<> {
+    let end = span.end;
+    (span.start..end)
+        .step_by(length)
+        .map(move |start| (start, usize::try_from(end - start).unwrap_or(length).min(length)))
 }
 
 /// Bytes of the widest element of the parents' tensors that take two passes.

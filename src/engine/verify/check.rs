@@ -12,7 +12,7 @@ use crate::engine::read::source::{Source, swap};
 use crate::engine::reporter::Reporter;
 use crate::engine::torch::buffer::Buffer;
 use crate::engine::torch::calls::{torch_error, use_one_thread};
-use crate::engine::torch::ops::{PIECE, count_nonfinite};
+use crate::engine::torch::ops::{PIECE, WIDEST, count_nonfinite};
 use crate::engine::verify::gauge::{SPARSE_BYTES, Tally, gauge};
 use crate::engine::verify::region::{Region, SPAN_BYTES};
 use crate::engine::verify::suspects::suspects;
@@ -20,9 +20,6 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{Encoding, FormatError, ReadAt, Rule, inflate_pieces};
 use crate::merge::{KnownBuffer, refusals, vocab_rows};
 use crate::tensor::{Crc, DType, RunningCrc};
-
-/// Bytes of the widest element that is computed with.
-const WIDEST: usize = 8;
 
 /// Bytes read at a time where no tensor shows them.
 const CHUNK: usize = 256 << 10;
@@ -127,7 +124,7 @@ fn check_data(
     let units: Vec<(usize, usize)> = numbered
         .flat_map(|(index, region)| (0..region.spans()).map(move |span| (index, span)))
         .collect();
-    let job = Job {
+    let check = Check {
         checkpoint,
         regions,
         next: AtomicUsize::new(0),
@@ -138,18 +135,19 @@ fn check_data(
         stopped: Mutex::new(None),
     };
     std::thread::scope(|scope| {
-        for _ in 0..settings.threads.max(1).min(job.units.len()) {
-            scope.spawn(|| job.work());
+        for _ in 0..settings.threads.max(1).min(check.units.len()) {
+            scope.spawn(|| check.work());
         }
     });
     reporter.finish();
-    if let Some(error) = job.stopped.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(error) = check.stopped.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
-    let mut found = std::mem::take(&mut *job.found.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut found =
+        std::mem::take(&mut *check.found.lock().unwrap_or_else(PoisonError::into_inner));
     found.sort_by_key(|entry| entry.0);
     findings.extend(found.into_iter().map(|entry| entry.1));
-    findings.extend(suspects(checkpoint, &job.regions));
+    findings.extend(suspects(checkpoint, &check.regions));
     Ok(findings)
 }
 
@@ -171,7 +169,7 @@ fn unchecked(checkpoint: &Checkpoint, regions: &[Region<'_>], refused: bool) -> 
         .collect()
 }
 
-struct Job<'a> {
+struct Check<'a> {
     checkpoint: &'a Checkpoint,
     regions: Vec<Region<'a>>,
     /// (region, span), taken in order.
@@ -184,7 +182,7 @@ struct Job<'a> {
     stopped: Mutex<Option<Error>>,
 }
 
-impl Job<'_> {
+impl Check<'_> {
     /// A worker's life: a panic in it is an error of the check, not the end of the process.
     fn work(&self) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.loop_units()));
@@ -201,7 +199,7 @@ impl Job<'_> {
 
     fn loop_units(&self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let mut eye = Eye {
+        let mut examiner = Examiner {
             kernel: Kernel::new()?,
             buffer: Buffer::new(PIECE * WIDEST)?,
             settings: self.settings,
@@ -213,13 +211,13 @@ impl Job<'_> {
                 return Err(error);
             }
             let region = &self.regions[index];
-            let read = match eye.read(region, span) {
+            let read = match examiner.read(region, span) {
                 Err(error) if is_ours(&error) => return Err(error),
                 read => read,
             };
             self.reporter.advance(read.as_ref().map_or(0, |crc| crc.bytes));
             if region.finish_span(span, read) {
-                let found = self.conclude(region, &mut eye)?;
+                let found = self.conclude(region, &mut examiner)?;
                 let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                 all.extend(found.into_iter().map(|finding| (index, finding)));
             }
@@ -228,7 +226,7 @@ impl Job<'_> {
     }
 
     /// What is wrong with a region, all of whose spans were read.
-    fn conclude(&self, region: &Region<'_>, eye: &mut Eye<'_>) -> Result<Vec<Finding>> {
+    fn conclude(&self, region: &Region<'_>, examiner: &mut Examiner<'_>) -> Result<Vec<Finding>> {
         if let Some(error) = region.take_failure() {
             return Ok(vec![Finding::refused(&error)]);
         }
@@ -255,7 +253,7 @@ impl Job<'_> {
             if !region.is_suspicious(source.tensor.dtype) || (damaged && source.needs_whole()) {
                 continue;
             }
-            match eye.count(&source) {
+            match examiner.count(&source) {
                 Ok((0, _)) => {}
                 Ok((count, first)) => findings.push(Finding::NonFinite {
                     file: file_name(region.file.path()),
@@ -284,13 +282,13 @@ fn is_ours(error: &Error) -> bool {
 }
 
 /// Kernel and buffer of one thread.
-struct Eye<'s> {
+struct Examiner<'s> {
     kernel: Kernel,
     buffer: Buffer,
     settings: &'s VerifySettings<'s>,
 }
 
-impl Eye<'_> {
+impl Examiner<'_> {
     fn go_on(&self) -> Result<()> {
         (self.settings.interrupted)().map_or(Ok(()), Err)
     }

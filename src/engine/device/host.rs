@@ -12,7 +12,7 @@ use crate::engine::torch::ops::{PIECE, computed_kind};
 use crate::error::Result;
 
 /// Host buffers of one worker, page-locked where the device is a GPU, taken once.
-pub(crate) struct Staging {
+pub(crate) struct HostBuffers {
     /// A chunk of the primary and of the secondary.
     sides: Slot,
     /// A chunk of a child.
@@ -37,11 +37,11 @@ pub(crate) fn sources<'t, 'a>(task: &'t Task<'a>) -> Result<[&'t Source<'a>; 2]>
     }
 }
 
-impl Staging {
+impl HostBuffers {
     /// For chunks of `places` whose elements have up to `item` bytes.
-    pub(crate) fn new(places: &Places, item: usize, device: Device) -> Result<Staging> {
+    pub(crate) fn new(places: &Places, item: usize, device: Device) -> Result<HostBuffers> {
         let bytes = places.chunk() * item;
-        Ok(Staging {
+        Ok(HostBuffers {
             sides: Slot::pinned(bytes, device)?,
             child: Buffer::pinned(bytes, device)?,
             sums: Buffer::pinned(3 * places.pieces * size_of::<f64>(), device)?,
