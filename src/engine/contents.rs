@@ -1,5 +1,5 @@
-//! What a merge read of storages whose files keep no CRC: their CRC-32, noted on the way. It is
-//! what such a parent is known by later.
+//! CRC-32 of storages whose files keep none, taken while a merge reads them: what such a parent is
+//! recognised by later.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Which devices a merge is computed on, and what there is on this machine.
+//! The devices that a merge is computed on, and those of this machine.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub enum DeviceChoice {
 /// A device that is there and answers. Without any, a merge is computed on the CPU.
 #[derive(Clone, Debug)]
 pub struct ComputeDevice {
-    /// torch's word for it, `cuda:0`.
+    /// torch's name for it, `cuda:0`.
     pub name: String,
     /// What it is, `NVIDIA H200`.
     pub model: String,
@@ -36,7 +36,7 @@ pub struct ComputeDevice {
     /// All its memory in bytes.
     pub total_bytes: u64,
     pub(crate) device: Device,
-    /// Failures to be had on purpose, where tests stand in for a GPU.
+    /// Failures to inject, where the CPU stands in for a GPU in tests.
     pub(crate) faults: Option<Arc<Faults>>,
 }
 
@@ -68,7 +68,7 @@ pub struct Devices {
 /// A device of the list.
 #[derive(Debug, Serialize)]
 pub struct DeviceInfo {
-    /// torch's word for it.
+    /// torch's name for it.
     pub name: String,
     /// What it is.
     pub model: String,

@@ -1,8 +1,8 @@
-//! Stand-ins for GPUs, for tests on machines without one: the CPU computes, with as little memory
-//! and as many failures as a test asks for.
+//! Stand-ins for GPUs, for tests on machines without one: the CPU computes, with the memory and the
+//! failures that a test asks for.
 //!
-//! [`VARIABLE`] is a list of words: `devices=2,memory=64MiB,oom=3,sticky=5,wrong=1`. Nobody needs it
-//! but tests, and with it set no GPU is used.
+//! [`VARIABLE`] is a list of words: `devices=2,memory=64MiB,oom=3,sticky=5,wrong=1`. With
+//! it set no GPU is used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +15,13 @@ use crate::format::parse_size;
 /// The variable that asks for stand-ins.
 const VARIABLE: &str = "LLM_SLERP_MERGE_TEST_DEVICES";
 
-/// Whether stand-ins can be had: in builds for tests only.
+/// Whether this build has stand-ins: only builds for tests do.
 const ENABLED: bool = cfg!(any(debug_assertions, feature = "test-devices"));
 
-/// Failures to be had, counted over all stand-ins of a process. A 0 is never.
+/// Failures to inject, counted over all stand-ins of a process; 0 means never.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    /// The first allocation to fail, from 1.
+    /// The first allocation to fail, counted from 1.
     oom_from: u64,
     /// How many in a row.
     oom_count: u64,
@@ -53,7 +53,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Counts a download; whether it is to arrive wrong.
+    /// Counts a download; true where it must arrive wrong.
     pub(crate) fn download(&self) -> bool {
         self.downloads.fetch_add(1, Ordering::Relaxed) + 1 == self.wrong
     }

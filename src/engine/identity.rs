@@ -2,8 +2,8 @@
 //! they tell; where it keeps none, the CRC of what the merge read of it does.
 //!
 //! Bytes are read again only where the file may not be the one that the merge read: another device,
-//! inode, size, time of modification or time of the inode's change. The last one no program can put
-//! back, so a byte that was changed behind an old time is seen.
+//! inode, size, time of modification or time of the inode's change. No program can set the last one
+//! back, so a byte that was changed under an old time is seen.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -34,7 +34,7 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// Opens both parents and decides everything; writes nothing, and reads no data but where only the
+/// Opens both parents and decides everything; writes nothing, and reads no data except where only the
 /// bytes tell whether an output head is the embedding.
 ///
 /// # Errors

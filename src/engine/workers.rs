@@ -31,8 +31,8 @@ use crate::format::StorageSum;
 use crate::merge::MergePlan;
 use crate::tensor::Crc;
 
-/// Tensors whose sides have no more bytes together are the work of one worker from end to end: what
-/// two share of them would not be worth the waiting.
+/// Tensors of up to this many bytes on both sides together are one worker's from end to end: sharing
+/// one would cost more waiting than it saves.
 const WHOLE_BYTES: u64 = 16 << 20;
 
 struct Queue {
@@ -159,7 +159,7 @@ impl Pool<'_> {
         self.stop(error);
     }
 
-    /// Lets the workers end after the units that they are at.
+    /// Lets the workers end after their present units.
     fn stop(&self, error: Error) {
         let mut queue = self.lock();
         queue.units.clear();
@@ -177,7 +177,7 @@ impl Pool<'_> {
     }
 
     fn loop_units(&self, number: usize) -> Result<()> {
-        // Counted as running until the first unit is asked for, so that an error here is counted right.
+        // Counts as running until it asks for its first unit, as `work` takes it after an error.
         self.lock().running += 1;
         let _no_grad = tch::no_grad_guard();
         let mut worker = self.worker(number)?;
@@ -194,7 +194,7 @@ impl Pool<'_> {
         Ok(())
     }
 
-    /// The hands of thread `number`: the devices take turns.
+    /// The worker of thread `number`: devices are dealt out in turn.
     fn worker(&self, number: usize) -> Result<Box<dyn Worker + '_>> {
         let (options, to) = (&self.plan.options, (&self.children, &self.keep));
         let devices = self.settings.devices;

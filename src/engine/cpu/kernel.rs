@@ -15,8 +15,8 @@ use crate::merge::Sums;
 
 /// Scratch of one worker, for pieces of up to [`PIECE`] elements.
 ///
-/// It is made once: where a piece lies in memory must not depend on chance, since vector libraries
-/// may sum in another order at another alignment.
+/// Allocated once: alignment must not differ from run to run, since vector libraries may sum in
+/// another order at another alignment.
 pub(crate) struct Kernel {
     narrow: Narrow,
     /// For float32 and float64 tensors.
@@ -57,8 +57,8 @@ impl Kernel {
         self.wide.as_ref().ok_or_else(|| torch_error("no scratch"))
     }
 
-    /// Copies a piece of both sides to the scratch: to float32 where both are narrow, and to float64
-    /// where one isn't or the child isn't (`exact`).
+    /// Widens a piece of both sides into the scratch: to float32 where both are narrow, to float64
+    /// where one is not or the child is not (`exact`).
     pub(crate) fn widen<'t>(
         &mut self,
         a: &'t Tensor,

@@ -55,7 +55,7 @@ impl Narrow {
         Ok(Narrow { pair, sum, products, factor: scratch(TorchKind::Float, 1)?, full })
     }
 
-    /// Copies a piece of both sides to the scratch.
+    /// Widens a piece of both sides into the scratch.
     pub(crate) fn widen(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
         self.with_views(a.numel(), |views, _| {
             views.a.f_copy_(a).or_torch("convert")?;
@@ -102,8 +102,8 @@ impl Narrow {
     /// part is exact, so a + ρ·b is rounded relative to itself, however much cancels; only the low
     /// part's rounding (2⁻³⁶ of a term) is left. Where a + ρ·b could overflow (`large`) it is halved.
     ///
-    /// For the `last` child of a piece the wider copies are computed in, which spares the cache a
-    /// third one.
+    /// For the `last` child of a piece the result overwrites the wider copies, which spares the cache
+    /// a third buffer.
     pub(crate) fn blend(
         &mut self,
         numel: usize,

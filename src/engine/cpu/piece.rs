@@ -14,7 +14,7 @@ use crate::engine::write::span::SpanOut;
 use crate::error::Result;
 use crate::merge::{Action, MergeOptions, Path, Sums};
 
-/// What all pieces share.
+/// Reads, sums and blends pieces, with what all of them share.
 pub(crate) struct Merger<'j> {
     pub(crate) options: &'j MergeOptions,
     pub(crate) children: &'j Children<'j>,
@@ -99,7 +99,7 @@ impl Merger<'_> {
         }
     }
 
-    /// Makes one piece of one child; `last` is whether it is the piece's last one.
+    /// Makes a piece of one child; `last`: no other child needs the piece after this one.
     pub(crate) fn make(
         &mut self,
         task: &Task<'_>,

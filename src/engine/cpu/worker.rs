@@ -1,4 +1,4 @@
-//! What one worker thread does with a span: the two passes, piece by piece.
+//! A worker thread of the CPU: both passes over a span, piece by piece.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ impl Worker for CpuWorker<'_> {
         let mut scan = Scan::default();
         let (mut kept, mut rest) = (Digests::new(), Digests::new());
         for (start, numel) in parts(&span, PIECE) {
-            // Once there was no room, nothing more is kept, so that the rest is one run of bytes.
+            // After the first piece without a slot no more are kept, so that the rest is contiguous.
             let full = scan.sums.len() > scan.kept.len();
             let mut slot = if full { None } else { self.keep.take()? };
             let digests = if slot.is_some() { &mut kept } else { &mut rest };

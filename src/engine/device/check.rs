@@ -1,7 +1,7 @@
-//! Holds a device's results to the CPU's, one piece of every tensor or span.
+//! Compares a device's results with the CPU's, on one piece of every tensor or span.
 //!
-//! The link and the GPU's memory carry no checksum that this program sees; a device that computes
-//! wrongly, or a copy that was not waited for, shows here.
+//! Neither the link nor the GPU's memory has a checksum that this program sees: a device that
+//! computes wrongly, or a copy that was not waited for, shows here.
 
 use tch::{Device, Kind as TorchKind, Tensor};
 

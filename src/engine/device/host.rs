@@ -1,4 +1,4 @@
-//! The host's side of the link: what goes up is read here, what came down is written from here.
+//! The host's side of the link: chunks are read here before they go up, children come down to it.
 
 use tch::{Device, Tensor};
 

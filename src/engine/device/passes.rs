@@ -1,7 +1,7 @@
 //! The two passes over a span on a device: read, copy up, sum, blend, copy down, write.
 //!
-//! Every copy is waited for. Disk, link and kernels overlap since a device has several workers, each
-//! on its own stream.
+//! Every copy is waited for. Disk, link and kernels overlap because a device has several workers,
+//! each on its own stream.
 
 use std::ops::Range;
 
@@ -46,7 +46,7 @@ pub(crate) struct Passes<'j> {
     _stream: Option<StreamGuard>,
 }
 
-/// Elements of each tensor or span that are held to the CPU's.
+/// Elements of each tensor or span that are compared with the CPU's.
 const CHECKED: usize = 8192;
 
 /// A chunk that is on the device.
@@ -86,9 +86,9 @@ impl<'j> Passes<'j> {
         })
     }
 
-    /// Gives the block back and halves what is asked for next; false where that has no end.
+    /// Gives the block back and halves the pieces; false where there are too few to halve.
     pub(crate) fn halve(&mut self) -> bool {
-        // Nothing may be held on to when the next try begins.
+        // The next try must find the memory free.
         self.block = None;
         self.kept = None;
         if self.places.pieces <= FEWEST_PIECES {
@@ -269,7 +269,7 @@ impl<'j> Passes<'j> {
         kernel.sums(&up.views[0], &up.views[1], &mut self.host.sums)
     }
 
-    /// CUDA takes memory of its own when a kernel runs for the first time; so can a stand-in.
+    /// CUDA takes memory of its own when a kernel first runs; a stand-in can fail there too.
     fn ask_for_memory(&self) -> Attempt<()> {
         match &self.device.faults {
             Some(faults) => faults.allocate().or_trouble("compute"),
@@ -329,7 +329,7 @@ impl<'j> Passes<'j> {
         Ok([view(a, places[0])?, view(b, places[1])?])
     }
 
-    /// Holds the sums of the last piece to the CPU's. Its elements are still on the host.
+    /// Compares the sums of the last piece with the CPU's. Its elements are still on the host.
     fn check_last_sums(&mut self, task: &Task<'_>, span: &Range<u64>, scan: &Scan) -> Attempt<()> {
         let Some(((_, numel), found)) = self.chunks(span).last().zip(scan.sums.last()) else {
             return Ok(());
@@ -339,8 +339,8 @@ impl<'j> Passes<'j> {
         self.checker.check_sums(&a, &b, found).map_err(|trouble| named(trouble, task))
     }
 
-    /// Holds the end of the last chunk of a child to the CPU's. The parents' elements are still on
-    /// the host, also where the second pass took them from the block.
+    /// Compares the end of the last chunk of a child with the CPU's. The parents' elements are still
+    /// on the host, also where pass two took them from the block.
     fn check_last_blend(
         &self,
         task: &Task<'_>,

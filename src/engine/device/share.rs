@@ -1,4 +1,4 @@
-//! How a merge is shared out: workers per device, memory per worker.
+//! How the devices are shared: workers per device, memory per worker.
 
 use crate::engine::device::memory::{FEWEST_PIECES, MOST_PIECES, Places};
 use crate::engine::devices::ComputeDevice;

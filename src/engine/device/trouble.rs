@@ -1,4 +1,4 @@
-//! What can go wrong on a device, by what is to be done then.
+//! Failures on a device, told apart by what to do about them.
 
 use tch::TchError;
 
@@ -25,7 +25,7 @@ pub(crate) type Attempt<T> = std::result::Result<T, Trouble>;
 
 /// A failed torch call on a device.
 pub(crate) trait DeviceResult<T> {
-    /// Names what was being done.
+    /// `what` ends the sentence "torch could not …".
     fn or_trouble(self, what: &str) -> Attempt<T>;
 }
 

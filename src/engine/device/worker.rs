@@ -15,11 +15,11 @@ use crate::engine::write::children::Children;
 use crate::error::{Error, Kind, Result};
 use crate::merge::MergeOptions;
 
-/// A worker thread's hands on a device.
+/// A worker thread of a device.
 pub(crate) struct DeviceWorker<'j> {
-    /// Of tensors that both parents have a say in.
+    /// For tensors that are merged from both parents.
     passes: Passes<'j>,
-    /// Tensors that are carried, and those that the device has no memory for.
+    /// For tensors that are carried, and those that the device has no memory for.
     cpu: CpuWorker<'j>,
     device: &'j ComputeDevice,
     /// The device's position in the settings' list.

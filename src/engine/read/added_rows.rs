@@ -1,5 +1,5 @@
-//! Rows that the shorter vocabulary lacks, made piece by piece. A "row" is what belongs to one token,
-//! along whichever dimension tokens are counted.
+//! Vocabulary rows that a parent lacks, computed piece by piece. A "row" holds the values of one
+//! token, along whichever dimension tokens are counted.
 
 use tch::{Kind as TorchKind, Tensor};
 
@@ -9,10 +9,11 @@ use crate::engine::torch::ops::is_narrow;
 use crate::error::Result;
 use crate::merge::Extension;
 
-/// What belongs to one token, in the order of the blocks of [`Interleave`]; float64 holds the values of every dtype, and tensors can't be shared by threads.
+/// The values of one token, in the order of the blocks of [`Interleave`]. In float64, which holds the
+/// values of every dtype; a tensor could not be shared by threads.
 pub(crate) type Row = Vec<f64>;
 
-/// Makes the rows `from_rows..to_rows` of a tensor `[..., from_rows, ...]`.
+/// Computes the rows `from_rows..to_rows` of a tensor `[..., from_rows, ...]`.
 #[derive(Debug)]
 pub(crate) struct Filler {
     from_rows: u64,
@@ -50,7 +51,7 @@ impl Filler {
         }
     }
 
-    /// Where the elements of the file and the added ones lie.
+    /// How the file's elements and the added ones interleave.
     pub(crate) fn places(&self) -> Interleave {
         self.places
     }
@@ -119,8 +120,9 @@ impl Filler {
             .or_torch("take a view")
     }
 
-    /// k+1−i and i of rows from `first_row` on. Divided last, by k+1: the sum of the products is
-    /// exact in float64 for 16-bit rows, so values half way between two others stay there.
+    /// The weights k+1−i and i of the rows from `first_row` on. The division by k+1 comes last: for
+    /// 16-bit rows the sum of the products is exact in float64, so a value half way between two
+    /// others stays there.
     fn weights(&self, first_row: u64, rows: i64) -> Result<(Tensor, Tensor)> {
         let take: Vec<f64> = (0..u64::try_from(rows).unwrap_or(0))
             .map(|row| (first_row + row - self.from_rows + 1) as f64)

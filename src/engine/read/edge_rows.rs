@@ -1,4 +1,4 @@
-//! The rows of the parents from which the missing ones of a shorter vocabulary are made.
+//! The parents' rows from which added rows are computed.
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
@@ -12,7 +12,7 @@ use crate::merge::{Extend, Extension};
 /// Elements read at once where a mean over all rows is taken.
 const MEAN_ELEMENTS: usize = 1 << 18;
 
-/// What makes the rows that `short` lacks; `long` is the other side where the pair has one.
+/// Reads what the rows that `short` lacks are computed from; `long` is the other side, if any.
 ///
 /// Without `long`, bridge and inherit become a gradient (the plan warns of it).
 pub(crate) fn filler(

@@ -1,4 +1,4 @@
-//! The parents' side: tensors read by position, rows that a short vocabulary lacks added on the way.
+//! The parents' side: tensors read by position, missing vocabulary rows added on the way.
 
 pub(crate) mod added_rows;
 pub(crate) mod edge_rows;

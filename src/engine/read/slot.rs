@@ -1,4 +1,4 @@
-//! Memory for a piece of both sides; what is kept of a tensor between the two passes.
+//! Memory that both sides are read into, and the pieces that are kept between the two passes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -79,7 +79,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Makes what a side lacks; its own elements lie at the front.
+    /// Computes the rows that a side lacks; its own elements lie at the front.
     fn fill(
         &mut self,
         sides: Sides<'_, '_>,
@@ -154,8 +154,8 @@ impl Slot {
     }
 }
 
-/// The slots in which all workers together keep pieces from the first pass to the second. What finds
-/// no slot is read again.
+/// The slots in which all workers together keep pieces from pass one to pass two. A piece that gets
+/// none is read again.
 #[derive(Debug)]
 pub(crate) struct Keep {
     state: Mutex<State>,

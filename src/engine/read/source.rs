@@ -28,7 +28,7 @@ pub(crate) struct Source<'a> {
     file: &'a FileSource,
     /// Position of the first element in the file, where elements can be read as they lie.
     direct: Option<u64>,
-    /// All elements, once loaded, where they can't.
+    /// All elements, once loaded, where `direct` is `None`.
     whole: Mutex<Option<Arc<Vec<u8>>>>,
     /// CRC-32 of the storage, once it was loaded whole.
     loaded_crc: OnceLock<u32>,
@@ -91,8 +91,8 @@ impl<'a> Source<'a> {
         self.direct.is_none()
     }
 
-    /// What the file holds of `numel` elements of the extended tensor from `start` on: the first of
-    /// them, counted in the file, and how many.
+    /// Which of the `numel` elements from `start` on of the extended tensor are in the file: the
+    /// position of the first one there, and how many.
     pub(crate) fn own(&self, start: u64, numel: usize) -> (u64, usize) {
         let (first, end) = match &self.filler {
             None => (start, start.saturating_add(numel as u64).min(self.numel)),
@@ -215,8 +215,8 @@ pub(crate) fn is_bare(storage: &StorageEntry) -> bool {
     storage.crc32.is_none() && storage.record_bytes > 0
 }
 
-/// Reads a whole storage and checks its CRC, for storages of which tensors show only parts or
-/// nothing. Returns the CRC. `go_on` is asked between chunks.
+/// Reads a whole storage and checks its CRC, for storages that no tensor covers. Returns the CRC.
+/// `go_on` is asked between chunks.
 pub(crate) fn read_storage(
     checkpoint: &Checkpoint,
     position: usize,

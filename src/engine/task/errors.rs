@@ -1,11 +1,11 @@
-//! Errors that take a second look at the data.
+//! Errors about a tensor's data; the one for NaN and Inf reads it again to say where they are.
 
 use crate::engine::task::tensor_task::Task;
 use crate::engine::task::worker::Worker;
 use crate::error::{Error, Kind};
 use crate::format::Rule;
 
-/// A parent that gave other bytes the second time.
+/// A parent gave other bytes the second time.
 pub(crate) fn changed(task: &Task<'_>) -> Error {
     let path = task.primary.as_ref().or(task.secondary.as_ref()).map(|source| source.path());
     let error = Error::new(Kind::TryAgain, "a parent changed while it was read")
@@ -17,7 +17,7 @@ pub(crate) fn changed(task: &Task<'_>) -> Error {
     }
 }
 
-/// Puts file, count and place into the error of a tensor that holds NaN or Inf, reading it again.
+/// Adds file, count and place to [`nonfinite_error`], reading the tensor again.
 pub(crate) fn explain(worker: &mut dyn Worker, task: &Task<'_>, error: Error) -> Error {
     if error.rule() != Some(Rule::NonFinite) {
         return error;
@@ -42,7 +42,7 @@ pub(crate) fn explain(worker: &mut dyn Worker, task: &Task<'_>, error: Error) ->
     error.expected("finite values", "sums beyond float64")
 }
 
-/// A parent of this task holds NaN or Inf; the engine counts them for the message.
+/// A parent of this task holds NaN or Inf; [`explain`] adds where.
 pub(crate) fn nonfinite_error(task: &Task<'_>) -> Error {
     Error::new(Kind::Data, "a parent holds NaN or Inf")
         .tensor(&task.plan.name)

@@ -209,7 +209,8 @@ impl<'a> Task<'a> {
         self.sides().into_iter().flatten().map(of).fold(0, u64::saturating_add)
     }
 
-    /// Takes what pass one found in a span. When it was the last one: `settle` decides by all of them.
+    /// Takes what pass one found in a span. After the last one `settle` decides, from all of them;
+    /// true then.
     ///
     /// # Errors
     /// Those of `settle`.

@@ -1,4 +1,4 @@
-//! The work that a plan comes to, cut into units.
+//! A plan, cut into units of work.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -19,7 +19,7 @@ pub(crate) enum Unit {
 }
 
 /// The work in the order of the child's file, tensors of up to `whole_bytes` on both sides as one
-/// unit; none for what is finished. `left_over` are storages that are read for themselves.
+/// unit; none for what is finished. `left_over` are storages that are read for their CRC alone.
 pub(crate) fn units(
     tasks: &[Task<'_>],
     finished: &[Option<Finished>],

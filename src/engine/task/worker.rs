@@ -1,4 +1,4 @@
-//! What the schedule asks of a worker, whatever it computes on.
+//! What a worker does, whatever it computes on.
 
 use std::ops::Range;
 
@@ -6,10 +6,10 @@ use crate::engine::read::slot::Slot;
 use crate::engine::task::tensor_task::{Decision, Scan, Task, Written};
 use crate::error::Result;
 
-/// Takes the sums of a whole tensor and says how it is merged.
+/// Decides how a tensor is merged, from the sums over all of it.
 pub(crate) type Settle<'s> = dyn FnMut(&Scan) -> Result<Decision> + 's;
 
-/// A worker thread's hands.
+/// The buffers and the arithmetic of one worker thread.
 pub(crate) trait Worker {
     /// Pass one over a span: sums and CRCs.
     fn scan(&mut self, task: &Task<'_>, span: Range<u64>) -> Result<Scan>;

@@ -1,5 +1,4 @@
-//! Bytes that a file is read into and torch looks at: the one place where a tensor is laid over
-//! bytes.
+//! Host memory that files and torch share: the one place where a tensor is laid over bytes.
 #![expect(unsafe_code, reason = "a slice over a tensor's own memory")]
 
 use tch::{Device, Kind as TorchKind, Tensor};
@@ -18,7 +17,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// A block of `len` bytes, uninitialised in torch's sense: zeroed pages or old bytes.
+    /// A block of `len` zero bytes.
     pub(crate) fn new(len: usize) -> Result<Buffer> {
         let options = (TorchKind::Uint8, Device::Cpu);
         let tensor = Tensor::f_zeros([to_i64(len)?], options).or_torch("allocate")?;

@@ -1,11 +1,11 @@
-//! torch's words for ours: kinds, errors, threads.
+//! The boundary to torch: dtypes as its kinds, its failures as this crate's errors, its threads.
 
 use tch::{Kind as TorchKind, TchError};
 
 use crate::error::{Error, Kind, Result};
 use crate::tensor::DType;
 
-/// torch's kind of a dtype; `None` for those that tch 0.24 has no word for (they are carried as
+/// torch's kind of a dtype; `None` for those that tch 0.24 has no name for (they are copied as
 /// bytes and never computed with).
 pub(crate) fn torch_kind(dtype: DType) -> Option<TorchKind> {
     Some(match dtype {
@@ -41,9 +41,10 @@ pub(crate) fn largest_finite(dtype: DType) -> f64 {
     }
 }
 
-/// A failed torch call as the crate's error: out of memory is a resource, all else a bug of ours.
+/// Turns a failed torch call into the crate's error: out of memory is a resource, all else a bug of
+/// ours.
 pub(crate) trait TorchResult<T> {
-    /// Names what was being done.
+    /// `what` ends the sentence "torch could not …".
     fn or_torch(self, what: &str) -> Result<T>;
 }
 
@@ -62,7 +63,7 @@ impl<T> TorchResult<T> for std::result::Result<T, TchError> {
     }
 }
 
-/// An error of the torch floor that no torch call gave.
+/// An internal error that no torch call gave.
 pub(crate) fn torch_error(what: &str) -> Error {
     Error::new(Kind::Internal, what)
 }

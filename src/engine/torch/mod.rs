@@ -1,4 +1,4 @@
-//! What the engine asks of libtorch: calls with this crate's errors, memory that both see, operations.
+//! What the engine asks of libtorch: calls with this crate's errors, shared memory, operations.
 
 pub(crate) mod buffer;
 pub(crate) mod calls;

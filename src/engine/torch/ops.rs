@@ -1,4 +1,4 @@
-//! Operations of torch on a piece, the unit of arithmetic: each a call or two, named for what it does.
+//! Torch operations on a piece, the unit of arithmetic.
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
@@ -13,6 +13,7 @@ pub(crate) const PIECE: usize = 65_536;
 /// Bytes of the widest element that is computed with.
 pub(crate) const WIDEST: usize = 8;
 
+/// CPU memory for `numel` elements, zero at first.
 pub(crate) fn scratch(kind: TorchKind, numel: usize) -> Result<Tensor> {
     Tensor::f_zeros([to_i64(numel)?], (kind, Device::Cpu)).or_torch("allocate")
 }
@@ -41,7 +42,7 @@ pub(crate) fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
     a.f_dot(b).or_torch("take a dot product")?.f_double_value(&[]).or_torch("read a value")
 }
 
-/// Whether a dtype has so few bits that float32 holds the product of any two of its values.
+/// Whether a dtype has so few bits that float32 holds the product of any two of its values exactly.
 pub(crate) fn is_narrow(kind: TorchKind) -> bool {
     !matches!(kind, TorchKind::Float | TorchKind::Double)
 }
@@ -81,7 +82,7 @@ pub(crate) fn count_nonfinite(tensor: &Tensor) -> Result<(u64, Option<u64>)> {
 /// tensor's norm.
 pub(crate) fn may_overflow(dtype: DType, s0: f64, s1: f64, sums: &Sums) -> bool {
     let bound = s0.abs() * sums.a_squared.sqrt() + s1.abs() * sums.b_squared.sqrt();
-    // Rounding up to 1 ulp beyond the largest value is left to the exact check.
+    // The margin is for rounding; where it is reached, the elements are checked one by one.
     bound.is_nan() || bound >= largest_finite(dtype) * 0.999
 }
 

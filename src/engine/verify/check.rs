@@ -34,7 +34,7 @@ pub struct VerifySettings<'s> {
     pub interrupted: &'s (dyn Fn() -> Option<Error> + Sync),
 }
 
-/// A checkpoint that was looked at, whole or not.
+/// What a check found, in a checkpoint that is whole or not.
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// Path as the user gave it.
@@ -53,7 +53,7 @@ impl Verified {
         self.kind().is_none()
     }
 
-    /// Whose fault it is where it is not whole: bad data before all else, then the first error.
+    /// The kind of error to end with where it is not whole: bad data before all else, then the first.
     pub fn kind(&self) -> Option<Kind> {
         let kinds = || self.findings.iter().filter_map(Finding::kind);
         kinds().find(|kind| *kind == Kind::Data).or_else(|| kinds().next())
@@ -62,7 +62,7 @@ impl Verified {
 
 /// Looks at a model directory or file, to its last byte.
 ///
-/// What is wrong with the model is a [`Finding`]; the check goes on behind it.
+/// Whatever is wrong with the model is a [`Finding`], after which the check goes on.
 ///
 /// # Errors
 /// What [`VerifySettings::interrupted`] says, and failures of torch.
@@ -90,7 +90,7 @@ pub fn verify(
     })
 }
 
-/// Tensors whose values are numbers that torch's sums do not reach.
+/// Tensors that may hold NaN but that torch can't sum, and so are not examined.
 fn unexamined(checkpoint: &Checkpoint) -> Vec<Finding> {
     let mut counts: BTreeMap<DType, usize> = BTreeMap::new();
     for tensor in &checkpoint.inventory.tensors {
@@ -249,7 +249,7 @@ impl Check<'_> {
             if may_be_nonfinite(source.tensor) {
                 continue;
             }
-            // What must be loaded whole is refused by its CRC, which has been told.
+            // A tensor that must be loaded whole would be refused for the CRC reported above.
             if !region.is_suspicious(source.tensor.dtype) || (damaged && source.needs_whole()) {
                 continue;
             }
@@ -270,13 +270,13 @@ impl Check<'_> {
     }
 }
 
-/// Whether NaN and Inf are no fault of this tensor.
+/// Whether this tensor may hold NaN and Inf, as masks do.
 fn may_be_nonfinite(tensor: &TensorEntry) -> bool {
     let buffer = KnownBuffer::of(&tensor.name, tensor.dtype, &tensor.layout.shape);
     buffer.is_some_and(KnownBuffer::may_be_nonfinite)
 }
 
-/// Whether an error is the tool's or the machine's, so that going on makes no sense.
+/// Whether an error is the tool's or the machine's, which ends the check.
 fn is_ours(error: &Error) -> bool {
     matches!(error.kind(), Kind::Internal | Kind::Resource | Kind::Interrupted | Kind::Terminated)
 }
@@ -348,7 +348,7 @@ impl Examiner<'_> {
                 None => {
                     let view = self.buffer.view(0, lens.kind, length / item)?;
                     let squares = self.kernel.square(&view)?;
-                    // No element is larger, and none is there where the sum is zero.
+                    // No element is larger than that, and all are zero where it is.
                     Tally { largest: squares.sqrt(), squares, squared: (length / item) as u64 }
                 }
             };

@@ -1,13 +1,12 @@
-//! How large the elements of some bytes are, told in the pass that reads them: the largest from their
-//! bits, of all of them, and the sum of squares of some of them, since a check must not be slower than
-//! the disk.
+//! How large elements are, measured in the pass that reads them: the largest of all, by their bits,
+//! and the sum of squares of a sample, since a check must not be slower than the disk.
 
 use crate::tensor::DType;
 
-/// Elements that are squared one after the other.
+/// Consecutive elements that are squared.
 const RUN: usize = 64;
 
-/// Of so many runs one is squared. No factor of matrices' widths.
+/// One run in this many is squared. A prime that is no factor of a matrix's usual width.
 const STRIDE: usize = 31;
 
 /// Bytes of a tensor from which on only some runs are squared.
@@ -53,12 +52,12 @@ impl Tally {
 }
 
 /// The size of little-endian elements; `None` for a dtype that is not of the IEEE kind (float8). Bytes
-/// behind the last whole element are not looked at. `sparse`: square few runs, and of float32 and
-/// float64 don't look for the largest where all are below 2.
+/// after the last whole element are ignored. `sparse`: square few runs, and of float32 and float64
+/// don't look for the largest where all are below 2.
 pub(crate) fn gauge(bytes: &[u8], dtype: DType, sparse: bool) -> Option<Tally> {
     let stride = if sparse { STRIDE } else { 1 };
-    // Without its sign the number of a larger magnitude is larger, and those that are no numbers are
-    // the largest. Loops of one integer operation or two, which compilers do many at a time.
+    // Without the sign bit floats order as integers do, Inf and NaN last. The loops have one integer
+    // operation or two, so that compilers vectorise them.
     macro_rules! measure {
         ($unsigned:ty, $signed:ty, $value:expr, $look_twice:expr) => {{
             const MAGNITUDE: $unsigned = <$unsigned>::MAX >> 1;
@@ -94,7 +93,7 @@ pub(crate) fn gauge(bytes: &[u8], dtype: DType, sparse: bool) -> Option<Tally> {
 fn half(bits: u16) -> f64 {
     // The exponent's bias is 15 in half and 127 in single precision.
     let shifted = f32::from_bits(u32::from(bits) << 13) * f32::from_bits((127 + 112) << 23);
-    // All ones there are no number here, though a large one in single precision.
+    // An exponent of all ones means Inf or NaN here, but a large number once shifted.
     if bits >= 0x7c00 { f64::INFINITY } else { f64::from(shifted) }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Block {
     buffer: Buffer,
     /// The first aligned byte.
     start: usize,
-    /// Bytes that a block is for; there is room for one piece more.
+    /// Bytes that it is for; there is room for one piece more.
     pub(crate) size: usize,
     /// All of it from the first aligned byte on, in the kind that was asked for last.
     view: Option<(TorchKind, Tensor)>,

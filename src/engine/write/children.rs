@@ -14,7 +14,7 @@ pub(crate) struct Children<'a> {
 }
 
 impl<'a> Children<'a> {
-    /// For so many workers.
+    /// For this many workers.
     pub(crate) fn new(
         writers: &'a [ChildWriter],
         workers: usize,

@@ -1,4 +1,4 @@
-//! Brings to disk what is written while the workers go on, so that little is left for the end.
+//! Flushes the children's files while they are written, so that little is left for the end.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 /// Bytes of all children between two flushes.
 const STEP_BYTES: u64 = 256 << 20;
 
-/// What the thread that flushes is told.
+/// What the workers and the thread that flushes share.
 #[derive(Debug, Default)]
 pub(crate) struct Flusher {
     state: Mutex<State>,

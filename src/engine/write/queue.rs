@@ -1,4 +1,4 @@
-//! Writes what the workers made, on threads of its own: disks are slow and wait for nobody's cache.
+//! The queue between workers and disk: threads of its own write what the workers made.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,29 +7,29 @@ use crate::checkpoint::ChildWriter;
 use crate::engine::write::block::{Block, Part};
 use crate::error::Result;
 
-/// Blocks of all workers together are to take no more than this, where small ones will do.
+/// Bytes that all blocks together should take at most, as far as [`SMALLEST`] allows it.
 const BLOCKS_BYTES: usize = 64 << 20;
 
 /// Bytes of a block: large enough for the disk, small enough for a core's cache.
 const LARGEST: usize = 1 << 20;
 const SMALLEST: usize = 128 << 10;
 
-/// Threads that write: as many requests are at the disk at once.
+/// Threads that write, and so requests that the disk has at once.
 const THREADS: usize = 4;
 
 /// Blocks that wait or are being written, beyond those that the workers fill.
 const WAITING: usize = 8;
 
-/// Blocks that wait for the disk before the page cache takes some, where no flush is asked for.
+/// Where no flush is asked for: blocks that wait for the disk before the page cache takes some.
 const SPILL_FROM: usize = WAITING / 2;
 
-/// The blocks of a merge: free, in a worker's hands, or waiting to be written.
+/// The blocks of a merge: free, being filled, or waiting to be written.
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
     /// Something is to be written, or there will be nothing more.
     ready: Condvar,
-    /// So much waits that the page cache is to help, or there will be nothing more.
+    /// So much waits that the page cache should help, or there will be nothing more.
     behind: Condvar,
     /// A block is free, or everything is written.
     free: Condvar,
@@ -68,15 +68,15 @@ impl std::fmt::Debug for State {
 }
 
 impl Queue {
-    /// For so many workers, each of which fills a block of every child at once.
+    /// For this many workers, each of which fills a block of every child at a time.
     pub(crate) fn new(workers: usize, children: &[ChildWriter]) -> Queue {
-        // A flush at the end would wait for what is in the page cache, so nothing is won by it.
+        // A flush at the end would wait for the page cache, so nothing is gained by filling it.
         let spills = children.iter().any(|child| !child.is_flushed());
         Queue::of(workers, children.len(), spills)
     }
 
     pub(crate) fn of(workers: usize, children: usize, spills: bool) -> Queue {
-        // One more, into which the rest of a full one is copied.
+        // A worker has one block more while it copies the tail of a full one.
         let in_hands = workers.max(1).saturating_mul(children.saturating_add(1));
         let most = in_hands.saturating_add(WAITING);
         let fit = (BLOCKS_BYTES / most).clamp(SMALLEST, LARGEST);

@@ -1,5 +1,5 @@
-//! A child's bytes on their way from a worker to the file: made in blocks that lie in memory as they
-//! lie in the file, and handed on to be written while the worker goes on.
+//! A span of a child on its way to the file: made in blocks that are aligned in memory as in the
+//! file, each queued once it is full, while the worker goes on.
 
 use tch::{Kind as TorchKind, Tensor};
 
