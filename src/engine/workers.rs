@@ -177,7 +177,7 @@ impl Pool<'_> {
     }
 
     fn loop_units(&self, number: usize) -> Result<()> {
-        // Counts as running until it asks for its first unit, as `work` takes it after an error.
+        // Counts as running until it asks for its first unit, for `work` subtracts one after an error.
         self.lock().running += 1;
         let _no_grad = tch::no_grad_guard();
         let mut worker = self.worker(number)?;

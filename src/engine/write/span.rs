@@ -213,7 +213,7 @@ mod tests {
             Ok(())
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| queue.run(Role::Writes, &slow, |_| Ok(())).unwrap());
+            scope.spawn(|| queue.run(Role::Writes, slow, |_| Ok(())).unwrap());
             let mut out = SpanOut::new(&queue, (0, 0), (64, 0));
             for _ in 0..3 {
                 out.bytes_mut(100_000).unwrap();
