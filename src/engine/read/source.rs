@@ -110,10 +110,7 @@ impl<'a> Source<'a> {
         let skip = start.saturating_mul(self.tensor.dtype.size_bytes());
         let Some(direct) = self.direct else {
             let whole = self.load_whole()?;
-            return whole
-                .as_slice()
-                .read_exact_at(skip, buffer)
-                .map_err(|error| self.read_error(error));
+            return whole.read_exact_at(skip, buffer).map_err(|error| self.read_error(error));
         };
         self.file
             .read_exact_at(direct.saturating_add(skip), buffer)
