@@ -7,10 +7,10 @@ use std::path::Path;
 use syn::visit::Visit;
 
 /// A file as a module's path below the crate: `["engine", "cpu", "kernel"]`.
-pub type Module = Vec<String>;
+pub(crate) type Module = Vec<String>;
 
 /// Which files each file imports from.
-pub type Imports = BTreeMap<Module, BTreeSet<Module>>;
+pub(crate) type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
 /// What one file says.
 #[derive(Default)]
@@ -27,7 +27,7 @@ struct File {
 
 /// The imports between files of the crate, through `pub use` to the file that has the name. Tests are
 /// left out: they may look anywhere.
-pub fn imports(src: &Path) -> Imports {
+pub(crate) fn imports(src: &Path) -> Imports {
     let mut files: BTreeMap<Module, File> = BTreeMap::new();
     for entry in walkdir::WalkDir::new(src).into_iter().map(|entry| entry.unwrap()) {
         let path = entry.path().strip_prefix(src).unwrap().with_extension("");
@@ -100,7 +100,7 @@ fn resolve(
 }
 
 /// Groups of modules that reach each other, as `a::one a::two`.
-pub fn circles(imports: &Imports) -> Vec<String> {
+pub(crate) fn circles(imports: &Imports) -> Vec<String> {
     let reached = |start: &Module| {
         let mut reached = BTreeSet::new();
         let mut open = vec![start];
@@ -129,7 +129,7 @@ pub fn circles(imports: &Imports) -> Vec<String> {
 }
 
 /// The imports between rooms: files that lie in one folder of a floor are one.
-pub fn between_rooms(imports: &Imports, folders: &BTreeSet<Module>) -> Imports {
+pub(crate) fn between_rooms(imports: &Imports, folders: &BTreeSet<Module>) -> Imports {
     let room = |module: &Module| match module.get(..2) {
         Some(room) if folders.contains(room) => room.to_vec(),
         _ => module.clone(),
