@@ -39,7 +39,7 @@ pub use output::staging::{Staging, has_journal};
 pub use parent::checkpoint::Checkpoint;
 pub use parent::discover::{Candidate, Discovery, discover};
 pub use parent::hub::{HubEntry, cache_dir, file_of, locate};
-pub use parent::opening::{Opening, Strictness};
+pub use parent::strictness::{Opening, Strictness};
 pub use side::Side;
 pub use side_files::adapter::{AdapterConfig, is_adapter_file};
 pub use side_files::config;

@@ -9,7 +9,7 @@ use crate::checkpoint::files::small_file::{
 };
 use crate::checkpoint::output::staging::Staging;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
-use crate::checkpoint::parent::opening::link_out;
+use crate::checkpoint::parent::strictness::link_out;
 use crate::checkpoint::side::Side;
 use crate::checkpoint::side_files::config::NewRows;
 use crate::checkpoint::side_files::modules::module_folders;

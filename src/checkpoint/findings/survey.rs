@@ -7,19 +7,19 @@ use std::path::Path;
 use crate::checkpoint::files::paths::file_name;
 use crate::checkpoint::files::small_file::is_present;
 use crate::checkpoint::findings::finding::Finding;
-use crate::checkpoint::findings::index::compare;
+use crate::checkpoint::findings::shards::compare;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::parent::hub::{file_and_key, locate};
 use crate::checkpoint::parent::leftovers::opaque_values;
 use crate::checkpoint::parent::open::{
     directory_of, no_key, other_weights, read_headers, read_index, shards_of,
 };
-use crate::checkpoint::parent::opening::{Opening, Strictness, links_out};
 use crate::checkpoint::parent::shards::missing_shard;
+use crate::checkpoint::parent::strictness::{Opening, Strictness, links_out};
 use crate::checkpoint::side_files::adapter::AdapterConfig;
 use crate::checkpoint::side_files::config::Config;
 use crate::checkpoint::side_files::tokenizer::TokenizerFacts;
-use crate::checkpoint::weights::chosen::{Weights, weights_of};
+use crate::checkpoint::weights::directory::{Weights, weights_of};
 use crate::checkpoint::weights::parts::Parts;
 use crate::error::{Error, Result};
 use crate::format::ReadOptions;

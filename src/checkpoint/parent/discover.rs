@@ -12,7 +12,7 @@ use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::output::work_dir::is_work_dir;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::parent::hub::HubEntry;
-use crate::checkpoint::parent::opening::Opening;
+use crate::checkpoint::parent::strictness::Opening;
 use crate::checkpoint::weights::choice::{Choice, choose};
 use crate::checkpoint::weights::kinds::{is_safetensors, is_weight_file};
 use crate::checkpoint::weights::names::{WeightName, is_index, shard_of};

@@ -6,6 +6,6 @@ pub(crate) mod hub;
 pub(crate) mod key;
 pub(crate) mod leftovers;
 pub(crate) mod open;
-pub(crate) mod opening;
 pub(crate) mod shards;
+pub(crate) mod strictness;
 pub(crate) mod twins;
