@@ -1,4 +1,4 @@
-//! Options of opening a parent, among them what a careful user may refuse: links out of its
+//! What a careful user may refuse of a parent although nothing is wrong with it: links out of its
 //! directory, and bytes without a checksum.
 
 use std::path::{Path, PathBuf};
