@@ -1,4 +1,4 @@
-//! Files that torch wrote or will load: the zip archive of today, the stream of pickles before 1.6.
+//! torch's own files: the zip archive of today, and the stream of pickles of torch before 1.6.
 
 pub(crate) mod candidates;
 pub(crate) mod collect;

@@ -24,7 +24,7 @@ use crate::format::torch::pickle::write::storages::{EmitTensor, Storages};
 /// Items of one `SETITEMS`, as in CPython's `BATCHSIZE`.
 const BATCH: usize = 1000;
 
-/// The pickle and what it settles for the records beside it.
+/// The pickle, and the order of the records beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DataPkl {
     /// The bytes of `data.pkl`.

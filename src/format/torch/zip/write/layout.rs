@@ -45,7 +45,7 @@ pub struct Piece {
     pub bytes: Vec<u8>,
 }
 
-/// What the end of the file needs to know of one written storage.
+/// What the end of the file needs of one written storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageSum {
     /// CRC-32 (zip polynomial, ISO-HDLC) of all its bytes; 0 for no bytes.
@@ -214,7 +214,7 @@ impl ArchiveLayout {
     }
 }
 
-/// Pieces in file order, of which neighbours become one.
+/// Pieces in file order; neighbours are joined.
 #[derive(Default)]
 struct Pieces(Vec<Piece>);
 
@@ -231,7 +231,7 @@ impl Pieces {
         }
     }
 
-    /// Right after the last piece.
+    /// Appends to the last piece.
     fn append(&mut self, bytes: &[u8]) {
         if let Some(last) = self.0.last_mut() {
             last.bytes.extend_from_slice(bytes);
