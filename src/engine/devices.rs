@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind as TorchKind, Tensor};
 
 use crate::engine::cuda::driver::DriverDevice;
@@ -14,7 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::tensor::JsonPath;
 
 /// What `--device` asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
     /// The first CUDA device where there is one, else the CPU.
     Auto,

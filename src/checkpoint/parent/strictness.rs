@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::checkpoint::files::paths::parent_of;
 use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
@@ -11,7 +13,7 @@ use crate::format::{Container, OpaqueNames, archive_records};
 use crate::tensor::escape;
 
 /// What is refused although nothing is wrong with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strictness {
     /// Refuse links out of the parent's directory.
     pub no_follow: bool,
@@ -20,7 +22,7 @@ pub struct Strictness {
 }
 
 /// How a parent is opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opening {
     /// What to refuse although nothing is wrong with it.
     pub strictness: Strictness,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::format::torch::pickle::names::denylist::runs_code;
 use crate::tensor::escape;
 
@@ -13,7 +15,8 @@ const MOST_BYTES: usize = 256;
 
 /// A class or function of another program, by its full name. Values of it are kept as data and left
 /// out; it is never imported or called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct OpaqueName(String);
 
 impl OpaqueName {
@@ -43,6 +46,14 @@ impl OpaqueName {
     }
 }
 
+impl TryFrom<String> for OpaqueName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<OpaqueName, String> {
+        OpaqueName::parse(&text)
+    }
+}
+
 impl fmt::Display for OpaqueName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -50,7 +61,7 @@ impl fmt::Display for OpaqueName {
 }
 
 /// All names that the user gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpaqueNames(Vec<OpaqueName>);
 
 impl OpaqueNames {
