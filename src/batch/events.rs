@@ -1,22 +1,8 @@
-//! What the batch and the process of a sweep say to each other: one order on stdin, then events on
-//! stdout, one JSON value a line.
-
-use std::ffi::OsString;
+//! What the process of a sweep tells the batch: events on stdout, one JSON value a line.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
-
-/// What a sweep's process is to do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Order {
-    /// Process id of the batch; the sweep ends when it is gone.
-    pub batch_pid: i32,
-    /// Arguments of `merge`, both parents among them, without outputs.
-    pub arguments: Vec<OsString>,
-    /// Directory of each child, one per value of t in the arguments.
-    pub outputs: Vec<OsString>,
-}
 
 /// What a sweep's process tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

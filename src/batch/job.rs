@@ -1,9 +1,13 @@
-//! The merges of a batch as planned, each with its children.
+//! The merges of a batch as planned: what each asks for, and its children.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::batch::outcome::{JobResult, Status};
+use crate::checkpoint::Opening;
+use crate::engine::{DeviceChoice, Interrupted, Job};
+use crate::merge::MergeOptions;
 
 /// A merge that can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,10 +20,57 @@ pub struct PlannedJob {
     pub primary: PathBuf,
     /// Model at t = 1.
     pub secondary: PathBuf,
-    /// Its options but t, as arguments of merge.
-    pub arguments: Vec<OsString>,
+    /// Everything else that it asks for.
+    pub options: JobOptions,
     /// Its children, one per t.
     pub children: Vec<PlannedChild>,
+}
+
+/// What a merge asks for beside its parents and outputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobOptions {
+    /// What decides what the children are.
+    pub merge: MergeOptions,
+    /// How the parents are opened.
+    pub opening: Opening,
+    /// Replace children that are there and differ.
+    pub overwrite: bool,
+    /// Flush every file before a child appears.
+    pub fsync: bool,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Bytes that may be used of each device's memory.
+    pub device_bytes: Option<u64>,
+    /// Worker threads; `None` where the manifest leaves them to the batch.
+    pub threads: Option<usize>,
+    /// Bytes for tensors that are kept between the two passes.
+    pub memory_bytes: u64,
+    /// Whether the manifest names these bytes; else sweeps that run at once divide them.
+    pub memory_is_named: bool,
+}
+
+impl JobOptions {
+    /// Whether both differ in t at most.
+    pub(crate) fn differ_in_t_only(&self, other: &JobOptions) -> bool {
+        let mut other = other.clone();
+        other.merge.t.clone_from(&self.merge.t);
+        *self == other
+    }
+
+    /// The merge of these parents, with no outputs yet.
+    pub(crate) fn job(&self, primary: &Path, secondary: &Path, interrupted: Interrupted) -> Job {
+        Job {
+            primary: primary.to_path_buf(),
+            secondary: secondary.to_path_buf(),
+            outputs: Vec::new(),
+            options: self.merge.clone(),
+            overwrite: self.overwrite,
+            resume: false,
+            fsync: self.fsync,
+            opening: self.opening.clone(),
+            interrupted,
+        }
+    }
 }
 
 /// A child that is to be made, or is there already.
@@ -43,5 +94,24 @@ impl PlannedJob {
         let outputs: Vec<PathBuf> =
             self.children.iter().map(|child| child.output.clone()).collect();
         JobResult::new(self.index, self.name.clone(), status, &outputs)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn options() -> JobOptions {
+        JobOptions {
+            merge: MergeOptions::default(),
+            opening: Opening::default(),
+            overwrite: false,
+            fsync: true,
+            device: DeviceChoice::Auto,
+            device_bytes: None,
+            threads: None,
+            memory_bytes: 1000,
+            memory_is_named: false,
+        }
     }
 }

@@ -4,17 +4,17 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::batch::clash::clashes;
-use crate::batch::job::{PlannedChild, PlannedJob};
+use crate::batch::job::{JobOptions, PlannedChild, PlannedJob};
 use crate::batch::manifest::{Entry, Manifest};
 use crate::batch::outcome::{JobResult, Status};
 use crate::batch::sweep::{Sweep, sweeps};
 use crate::checkpoint::{Checkpoint, Room, check_output, file_of, resolved, room_at};
-use crate::engine::{ChildState, Job, Prepared, prepare};
+use crate::engine::{ChildState, Interrupted, Prepared, prepare};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::escape;
 
-/// What the command line makes of a merge's arguments: the job, with no outputs yet.
-pub type Resolved<'r> = &'r dyn Fn(&[OsString]) -> Result<Job>;
+/// What the command line makes of a merge's arguments.
+pub type Resolved<'r> = &'r dyn Fn(&[OsString]) -> Result<JobOptions>;
 
 /// Which merges of a manifest are to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,20 +57,15 @@ pub struct Finding {
 /// A merge of which the manifest's side is known, and the disk's is not.
 struct Draft {
     entry: Entry,
-    job: Job,
+    options: JobOptions,
     outputs: Vec<PathBuf>,
 }
 
 impl Draft {
     fn new(entry: Entry, resolve: Resolved<'_>) -> Result<Draft> {
-        let mut arguments = entry.arguments.clone();
-        arguments.extend(entry.t.clone());
-        arguments.push("--".into());
-        arguments.push(entry.primary.clone().into_os_string());
-        arguments.push(entry.secondary.clone().into_os_string());
-        let job = resolve(&arguments)?;
-        let outputs = entry.outputs(&job.options.t)?;
-        Ok(Draft { entry, job, outputs })
+        let options = resolve(&entry.arguments)?;
+        let outputs = entry.outputs(&options.merge.t)?;
+        Ok(Draft { entry, options, outputs })
     }
 
     /// What the parents are on the disk.
@@ -83,7 +78,12 @@ impl Draft {
 ///
 /// What is wrong with one merge does not hide what is wrong with the others, nor do merges that are
 /// not selected count for more than their outputs.
-pub fn plan(manifest: Manifest, selection: Selection, resolve: Resolved<'_>) -> BatchPlan {
+pub fn plan(
+    manifest: Manifest,
+    selection: Selection,
+    resolve: Resolved<'_>,
+    interrupted: &Interrupted,
+) -> BatchPlan {
     let mut findings = Vec::new();
     let mut drafts = Vec::new();
     let n_jobs = manifest.entries.len();
@@ -103,7 +103,7 @@ pub fn plan(manifest: Manifest, selection: Selection, resolve: Resolved<'_>) -> 
     let selected = |index: usize| selection == Selection::All || selection == Selection::One(index);
     findings.retain(|finding| finding.jobs.iter().any(|job| selected(*job)));
     drafts.retain(|draft| selected(draft.entry.index));
-    let mut jobs = look_at_disk(&drafts, &mut findings);
+    let mut jobs = look_at_disk(&drafts, interrupted, &mut findings);
     let refused = |index: usize| {
         findings.iter().any(|finding| finding.refuses && finding.jobs.contains(&index))
     };
@@ -190,7 +190,11 @@ fn holds_a_parent(output: &Path, parent: &Path, user: usize) -> Error {
 }
 
 /// Opens the parents of each draft once per set of options, and looks at what lies at its outputs.
-fn look_at_disk(drafts: &[Draft], findings: &mut Vec<Finding>) -> Vec<PlannedJob> {
+fn look_at_disk(
+    drafts: &[Draft],
+    interrupted: &Interrupted,
+    findings: &mut Vec<Finding>,
+) -> Vec<PlannedJob> {
     let mut jobs = Vec::new();
     let mut seen: Vec<usize> = Vec::new();
     for (position, draft) in drafts.iter().enumerate() {
@@ -199,13 +203,15 @@ fn look_at_disk(drafts: &[Draft], findings: &mut Vec<Finding>) -> Vec<PlannedJob
         }
         let alike: Vec<usize> = (position..drafts.len())
             .filter(|other| {
-                let other = &drafts[*other].entry;
-                other.primary == draft.entry.primary
-                    && other.secondary == draft.entry.secondary
-                    && other.arguments == draft.entry.arguments
+                let other = &drafts[*other];
+                other.entry.primary == draft.entry.primary
+                    && other.entry.secondary == draft.entry.secondary
+                    && other.options.differ_in_t_only(&draft.options)
             })
             .collect();
-        let prepared = match prepare(draft.job.clone()) {
+        let (primary, secondary) = (&draft.entry.primary, &draft.entry.secondary);
+        let job = draft.options.job(primary, secondary, interrupted.clone());
+        let prepared = match prepare(job) {
             Ok(prepared) => Some(prepared),
             Err(error) => {
                 let indices: Vec<usize> =
@@ -230,7 +236,7 @@ fn look_at_disk(drafts: &[Draft], findings: &mut Vec<Finding>) -> Vec<PlannedJob
 fn all_errors(first: Error, draft: &Draft) -> Vec<Error> {
     let mut errors = vec![first];
     for parent in [&draft.entry.primary, &draft.entry.secondary] {
-        if let Err(error) = Checkpoint::open_as(parent, &draft.job.opening)
+        if let Err(error) = Checkpoint::open_as(parent, &draft.options.opening)
             && errors.iter().all(|known| known.to_string() != error.to_string())
         {
             errors.push(error);
@@ -248,7 +254,7 @@ fn look_at_outputs(
     let index = draft.entry.index;
     let mut children = Vec::new();
     let mut sound = prepared.is_some();
-    for (t, output) in draft.job.options.t.iter().zip(&draft.outputs) {
+    for (t, output) in draft.options.merge.t.iter().zip(&draft.outputs) {
         match look_at_output(draft, prepared, output, *t) {
             Ok(present) => children.push(PlannedChild {
                 t: *t,
@@ -268,7 +274,7 @@ fn look_at_outputs(
         name: draft.entry.name.clone(),
         primary: draft.entry.primary.clone(),
         secondary: draft.entry.secondary.clone(),
-        arguments: draft.entry.arguments.clone(),
+        options: draft.options.clone(),
         children,
     })
 }
@@ -280,7 +286,7 @@ fn look_at_output(
     output: &Path,
     t: f64,
 ) -> Result<bool> {
-    let overwrite = draft.job.overwrite;
+    let overwrite = draft.options.overwrite;
     let files = draft.parents();
     let parents = [files[0].as_path(), files[1].as_path()];
     let Some(prepared) = prepared else {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::batch::events::{Event, Failure, Order};
+use crate::batch::events::{Event, Failure};
+use crate::batch::order::Order;
 use crate::error::Kind;
 
 /// Lines of a process's stderr that are kept to explain its death.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::batch::events::{Event, Failure, Order};
+use crate::batch::events::{Event, Failure};
 use crate::batch::job::PlannedJob;
 use crate::batch::outcome::{JobResult, Status};
 use crate::batch::process::{Ended, Listener, Running};
-use crate::batch::share::{Machine, share};
+use crate::batch::share::share;
 use crate::batch::sweep::{Sweep, sweeps};
 use crate::error::Kind;
 
@@ -31,10 +31,10 @@ pub struct RunSettings<'s> {
     pub slots: usize,
     /// Start nothing more once a merge failed.
     pub fail_fast: bool,
-    /// The command that runs one sweep: an [`Order`] on stdin, [`Event`]s on stdout.
+    /// The command that runs one sweep: an [`Order`](crate::batch::Order) on stdin, [`Event`]s on stdout.
     pub command: &'s (dyn Fn() -> Command + Sync),
-    /// What the slots divide among them.
-    pub machine: Machine,
+    /// Worker threads that the slots divide among them.
+    pub threads: usize,
     /// The signal that came, to be passed on; nothing is started after it.
     pub signal: &'s (dyn Fn() -> Option<Signal> + Sync),
 }
@@ -177,12 +177,7 @@ impl Batch<'_> {
     /// Runs a sweep; again where trying again may work.
     fn attempt(&self, slot: usize, sweep: &Sweep) -> Ended {
         let n_slots = self.slots.len();
-        let options = share(&sweep.arguments, self.settings.machine, slot, n_slots);
-        let order = Order {
-            batch_pid: rustix::process::getpid().as_raw_pid(),
-            arguments: sweep.merge_arguments(options),
-            outputs: sweep.children.iter().map(|child| child.1.output.clone().into()).collect(),
-        };
+        let order = sweep.order(share(&sweep.options, self.settings.threads, slot, n_slots));
         let listener = SlotListener { watcher: self.watcher, slot, sweep };
         let mut attempt = 1;
         loop {

@@ -1,9 +1,9 @@
 //! Merges that share both parents and every option but t run together: the parents are read once.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::batch::job::{PlannedChild, PlannedJob};
+use crate::batch::job::{JobOptions, PlannedChild, PlannedJob};
+use crate::batch::order::Order;
 
 /// Children of one sweep at most: each keeps weight files open.
 const MOST_CHILDREN: usize = 16;
@@ -17,22 +17,23 @@ pub struct Sweep {
     pub primary: PathBuf,
     /// Model at t = 1.
     pub secondary: PathBuf,
-    /// Options of merge but t, as arguments.
-    pub arguments: Vec<OsString>,
+    /// What its first merge asks for; the others differ in t only.
+    pub options: JobOptions,
     /// The children to be made, by position of their merge.
     pub children: Vec<(usize, PlannedChild)>,
 }
 
 impl Sweep {
-    /// The arguments of merge: these options, every t, both parents.
-    pub(crate) fn merge_arguments(&self, options: Vec<OsString>) -> Vec<OsString> {
-        let t: Vec<String> = self.children.iter().map(|child| child.1.t.to_string()).collect();
-        let mut arguments = options;
-        arguments.push(OsString::from(format!("--t={}", t.join(","))));
-        arguments.push("--".into());
-        arguments.push(self.primary.clone().into_os_string());
-        arguments.push(self.secondary.clone().into_os_string());
-        arguments
+    /// The order to make every child; `options` are its own with its share of the machine.
+    pub(crate) fn order(&self, mut options: JobOptions) -> Order {
+        options.merge.t = self.children.iter().map(|child| child.1.t).collect();
+        Order {
+            batch_pid: rustix::process::getpid().as_raw_pid(),
+            primary: self.primary.clone().into(),
+            secondary: self.secondary.clone().into(),
+            options,
+            outputs: self.children.iter().map(|child| child.1.output.clone().into()).collect(),
+        }
     }
 
     /// One sweep for each of its merges.
@@ -42,7 +43,7 @@ impl Sweep {
             children: self.children.iter().filter(|child| child.0 == *job).cloned().collect(),
             primary: self.primary.clone(),
             secondary: self.secondary.clone(),
-            arguments: self.arguments.clone(),
+            options: self.options.clone(),
         };
         self.jobs.iter().map(one).collect()
     }
@@ -67,7 +68,7 @@ pub(crate) fn sweeps(jobs: &[PlannedJob]) -> Vec<Sweep> {
         let known = sweeps.iter_mut().find(|(known_primary, known_secondary, sweep)| {
             *known_primary == primary
                 && *known_secondary == secondary
-                && sweep.arguments == job.arguments
+                && sweep.options.differ_in_t_only(&job.options)
                 && sweep.children.len() + children.len() <= MOST_CHILDREN
         });
         match known {
@@ -80,7 +81,7 @@ pub(crate) fn sweeps(jobs: &[PlannedJob]) -> Vec<Sweep> {
                     jobs: vec![job.index],
                     primary: job.primary.clone(),
                     secondary: job.secondary.clone(),
-                    arguments: job.arguments.clone(),
+                    options: job.options.clone(),
                     children,
                 };
                 sweeps.push((primary, secondary, sweep));
@@ -93,8 +94,11 @@ pub(crate) fn sweeps(jobs: &[PlannedJob]) -> Vec<Sweep> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::job::tests::options;
+    use crate::merge::MergeOptions;
 
-    fn job(index: usize, primary: &str, arguments: &[&str], t: &[f64]) -> PlannedJob {
+    fn job(index: usize, primary: &str, fsync: bool, t: &[f64]) -> PlannedJob {
+        let merge = MergeOptions { t: t.to_vec(), ..MergeOptions::default() };
         let child = |t: &f64| PlannedChild {
             t: *t,
             output: PathBuf::from(format!("{index}-{t}")),
@@ -107,7 +111,7 @@ mod tests {
             name: None,
             primary: primary.into(),
             secondary: "b".into(),
-            arguments: arguments.iter().map(OsString::from).collect(),
+            options: JobOptions { merge, fsync, ..options() },
             children: t.iter().map(child).collect(),
         }
     }
@@ -115,24 +119,26 @@ mod tests {
     #[test]
     fn merges_that_differ_in_t_only_are_one_sweep() {
         let jobs = [
-            job(0, "a", &[], &[0.1]),
-            job(1, "c", &[], &[0.1]),
-            job(2, "a", &[], &[0.2, 0.3, 1.0]),
-            job(3, "a", &["--x"], &[0.1]),
-            job(4, "a", &[], &[1.0]),
+            job(0, "a", true, &[0.1]),
+            job(1, "c", true, &[0.1]),
+            job(2, "a", true, &[0.2, 0.3, 1.0]),
+            job(3, "a", false, &[0.1]),
+            job(4, "a", true, &[1.0]),
         ];
         let found = sweeps(&jobs);
         let jobs: Vec<&[usize]> = found.iter().map(|sweep| sweep.jobs.as_slice()).collect();
         assert_eq!(jobs, [&[0, 2][..], &[1], &[3]]);
-        assert_eq!(found[0].merge_arguments(vec![]), ["--t=0.1,0.2,0.3", "--", "a", "b"]);
+        let order = found[0].order(options());
+        assert_eq!(order.options.merge.t, [0.1, 0.2, 0.3]);
+        assert_eq!(order.outputs, ["0-0.1", "2-0.2", "2-0.3"]);
         let alone = found[0].clone().split();
-        assert_eq!(alone[1].merge_arguments(vec![]), ["--t=0.2,0.3", "--", "a", "b"]);
+        assert_eq!(alone[1].order(options()).options.merge.t, [0.2, 0.3]);
         assert_eq!(alone.len(), 2);
     }
 
     #[test]
     fn a_sweep_has_no_more_children_than_files_can_be_open() {
-        let jobs: Vec<PlannedJob> = (0..40).map(|index| job(index, "a", &[], &[0.5])).collect();
+        let jobs: Vec<PlannedJob> = (0..40).map(|index| job(index, "a", true, &[0.5])).collect();
         let sizes: Vec<usize> = sweeps(&jobs).iter().map(|sweep| sweep.children.len()).collect();
         assert_eq!(sizes, [16, 16, 8]);
     }

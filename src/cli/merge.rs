@@ -66,7 +66,7 @@ pub(crate) fn carry_out(
 ) -> Result<()> {
     let interrupted = || interrupt.error();
     let settings = Settings {
-        threads: threads(args, devices.len()),
+        threads: threads(args.threads.map(usize::from), devices.len()),
         memory_bytes: args.memory,
         devices,
         device_bytes: args.device_memory,
@@ -90,9 +90,9 @@ pub(crate) fn carry_out(
 const WORKERS_PER_DEVICE: usize = 16;
 
 /// Worker threads: as many as asked for, or as many as make sense.
-pub(crate) fn threads(args: &MergeArgs, n_devices: usize) -> usize {
-    match (args.threads, n_devices) {
-        (Some(threads), _) => usize::from(threads),
+pub(crate) fn threads(asked: Option<usize>, n_devices: usize) -> usize {
+    match (asked, n_devices) {
+        (Some(threads), _) => threads,
         (None, 0) => cores(),
         (None, devices) => cores().min(devices * WORKERS_PER_DEVICE),
     }

@@ -44,10 +44,8 @@ pub struct Entry {
     /// Directory of each child; every word in braces but `{t}` is filled in.
     output: String,
     dir: PathBuf,
-    /// Its options but t, as arguments of the command line.
+    /// Its options and both parents, as arguments of the command line.
     pub arguments: Vec<OsString>,
-    /// `--t=…`, where it is set.
-    pub t: Option<OsString>,
 }
 
 /// Pairs in order; a key that is there twice is refused.
@@ -232,21 +230,14 @@ impl Entry {
         let argument = |spec: &OptionSpec| -> Option<OsString> {
             spec.argument(value(&spec.name)?, dir).ok().flatten()
         };
-        let arguments = specs.iter().filter(|spec| spec.name != "t").filter_map(argument).collect();
-        let t = specs.iter().find(|spec| spec.name == "t").and_then(argument);
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        Ok(Entry {
-            index,
-            name,
-            primary: model(dir, &primary),
-            secondary: model(dir, &secondary),
-            output,
-            dir: dir.to_path_buf(),
-            arguments,
-            t,
-        })
+        let [primary, secondary] = [primary, secondary].map(|name| model(dir, &name));
+        let parents = [&primary, &secondary].map(|path| path.clone().into_os_string());
+        let mut arguments: Vec<OsString> = specs.iter().filter_map(argument).collect();
+        arguments.extend(std::iter::once("--".into()).chain(parents));
+        Ok(Entry { index, name, primary, secondary, output, dir: dir.to_path_buf(), arguments })
     }
 
     /// Directory of the child at each t.
@@ -257,15 +248,6 @@ impl Entry {
         // Filled in before the manifest's directory is put in front, which may hold braces itself.
         let outputs = crate::engine::expand_outputs(Path::new(&self.output), t)?;
         Ok(outputs.into_iter().map(|output| self.dir.join(output)).collect())
-    }
-
-    /// Whether the manifest sets this option.
-    pub fn sets(&self, option: &str) -> bool {
-        let start = format!("--{option}");
-        self.arguments.iter().any(|argument| {
-            let text = argument.to_string_lossy();
-            text.strip_prefix(&start).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-        })
     }
 }
 
@@ -303,11 +285,9 @@ mod tests {
         let entry = manifest.entries[0].as_ref().unwrap();
         assert_eq!(entry.primary, Path::new("models/a"));
         assert_eq!(entry.secondary, Path::new("/b/c"));
-        assert_eq!(entry.arguments, ["--threads=3"]);
-        assert_eq!(entry.t.as_deref(), Some("--t=0.25,1".as_ref()));
+        assert_eq!(entry.arguments, ["--t=0.25,1", "--threads=3", "--", "models/a", "/b/c"]);
         let outputs = entry.outputs(&[0.25, 1.0]).unwrap();
         assert_eq!(outputs, ["models/out/x-0.25", "models/out/x-1"].map(Path::new));
-        assert!(entry.sets("threads") && !entry.sets("thread"));
     }
 
     #[test]

@@ -5,7 +5,6 @@ mod sweep;
 mod watch;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -13,13 +12,12 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::batch::{
-    BatchPlan, Finding, JobResult, Machine, Manifest, PlannedJob, Record, RunSettings, Selection,
-    Status, plan, run, schema,
+    BatchPlan, Finding, JobResult, Manifest, PlannedJob, Record, RunSettings, Selection, Status,
+    plan, run, schema,
 };
 use crate::cli::args::{BatchArgs, Index, OutputArgs};
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
-use crate::engine::Job;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{escape, human_bytes};
 
@@ -28,9 +26,6 @@ use watch::Show;
 
 /// Variables in which schedulers name the task, in the order in which they are looked at.
 const INDEX_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
-
-/// Memory for tensors between the two passes, over all sweeps at once: merge's own default.
-const MEMORY_BYTES: u64 = 64 << 20;
 
 /// Exit code where some merge failed.
 const SOME_FAILED: u8 = 1;
@@ -48,12 +43,7 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
     }
     let selection = selection(args.index, count)?;
     let interrupt = Interrupt::listen();
-    let resolve = |arguments: &[OsString]| {
-        let args = options::parse(arguments)?;
-        args.device.check()?;
-        Ok(Job { interrupted: interrupt.to_job(), ..merge::job(&args)? })
-    };
-    let plan = plan(manifest, selection, &resolve);
+    let plan = plan(manifest, selection, &options::parse, &interrupt.to_job());
     let stopped = |kind| matches!(kind, Kind::Interrupted | Kind::Terminated);
     if plan.findings.iter().any(|finding| stopped(finding.error.kind()))
         && let Some(error) = interrupt.error()
@@ -86,10 +76,7 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
         slots,
         fail_fast: args.fail_fast,
         command: &|| command(output),
-        machine: Machine {
-            threads: args.threads.map_or_else(merge::cores, usize::from),
-            memory_bytes: MEMORY_BYTES,
-        },
+        threads: args.threads.map_or_else(merge::cores, usize::from),
         signal: &|| interrupt.error().and_then(|error| signal(error.kind())),
     };
     let mut results = run(&plan.jobs, &settings, &show);

@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::ValueParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Args, FromArgMatches};
 
-use crate::batch::{OptionKind, OptionSpec};
+use crate::batch::{JobOptions, OptionKind, OptionSpec};
 use crate::cli::args::MergeArgs;
 use crate::error::{Error, Kind, Result};
 
@@ -54,10 +55,22 @@ fn kind(arg: &Arg, is_flag: bool) -> OptionKind {
 /// The arguments as merge itself takes them.
 ///
 /// # Errors
-/// [`Kind::Usage`] with clap's words.
-pub(crate) fn parse(arguments: &[OsString]) -> Result<MergeArgs> {
+/// [`Kind::Usage`] with clap's words, [`Kind::Device`] where the device is not there.
+pub(crate) fn parse(arguments: &[OsString]) -> Result<JobOptions> {
     let matches = merge_command().try_get_matches_from(arguments).map_err(usage)?;
-    MergeArgs::from_arg_matches(&matches).map_err(usage)
+    let args = MergeArgs::from_arg_matches(&matches).map_err(usage)?;
+    args.device.check()?;
+    Ok(JobOptions {
+        merge: (&args).into(),
+        opening: (&args.strict).into(),
+        overwrite: args.overwrite,
+        fsync: !args.no_fsync,
+        device: args.device,
+        device_bytes: args.device_memory,
+        threads: args.threads.map(usize::from),
+        memory_bytes: args.memory,
+        memory_is_named: matches.value_source("memory") == Some(ValueSource::CommandLine),
+    })
 }
 
 /// Clap's message without its headline and its pointer to `--help`.

@@ -1,6 +1,5 @@
 //! The process of one sweep: an order on stdin, events on stdout.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,7 +8,6 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::batch::{Event, Order};
 use crate::checkpoint::has_journal;
-use crate::cli::batch::options;
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
 use crate::engine::{ChildState, Job, Reporter, Settings, prepare, run};
@@ -56,11 +54,8 @@ fn make(interrupt: &Interrupt) -> Result<u64> {
     if getppid().is_none_or(|parent| parent.as_raw_pid() != order.batch_pid) {
         return Err(Error::new(Kind::Terminated, "the batch is gone"));
     }
-    let args = options::parse(&order.arguments)?;
-    let devices = args.device.resolve()?;
-    let mut job = merge::job(&args)?;
-    job.interrupted = interrupt.to_job();
-    job.outputs = order.outputs.iter().map(PathBuf::from).collect();
+    let devices = order.options.device.resolve()?;
+    let mut job = order.job(interrupt.to_job());
     if job.outputs.iter().any(|output| output.symlink_metadata().is_ok()) {
         leave_out_present(&mut job)?;
     }
@@ -70,10 +65,10 @@ fn make(interrupt: &Interrupt) -> Result<u64> {
     job.resume = job.outputs.iter().any(|output| has_journal(output));
     let interrupted = || interrupt.error();
     let settings = Settings {
-        threads: merge::threads(&args, devices.len()),
-        memory_bytes: args.memory,
+        threads: merge::threads(order.options.threads, devices.len()),
+        memory_bytes: order.options.memory_bytes,
         devices: &devices,
-        device_bytes: args.device_memory,
+        device_bytes: order.options.device_bytes,
         interrupted: &interrupted,
     };
     let error = match attempt(job.clone(), &settings, started) {

@@ -1,0 +1,63 @@
+//! What the process of a sweep is told to do: one order on stdin, as a line of JSON.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::job::JobOptions;
+use crate::engine::{Interrupted, Job};
+
+/// What a sweep's process is to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// Process id of the batch; the sweep ends when it is gone.
+    pub batch_pid: i32,
+    /// Model at t = 0. Not a `PathBuf`, which serde refuses to write where it is not UTF-8.
+    pub primary: OsString,
+    /// Model at t = 1.
+    pub secondary: OsString,
+    /// Everything else that is asked for, with one value of t per child.
+    pub options: JobOptions,
+    /// Directory of each child.
+    pub outputs: Vec<OsString>,
+}
+
+impl Order {
+    /// The merge that is ordered.
+    pub fn job(&self, interrupted: Interrupted) -> Job {
+        let [primary, secondary] = [&self.primary, &self.secondary].map(Path::new);
+        let outputs = self.outputs.iter().map(Into::into).collect();
+        Job { outputs, ..self.options.job(primary, secondary, interrupted) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+    use crate::batch::job::tests::options;
+    use crate::format::{OpaqueName, OpaqueNames};
+    use crate::tensor::DType;
+
+    #[test]
+    fn an_order_is_one_line_that_is_read_as_it_was_written() {
+        let mut options = options();
+        options.merge.t = vec![0.1, 1.0 / 3.0];
+        options.merge.dtype = Some(DType::BFloat16);
+        options.opening.opaque = OpaqueNames::new([OpaqueName::parse("a.B").unwrap()]);
+        let order = Order {
+            batch_pid: 1,
+            primary: OsString::from_vec(b"n\xffo\n".to_vec()),
+            secondary: "b".into(),
+            options,
+            outputs: vec!["c".into(), "d".into()],
+        };
+        let line = serde_json::to_string(&order).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Order>(&line).unwrap(), order);
+        // What the command line refuses can't come in this way.
+        assert!(serde_json::from_str::<Order>(&line.replace("a.B", "os.system")).is_err());
+    }
+}
