@@ -23,14 +23,14 @@ pub(crate) fn clashes(outputs: &[PathBuf]) -> Vec<Clash> {
     sorted.sort();
     let mut found = Vec::new();
     let mut open: Vec<&(PathBuf, usize)> = Vec::new();
-    for place in &sorted {
-        while open.last().is_some_and(|above| !place.0.starts_with(&above.0)) {
+    for output in &sorted {
+        while open.last().is_some_and(|above| !output.0.starts_with(&above.0)) {
             open.pop();
         }
         if let Some(above) = open.last() {
-            found.push(Clash { above: above.1, below: place.1, same: above.0 == place.0 });
+            found.push(Clash { above: above.1, below: output.1, same: above.0 == output.0 });
         }
-        open.push(place);
+        open.push(output);
     }
     found
 }

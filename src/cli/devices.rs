@@ -1,7 +1,7 @@
 //! `devices`.
 
 use crate::cli::args::OutputArgs;
-use crate::cli::print;
+use crate::cli::{merge, print};
 use crate::engine::{Devices, devices as look};
 use crate::error::Result;
 use crate::tensor::{JsonPath, escape, human_bytes};
@@ -54,7 +54,6 @@ fn rows(devices: &Devices) -> Vec<[String; 2]> {
         };
         rows.push(row(&device.name, format!("{}, {memory}", escape(&device.model))));
     }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    rows.push(row("cpu", format!("{cores} cores")));
+    rows.push(row("cpu", format!("{} cores", merge::cores())));
     rows
 }

@@ -59,12 +59,12 @@ pub(crate) fn survey(dirs: &[PathBuf], opening: &Opening) -> Result<Survey> {
     let seen = discovery.candidates.into_iter().filter_map(look);
     let (found, headers): (Vec<Found>, Vec<Option<Checkpoint>>) = seen.unzip();
     let whole = || headers.iter().enumerate().filter_map(|(at, model)| Some((at, model.as_ref()?)));
-    let (places, models): (Vec<usize>, Vec<&Checkpoint>) = whole().unzip();
+    let (indices, models): (Vec<usize>, Vec<&Checkpoint>) = whole().unzip();
     let group =
-        |members: Vec<usize>| members.iter().filter_map(|m| places.get(*m).copied()).collect();
+        |members: Vec<usize>| members.iter().filter_map(|m| indices.get(*m).copied()).collect();
     let fits = groups(&models);
     let groups = fits.groups.into_iter().map(group).collect();
-    let pair = |(a, b): (usize, usize)| Some((*places.get(a)?, *places.get(b)?));
+    let pair = |(a, b): (usize, usize)| Some((*indices.get(a)?, *indices.get(b)?));
     let one_way = fits.one_way.into_iter().filter_map(pair).collect();
     Ok(Survey { found, groups, one_way, unreadable: discovery.unreadable })
 }
@@ -134,8 +134,8 @@ fn letters(mut group: usize) -> String {
 }
 
 /// The letters of the groups that a model is in, as in `A` or `A,C`.
-fn group_of(survey: &Survey, place: usize) -> Option<String> {
-    let groups = survey.groups.iter().enumerate().filter(|(_, members)| members.contains(&place));
+fn group_of(survey: &Survey, index: usize) -> Option<String> {
+    let groups = survey.groups.iter().enumerate().filter(|(_, members)| members.contains(&index));
     let letters: Vec<String> = groups.map(|(group, _)| letters(group)).collect();
     (!letters.is_empty()).then(|| letters.join(","))
 }
@@ -178,7 +178,7 @@ impl Columns {
 fn text(survey: &Survey) -> String {
     let heads = ["model", "format", "architecture", "parameters", "dtype", "vocab", "tied", "fits"];
     let mut rows = vec![heads.map(str::to_owned)];
-    for (place, found) in survey.found.iter().enumerate() {
+    for (index, found) in survey.found.iter().enumerate() {
         let Ok(facts) = &found.facts else { continue };
         let columns = Columns::of(facts);
         rows.push([
@@ -189,7 +189,7 @@ fn text(survey: &Survey) -> String {
             columns.dtype,
             columns.vocab,
             columns.tied.to_owned(),
-            group_of(survey, place).unwrap_or_else(|| "-".to_owned()),
+            group_of(survey, index).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     let models = rows.len() - 1;
@@ -224,7 +224,7 @@ fn text(survey: &Survey) -> String {
 
 /// The pairs that have no letter in common and can be merged all the same.
 fn in_one_order(survey: &Survey) -> String {
-    let name = |place: usize| survey.found.get(place).map(Found::name).unwrap_or_default();
+    let name = |index: usize| survey.found.get(index).map(Found::name).unwrap_or_default();
     let shown = survey.one_way.iter().take(PAIRS_SHOWN);
     let mut lines: Vec<String> =
         shown.map(|(a, b)| format!("\n  {} as the primary of {}", name(*a), name(*b))).collect();
@@ -273,7 +273,7 @@ fn foreign_cache(survey: &Survey) -> Option<&Path> {
 }
 
 fn as_json(survey: &Survey) -> Value {
-    let models = survey.found.iter().enumerate().map(|(place, found)| model(survey, place, found));
+    let models = survey.found.iter().enumerate().map(|(index, found)| model(survey, index, found));
     let path = |member: &usize| survey.found.get(*member).map(|found| JsonPath::from(&found.path));
     let groups = survey.groups.iter().enumerate().map(|(group, members)| {
         json!({ "group": letters(group), "models": members.iter().filter_map(path).collect::<Vec<_>>() })
@@ -289,7 +289,7 @@ fn as_json(survey: &Survey) -> Value {
     })
 }
 
-fn model(survey: &Survey, place: usize, found: &Found) -> Value {
+fn model(survey: &Survey, index: usize, found: &Found) -> Value {
     let hub = found.hub.as_ref().map(|hub| {
         json!({
             "repo": hub.repo,
@@ -305,7 +305,7 @@ fn model(survey: &Survey, place: usize, found: &Found) -> Value {
     };
     if let (Value::Object(all), Ok(Value::Object(own))) = (&mut object, own) {
         all.extend(own);
-        all.insert("group".to_owned(), json!(group_of(survey, place)));
+        all.insert("group".to_owned(), json!(group_of(survey, index)));
     }
     object
 }

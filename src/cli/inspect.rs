@@ -104,11 +104,10 @@ fn text(checkpoint: &Checkpoint) -> String {
         .map(|storage| storage.size_bytes)
         .fold(0, u64::saturating_add);
     text.push_str(&format!(
-        "\n{} tensors, {elements} elements, {} in {} {}: {}",
+        "\n{} tensors, {elements} elements, {} in {}: {}",
         checkpoint.inventory.tensors.len(),
         human_bytes(storage_bytes),
-        checkpoint.files.len(),
-        if checkpoint.files.len() == 1 { "file" } else { "shards" },
+        print::shards(checkpoint.files.len()),
         escape(&checkpoint.path.to_string_lossy()),
     ));
     for (file, container) in checkpoint.files.iter().zip(&checkpoint.containers) {

@@ -111,11 +111,10 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
     }
     let mut text = table(&rows);
     text.push_str(&format!(
-        "\n{}, {} in {} {}: {place}",
+        "\n{}, {} in {}: {place}",
         counted(plan.tensors.len() as u64, "tensor"),
         human_bytes(plan.total_size),
-        plan.shards.len(),
-        if plan.shards.len() == 1 { "file" } else { "shards" },
+        shards(plan.shards.len()),
     ));
     if let Some(vocab) = plan.vocab {
         text.push_str(&format!(
@@ -129,6 +128,11 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
         text.push_str(&format!("\nedge rows: {}", edges.sentence()));
     }
     text
+}
+
+/// `1 file`, `2 shards`.
+pub(crate) fn shards(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} shards") }
 }
 
 /// The plan in a few lines: what is merged into what, and how.
@@ -147,7 +151,6 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
         }
     }
     let path = |path: &std::path::Path| escape(&path.to_string_lossy());
-    let shards = plan.shards.len();
     let t: Vec<String> = plan.options.t.iter().map(f64::to_string).collect();
     let mut rows = vec![
         ["primary".to_owned(), path(&prepared.primary.path)],
@@ -156,9 +159,9 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
         [
             if t.len() == 1 { "child" } else { "children" }.to_owned(),
             format!(
-                "{place}, {} in {shards} {}",
+                "{place}, {} in {}",
                 human_bytes(prepared.weight_bytes),
-                if shards == 1 { "file" } else { "shards" }
+                shards(plan.shards.len())
             ),
         ],
         ["tensors".to_owned(), tensors],
@@ -223,11 +226,10 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
 pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, seconds: f64) -> String {
     let counts = report.counts();
     let mut text = format!(
-        "merged {} ({}) in {} {} into {place}: {} slerp, {} lerp, {} copied",
+        "merged {} ({}) in {} into {place}: {} slerp, {} lerp, {} copied",
         counted(plan.tensors.len() as u64, "tensor"),
         human_bytes(plan.total_size),
-        plan.shards.len(),
-        if plan.shards.len() == 1 { "file" } else { "shards" },
+        shards(plan.shards.len()),
         counts.slerp,
         counts.lerp,
         counts.carried,

@@ -94,7 +94,7 @@ fn secondaries(survey: &Survey, primary: usize) -> Vec<usize> {
     let one_way = survey.one_way.iter().filter(|pair| pair.0 == primary).map(|pair| pair.1);
     let group = members(survey, |group| group.contains(&primary));
     let all: BTreeSet<usize> = group.into_iter().chain(one_way).collect();
-    all.into_iter().filter(|place| *place != primary).collect()
+    all.into_iter().filter(|index| *index != primary).collect()
 }
 
 fn greeting(survey: &Survey) -> String {
@@ -118,7 +118,7 @@ struct Answers {
 
 /// A model in a list.
 struct Choice<'s> {
-    place: usize,
+    index: usize,
     found: &'s Found,
     line: String,
 }
@@ -131,12 +131,12 @@ impl fmt::Display for Choice<'_> {
 
 /// All questions; `None` where the user left.
 fn ask(survey: &Survey, program: &OsStr) -> Result<Option<Answers>> {
-    let places = primaries(survey);
-    let Some(primary) = choose("Primary (t = 0):", choices(survey, &places))? else {
+    let indices = primaries(survey);
+    let Some(primary) = choose("Primary (t = 0):", choices(survey, &indices))? else {
         return Ok(None);
     };
-    let places = secondaries(survey, primary.place);
-    let Some(secondary) = choose("Secondary (t = 1):", choices(survey, &places))? else {
+    let indices = secondaries(survey, primary.index);
+    let Some(secondary) = choose("Secondary (t = 1):", choices(survey, &indices))? else {
         return Ok(None);
     };
     let Some(t) = ask_t()? else { return Ok(None) };
@@ -172,13 +172,13 @@ fn choose<'s>(question: &str, choices: Vec<Choice<'s>>) -> Result<Option<Choice<
     answered(select.with_formatter(&name).prompt())
 }
 
-/// The models at `places` as lines of one table.
-fn choices<'s>(survey: &'s Survey, places: &[usize]) -> Vec<Choice<'s>> {
-    let models: Vec<(usize, &Found, &ModelFacts)> = places
+/// The models at `indices` as lines of one table.
+fn choices<'s>(survey: &'s Survey, indices: &[usize]) -> Vec<Choice<'s>> {
+    let models: Vec<(usize, &Found, &ModelFacts)> = indices
         .iter()
-        .filter_map(|place| {
-            let found = survey.found.get(*place)?;
-            Some((*place, found, found.facts.as_ref().ok()?))
+        .filter_map(|index| {
+            let found = survey.found.get(*index)?;
+            Some((*index, found, found.facts.as_ref().ok()?))
         })
         .collect();
     let rows: Vec<[String; 3]> = models
@@ -195,7 +195,7 @@ fn choices<'s>(survey: &'s Survey, places: &[usize]) -> Vec<Choice<'s>> {
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let lines = names.iter().zip(figures.lines());
     let lines = lines.map(|(name, figures)| format!("{name:<longest$}  {figures}"));
-    let choice = |((place, found, _), line)| Choice { place, found, line };
+    let choice = |((index, found, _), line)| Choice { index, found, line };
     models.into_iter().zip(lines).map(choice).collect()
 }
 

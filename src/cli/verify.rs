@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::{Finding, Severity, summary};
 use crate::cli::args::{OutputArgs, VerifyArgs};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::{print, progress};
+use crate::cli::{merge, print, progress};
 use crate::engine::{Verified, VerifySettings, verify as look_at};
 use crate::error::{Kind, Result};
 use crate::tensor::{JsonPath, escape};
@@ -16,10 +16,7 @@ use crate::tensor::{JsonPath, escape};
 pub(crate) fn verify(args: &VerifyArgs, output: &OutputArgs) -> Result<Option<Kind>> {
     let interrupt = Interrupt::listen();
     let interrupted = || interrupt.error();
-    let threads = match args.threads {
-        Some(threads) => usize::from(threads),
-        None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-    };
+    let threads = args.threads.map_or_else(merge::cores, usize::from);
     let settings =
         VerifySettings { threads, opening: (&args.strict).into(), interrupted: &interrupted };
     let mut models = Vec::new();

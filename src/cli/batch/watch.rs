@@ -188,12 +188,12 @@ impl Watcher for Show {
                 self.say(&format!("hint: {hint}"));
             }
         }
-        let place = format!("[{done}/{}] {label}", self.total);
+        let count = format!("[{done}/{}] {label}", self.total);
         match result.result {
             Status::Merged if self.bars.is_none() && !self.quiet => {
-                self.say(&format!("{place}: merged in {:.1} s", result.seconds));
+                self.say(&format!("{count}: merged in {:.1} s", result.seconds));
             }
-            _ => log::info!("{place}: {}", result.result.name()),
+            _ => log::info!("{count}: {}", result.result.name()),
         }
     }
 }
