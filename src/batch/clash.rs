@@ -1,13 +1,13 @@
-//! Outputs that get in each other's way, or in the way of another merge's parents.
+//! Outputs that are one directory, or of which one lies in another.
 
 use std::path::PathBuf;
 
 use crate::checkpoint::resolved;
 
-/// Two outputs of which one is the other or lies in it, by their positions.
+/// Two outputs, by position, that are one directory or of which one lies in the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clash {
-    /// The one that lies above, or comes first.
+    /// The outer one, or the first of the two.
     pub(crate) above: usize,
     /// The other.
     pub(crate) below: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Clash {
 pub(crate) fn clashes(outputs: &[PathBuf]) -> Vec<Clash> {
     let mut sorted: Vec<(PathBuf, usize)> =
         outputs.iter().enumerate().map(|(position, path)| (resolved(path), position)).collect();
-    // Paths compare by component, so what lies in a directory follows it at once.
+    // Paths compare by component, so a directory comes right before everything in it.
     sorted.sort();
     let mut found = Vec::new();
     let mut open: Vec<&(PathBuf, usize)> = Vec::new();

@@ -1,27 +1,27 @@
-//! What the process of a sweep tells the batch: events on stdout, one JSON value a line.
+//! What the process of a sweep tells the batch: events on stdout, one JSON value per line.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
 
-/// What a sweep's process tells.
+/// What a sweep's process reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
-    /// Work begins: bytes of the children.
+    /// Merging starts, with the bytes of all children.
     Start(u64),
-    /// So many more bytes are made.
+    /// Bytes made since the last event of this kind.
     Advance(u64),
-    /// What is being done now.
+    /// What is done now, in words.
     Phase(String),
     /// A warning.
     Warning(String),
-    /// The end, with the bytes read from the parents.
+    /// The sweep succeeded.
     Done {
         /// Bytes read from both parents.
         bytes_read: u64,
     },
-    /// The end, and why.
+    /// The sweep failed.
     Failed {
         /// What went wrong.
         failure: Failure,
@@ -42,7 +42,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of that kind with these words.
+    /// A failure of this kind with this message.
     pub(crate) fn new(kind: Kind, message: String, hint: Option<&str>) -> Failure {
         Failure { message, hint: hint.map(str::to_owned), exit_code: kind.exit_code() }
     }

@@ -29,7 +29,7 @@ pub struct PlannedJob {
 /// What a merge asks for beside its parents and outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobOptions {
-    /// What decides what the children are.
+    /// Everything that decides what the children are.
     pub merge: MergeOptions,
     /// How the parents are opened.
     pub opening: Opening,
@@ -39,13 +39,13 @@ pub struct JobOptions {
     pub fsync: bool,
     /// Where to compute.
     pub device: DeviceChoice,
-    /// Bytes that may be used of each device's memory.
+    /// Bytes of each device's memory that may be used.
     pub device_bytes: Option<u64>,
     /// Worker threads; `None` where the manifest leaves them to the batch.
     pub threads: Option<usize>,
     /// Bytes for tensors that are kept between the two passes.
     pub memory_bytes: u64,
-    /// Whether the manifest names these bytes; else sweeps that run at once divide them.
+    /// Whether the manifest sets these bytes; if not, sweeps that run at once divide them.
     pub memory_is_named: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What became of each merge of a batch.
+//! The result of each merge of a batch.
 
 use std::path::PathBuf;
 
@@ -13,18 +13,18 @@ use crate::tensor::JsonPath;
 pub enum Status {
     /// Its children were made.
     Merged,
-    /// Its children were there already.
+    /// Its children existed already.
     Present,
     /// It was tried and failed.
     Failed,
-    /// Planning found that it can't be done.
+    /// Planning found an error in it.
     Refused,
     /// It was not tried: the batch stopped before.
     NotRun,
 }
 
 impl Status {
-    /// The word of the table and of the JSON results.
+    /// The word in the table and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Status::Merged => "merged",
@@ -49,7 +49,7 @@ pub struct JobResult {
     pub seconds: f64,
     /// Its children's directories.
     pub outputs: Vec<JsonPath>,
-    /// All merges of that sweep, itself among them: they share one reading of the parents.
+    /// All merges of that sweep, this one included; the parents were read once for all of them.
     pub sweep: Vec<usize>,
     /// Bytes of the parents that the sweep read.
     pub bytes_read: u64,
@@ -58,7 +58,7 @@ pub struct JobResult {
 }
 
 impl JobResult {
-    /// A merge of which nothing is known yet but where its children go.
+    /// A result of a merge that has not run.
     pub(crate) fn new(
         job: usize,
         name: Option<String>,

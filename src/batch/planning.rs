@@ -1,4 +1,4 @@
-//! All merges of a manifest are planned before any runs, and everything that is wrong is said at once.
+//! Plans all merges of a manifest before any runs, and finds every error at once.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::engine::{ChildState, Interrupted, Prepared, prepare};
 use crate::error::{Error, Kind, Result};
 use crate::tensor::escape;
 
-/// What the command line makes of a merge's arguments.
+/// Parses a merge's arguments as the command line does.
 pub type Resolved<'r> = &'r dyn Fn(&[OsString]) -> Result<JobOptions>;
 
 /// Which merges of a manifest are to run.
@@ -32,7 +32,7 @@ pub struct BatchPlan {
     pub jobs: Vec<PlannedJob>,
     /// Results of the merges that can't.
     pub refused: Vec<JobResult>,
-    /// Everything that is wrong, over all merges.
+    /// The errors of all merges.
     pub findings: Vec<Finding>,
 }
 
@@ -43,18 +43,18 @@ impl BatchPlan {
     }
 }
 
-/// One thing that is wrong, with the merges that it concerns.
+/// An error, with the merges that it concerns.
 #[derive(Debug)]
 pub struct Finding {
     /// Positions of the merges in the manifest.
     pub jobs: Vec<usize>,
-    /// Whether these merges can't run; else they could as far as each alone is concerned.
+    /// Whether these merges can't run; if not, each could run alone, but not all together.
     pub refuses: bool,
     /// What is wrong.
     pub error: Error,
 }
 
-/// A merge of which the manifest's side is known, and the disk's is not.
+/// A merge as the manifest has it, not yet checked against the disk.
 struct Draft {
     entry: Entry,
     options: JobOptions,
@@ -68,7 +68,7 @@ impl Draft {
         Ok(Draft { entry, options, outputs })
     }
 
-    /// What the parents are on the disk.
+    /// The parents' paths on the disk, without `::KEY`.
     fn parents(&self) -> [PathBuf; 2] {
         [file_of(&self.entry.primary), file_of(&self.entry.secondary)]
     }
@@ -76,8 +76,8 @@ impl Draft {
 
 /// Plans a manifest: reads the headers of every parent, writes nothing.
 ///
-/// What is wrong with one merge does not hide what is wrong with the others, nor do merges that are
-/// not selected count for more than their outputs.
+/// An error in one merge hides none in the others. Of merges that are not selected, only names and
+/// outputs are checked, against those of the selected ones.
 pub fn plan(
     manifest: Manifest,
     selection: Selection,
@@ -132,7 +132,7 @@ fn check_names(names: &[Option<String>], find: &mut impl FnMut(Vec<usize>, Error
     }
 }
 
-/// Outputs that get in each other's way, or in the way of another merge's parents.
+/// Finds outputs that clash with each other or with another merge's parents.
 fn check_outputs(drafts: &[Draft], find: &mut impl FnMut(Vec<usize>, Error)) {
     let mut owners = Vec::new();
     let mut outputs = Vec::new();
@@ -189,7 +189,7 @@ fn holds_a_parent(output: &Path, parent: &Path, user: usize) -> Error {
         )
 }
 
-/// Opens the parents of each draft once per set of options, and looks at what lies at its outputs.
+/// Opens each pair of parents once per set of options, and looks at what is at the outputs.
 fn look_at_disk(
     drafts: &[Draft],
     interrupted: &Interrupted,
@@ -232,7 +232,7 @@ fn look_at_disk(
     jobs
 }
 
-/// The error, and that of the other parent where it can't be opened either.
+/// The error, and that of the other parent where that can't be opened either.
 fn all_errors(first: Error, draft: &Draft) -> Vec<Error> {
     let mut errors = vec![first];
     for parent in [&draft.entry.primary, &draft.entry.secondary] {
@@ -245,7 +245,7 @@ fn all_errors(first: Error, draft: &Draft) -> Vec<Error> {
     errors
 }
 
-/// The merge with what lies at its outputs; `None` where something is wrong with it.
+/// The merge with what is at its outputs; `None` where it has errors.
 fn look_at_outputs(
     draft: &Draft,
     prepared: Option<&Prepared>,
@@ -279,7 +279,7 @@ fn look_at_outputs(
     })
 }
 
-/// Whether the child is there already.
+/// Whether the child exists already.
 fn look_at_output(
     draft: &Draft,
     prepared: Option<&Prepared>,
@@ -290,7 +290,7 @@ fn look_at_output(
     let files = draft.parents();
     let parents = [files[0].as_path(), files[1].as_path()];
     let Some(prepared) = prepared else {
-        // Whether it is the child can't be told; what is wrong with its place can.
+        // Without the parents, whether it is their child is unknown; its path can be checked.
         return check_output(output, &parents, true).map(|()| false);
     };
     match prepared.child_state(output, t)? {
@@ -310,7 +310,7 @@ fn look_at_output(
     check_output(output, &parents, overwrite).map(|()| false)
 }
 
-/// File systems that have no room for everything that is to be made on them.
+/// Finds file systems without room for all children that are to be made on them.
 fn check_rooms(jobs: &[PlannedJob]) -> Vec<Finding> {
     let mut rooms: Vec<(Room, [u64; 2], Vec<usize>)> = Vec::new();
     let mut findings = Vec::new();

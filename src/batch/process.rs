@@ -1,4 +1,4 @@
-//! One sweep in its own process: an abort or a kill there takes nothing else with it.
+//! Runs one sweep in its own process, so that an abort or a kill there ends nothing else.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -15,7 +15,7 @@ use crate::error::Kind;
 /// Lines of a process's stderr that are kept to explain its death.
 const LAST_LINES: usize = 5;
 
-/// How often a process that said its last word is asked whether it is gone.
+/// Interval at which a process that closed its output is checked for its end.
 const POLL: Duration = Duration::from_millis(2);
 
 /// The running process of a slot, where one runs, and whether a signal was passed on to it.
@@ -25,13 +25,13 @@ pub(crate) struct Running(Mutex<(Option<Child>, bool)>);
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ended {
-    /// It did what it was told; bytes read from the parents.
+    /// It succeeded, with the bytes read from the parents.
     Done(u64),
-    /// It failed; whether the parents are at fault.
+    /// It failed, and whether the parents are at fault.
     Failed(Failure, bool),
 }
 
-/// Told of each event and each line of stderr.
+/// Receives each event and each line of stderr.
 pub(crate) trait Listener: Sync {
     /// An event on stdout.
     fn event(&self, event: &Event);
@@ -42,7 +42,7 @@ pub(crate) trait Listener: Sync {
 impl Running {
     /// Sends a signal to the process, where one runs that got none yet.
     pub(crate) fn signal_once(&self, signal: Signal) {
-        // The lock keeps the process from being reaped, and its id from meaning another one.
+        // The lock keeps the process from being reaped, so that no other one gets its id.
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(child), false) = (&slot.0, slot.1) {
             let _ = kill_process(Pid::from_child(child), signal);
@@ -52,8 +52,8 @@ impl Running {
 
     /// Runs `command` with this order to its end.
     ///
-    /// It must be called from a thread that lives as long as the process: the process ends when
-    /// the thread that started it does.
+    /// The calling thread must live as long as the process: the kernel ends the process when the
+    /// thread that started it ends.
     pub(crate) fn run(
         &self,
         mut command: Command,
@@ -61,7 +61,7 @@ impl Running {
         listener: &dyn Listener,
     ) -> Ended {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own: Ctrl-C reaches the batch alone, which passes it on once.
+        // In a group of its own: Ctrl-C reaches only the batch, which passes it on once.
         command.process_group(0);
         let mut child = match command.spawn() {
             Ok(child) => child,
@@ -74,7 +74,7 @@ impl Running {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Some(child), false);
         if let (Some(mut stdin), Ok(mut line)) = (stdin, serde_json::to_vec(order)) {
             line.push(b'\n');
-            // A process that is gone already says so by its status.
+            // If the process is gone already, its status will tell.
             let _ = stdin.write_all(&line);
         }
         let mut last_event = None;
@@ -127,7 +127,7 @@ fn listen(stderr: ChildStderr, listener: &dyn Listener) -> Vec<String> {
     let mut last = Vec::new();
     let mut reader = BufReader::new(stderr);
     let mut bytes = Vec::new();
-    // A line is cut where it is endless.
+    // An endless line is cut.
     while let Ok(read) = reader.by_ref().take(1 << 16).read_until(b'\n', &mut bytes) {
         if read == 0 {
             break;

@@ -26,7 +26,7 @@ struct Line<'a> {
 }
 
 impl Record {
-    /// Opens the record, made where it is missing; lines are added at its end.
+    /// Opens the record to append to it; a missing one is created.
     ///
     /// # Errors
     /// [`Kind::Output`] where it can't be opened.

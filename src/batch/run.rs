@@ -16,40 +16,40 @@ use crate::batch::share::share;
 use crate::batch::sweep::{Sweep, sweeps};
 use crate::error::Kind;
 
-/// How often a sweep that may work later (exit code 75) is tried in all.
+/// Attempts at a sweep that may work later (exit code 75).
 const ATTEMPTS: u32 = 5;
 
-/// Pause before the second attempt; each further one is as much longer.
+/// Pause before the second attempt; each later one is longer by as much.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often signals are looked for.
+/// Interval at which signals are looked for.
 const POLL: Duration = Duration::from_millis(20);
 
 /// How a batch is run.
 pub struct RunSettings<'s> {
     /// Sweeps that run at once, at least 1.
     pub slots: usize,
-    /// Start nothing more once a merge failed.
+    /// Start nothing more once a merge has failed.
     pub fail_fast: bool,
     /// The command that runs one sweep: an [`Order`](crate::batch::Order) on stdin, [`Event`]s on stdout.
     pub command: &'s (dyn Fn() -> Command + Sync),
     /// Worker threads that the slots divide among them.
     pub threads: usize,
-    /// The signal that came, to be passed on; nothing is started after it.
+    /// The signal that was received; it is passed on, and nothing is started after it.
     pub signal: &'s (dyn Fn() -> Option<Signal> + Sync),
 }
 
-/// Told how a batch goes, from several threads.
+/// Receives the progress of a batch, from several threads.
 pub trait Watcher: Sync {
-    /// A sweep begins in this slot.
+    /// A sweep starts in this slot.
     fn started(&self, slot: usize, sweep: &Sweep);
-    /// What its process tells.
+    /// An event of its process.
     fn event(&self, slot: usize, sweep: &Sweep, event: &Event);
     /// A line of its stderr.
     fn line(&self, sweep: &Sweep, line: &str);
     /// The slot is free again.
     fn stopped(&self, slot: usize);
-    /// A merge has its result, which is final.
+    /// A merge has its final result.
     fn result(&self, result: &JobResult);
 }
 
@@ -153,7 +153,7 @@ impl Batch<'_> {
                 queue.running += 1;
                 return Some(sweep);
             }
-            // A running sweep may come back in parts.
+            // A running sweep may be queued again in parts.
             if queue.running == 0 {
                 return None;
             }
@@ -174,7 +174,7 @@ impl Batch<'_> {
         self.wake.notify_all();
     }
 
-    /// Runs a sweep; again where trying again may work.
+    /// Runs a sweep, several times where trying again may work.
     fn attempt(&self, slot: usize, sweep: &Sweep) -> Ended {
         let n_slots = self.slots.len();
         let order = sweep.order(share(&sweep.options, self.settings.threads, slot, n_slots));
@@ -191,7 +191,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Waits; `false` where the batch stops meanwhile.
+    /// Waits; `false` if the batch is stopped meanwhile.
     fn sleep(&self, pause: Duration) -> bool {
         let started = Instant::now();
         while started.elapsed() < pause {
@@ -203,8 +203,8 @@ impl Batch<'_> {
         true
     }
 
-    /// Gives a sweep's merges their results. Where one of several may have spoilt it for the
-    /// others, each is tried alone.
+    /// Gives a sweep's merges their results. Where one of several may have failed the sweep for
+    /// the others, each is run alone instead.
     fn end(&self, sweep: Sweep, ended: &Ended, time: Duration) {
         let stopped = (self.settings.signal)().is_some();
         if let Ended::Failed(_, false) = ended

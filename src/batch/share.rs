@@ -1,10 +1,10 @@
-//! What a sweep gets of the machine, where several run at once.
+//! Divides threads, memory and devices among the sweeps that run at once.
 
 use crate::batch::job::JobOptions;
 use crate::engine::DeviceChoice;
 
-/// The options of a merge that runs in one of `slots` slots: `threads` and memory are divided where the
-/// merge does not name them, and of several devices each slot gets its own in turn.
+/// The options of a merge that runs in one of `slots` slots: `threads` and memory are divided unless the
+/// merge names them, and several devices are dealt out to the slots in turn.
 pub(crate) fn share(options: &JobOptions, threads: usize, slot: usize, slots: usize) -> JobOptions {
     let slots = slots.max(1);
     let mut shared = options.clone();

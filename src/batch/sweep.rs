@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::batch::job::{JobOptions, PlannedChild, PlannedJob};
 use crate::batch::order::Order;
 
-/// Children of one sweep at most: each keeps weight files open.
+/// Most children of one sweep: each keeps its weight files open.
 const MOST_CHILDREN: usize = 16;
 
 /// Merges that run together in one process.
@@ -17,14 +17,14 @@ pub struct Sweep {
     pub primary: PathBuf,
     /// Model at t = 1.
     pub secondary: PathBuf,
-    /// What its first merge asks for; the others differ in t only.
+    /// The options of its first merge; those of the others differ in t only.
     pub options: JobOptions,
-    /// The children to be made, by position of their merge.
+    /// The children to be made, each with the position of its merge.
     pub children: Vec<(usize, PlannedChild)>,
 }
 
 impl Sweep {
-    /// The order to make every child; `options` are its own with its share of the machine.
+    /// The order to make every child, with these options and every child's t.
     pub(crate) fn order(&self, mut options: JobOptions) -> Order {
         options.merge.t = self.children.iter().map(|child| child.1.t).collect();
         Order {
@@ -36,7 +36,7 @@ impl Sweep {
         }
     }
 
-    /// One sweep for each of its merges.
+    /// A sweep of its own for each of its merges.
     pub(crate) fn split(self) -> Vec<Sweep> {
         let one = |job: &usize| Sweep {
             jobs: vec![*job],
@@ -49,8 +49,8 @@ impl Sweep {
     }
 }
 
-/// Sweeps of the merges that have something to do, in the order of their first merges. A merge is
-/// never split.
+/// The sweeps that make all children that are missing, in the order of their first merges. A merge
+/// is never split.
 pub(crate) fn sweeps(jobs: &[PlannedJob]) -> Vec<Sweep> {
     let mut sweeps: Vec<(PathBuf, PathBuf, Sweep)> = Vec::new();
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());

@@ -17,7 +17,7 @@ use crate::tensor::escape;
 /// Largest manifest that is read, in bytes.
 const LIMIT_BYTES: u64 = 64 << 20;
 
-/// Keys of a merge that are no options, and whether `defaults` may hold them.
+/// Keys of a merge that are not options, and whether `defaults` may hold them.
 pub(crate) const OWN_KEYS: [(&str, bool); 4] =
     [("name", false), ("primary", true), ("secondary", true), ("output", true)];
 
@@ -48,7 +48,7 @@ pub struct Entry {
     pub arguments: Vec<OsString>,
 }
 
-/// Pairs in order; a key that is there twice is refused.
+/// The pairs of an object, in order; a repeated key is refused.
 #[derive(Debug, Default)]
 struct Fields(Vec<(String, Value)>);
 
@@ -99,8 +99,8 @@ impl Manifest {
     /// Reads a manifest; `specs` are the options that its merges may set.
     ///
     /// # Errors
-    /// [`Kind::NoInput`] where it can't be read, [`Kind::Usage`] where it is no manifest or its
-    /// defaults are wrong. What is wrong with one merge is that entry's.
+    /// [`Kind::NoInput`] where it can't be read, [`Kind::Usage`] where it is not a manifest or its
+    /// defaults are wrong. The errors of one merge are in its entry.
     pub fn read(path: &Path, specs: &[OptionSpec]) -> Result<Manifest> {
         let failed = |error| Error::from_io(Kind::NoInput, "cannot read manifest", path, error);
         let size_bytes = std::fs::metadata(path).map_err(failed)?.len();
@@ -149,7 +149,7 @@ impl Manifest {
     }
 }
 
-/// Everything that is wrong with the keys and kinds of values at `place`.
+/// All errors in the keys at `place` and in the kinds of their values.
 fn check(
     fields: &Fields,
     place: &str,
@@ -182,7 +182,7 @@ fn check(
     wrong
 }
 
-/// The path of a model: relative to the manifest, or where its name in the local Hub cache leads.
+/// The path of a model: relative to the manifest, or of that name in the local Hub cache.
 fn model(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
     let of_cache = || locate(Path::new(name)).ok().filter(|found| found != Path::new(name));
@@ -245,7 +245,7 @@ impl Entry {
     /// # Errors
     /// [`Kind::Usage`] where several values of t would go to one directory.
     pub fn outputs(&self, t: &[f64]) -> Result<Vec<PathBuf>> {
-        // Filled in before the manifest's directory is put in front, which may hold braces itself.
+        // `dir` is joined afterwards: it may hold braces of its own.
         let outputs = crate::engine::expand_outputs(Path::new(&self.output), t)?;
         Ok(outputs.into_iter().map(|output| self.dir.join(output)).collect())
     }

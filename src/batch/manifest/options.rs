@@ -1,5 +1,5 @@
-//! The options of a merge as a manifest may set them: told by the command line, so that both have
-//! the same names and mean the same.
+//! The options that a manifest may set, described by the command line, so that both have the same
+//! names and meanings.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -70,7 +70,7 @@ impl OptionSpec {
     fn text(&self, value: &Value, dir: &Path) -> Result<OsString, String> {
         let text = match (&self.kind, value) {
             (OptionKind::Number, Value::Number(number)) => {
-                // As the command line would print it: 0.50 and 0.5 are one value.
+                // 0.50 and 0.5 become one text.
                 number.as_f64().map(|number| number.to_string())
             }
             (OptionKind::Whole, Value::Number(number)) if number.is_u64() => {

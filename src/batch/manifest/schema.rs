@@ -1,4 +1,4 @@
-//! The JSON Schema of a manifest, made from the options of the command line.
+//! The JSON Schema of a manifest, generated from the options of the command line.
 
 use serde_json::{Map, Value, json};
 
