@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-/// How the tool speaks.
+/// What is printed, of every command.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct OutputArgs {
     /// Machine-readable result on stdout; logs and progress stay on stderr
@@ -166,7 +166,7 @@ impl From<&MergeArgs> for MergeOptions {
     }
 }
 
-/// What is refused of a parent beyond what is wrong.
+/// Checks of a parent beyond those that are always made.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct StrictArgs {
     /// Refuse weight files with bytes that no CRC-32 covers: those of torch before 1.6, and of
@@ -293,18 +293,18 @@ pub(crate) struct ManArgs {
     pub(crate) command: Option<String>,
 }
 
-/// `None`, written as `keep`, is each tensor's own. The name hides the `Option` from clap, which would
-/// take it for an option without a default.
+/// The dtype of `--dtype`, `None` for `keep`. An alias, since clap would take a plain `Option` for an
+/// argument that may be left out.
 pub(crate) type ChildDType = Option<DType>;
 
-/// The words of `--dtype`.
+/// Parses `--dtype`.
 fn dtype_parser() -> impl TypedValueParser<Value = ChildDType> {
     let words = [DType::Float16, DType::BFloat16, DType::Float32].map(DType::name);
     PossibleValuesParser::new(std::iter::once("keep").chain(words))
         .map(|word| DType::from_name(&word))
 }
 
-/// A value of t.
+/// Parses a value of t.
 pub(crate) fn parse_t(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(t) if (0.0..=1.0).contains(&t) => Ok(t),
@@ -316,7 +316,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
     crate::format::parse_size(text).map_err(|error| error.to_string())
 }
 
-/// Four halvings of the pieces still fit this, whatever the dtypes.
+/// Enough for pieces that were halved four times, whatever the dtypes.
 const LEAST_DEVICE_MEMORY: u64 = 16 << 20;
 
 fn parse_device_memory(text: &str) -> Result<u64, String> {

@@ -29,7 +29,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// `ORG/NAME@COMMIT` or the path, without the `./` that says nothing.
+    /// `ORG/NAME@COMMIT`, or the path without a leading `./`.
     pub(crate) fn name(&self) -> String {
         let path = self.path.strip_prefix(".").ok().filter(|path| !path.as_os_str().is_empty());
         match &self.hub {
@@ -39,20 +39,20 @@ impl Found {
     }
 }
 
-/// Everything below some directories.
+/// What was found below some directories.
 #[derive(Debug)]
 pub(crate) struct Survey {
     /// Checkpoints, in the order of their paths.
     pub(crate) found: Vec<Found>,
-    /// Places in `found` of those that fit each other.
+    /// Indices into `found` of the models of each group, all of which fit each other.
     pub(crate) groups: Vec<Vec<usize>>,
-    /// Places in `found` of pairs that merge with the first as the primary, but not the second.
+    /// Indices into `found` of pairs that can be merged with the first as the primary only.
     pub(crate) one_way: Vec<(usize, usize)>,
     /// Directories that could not be read.
     pub(crate) unreadable: Vec<PathBuf>,
 }
 
-/// Looks below `dirs`, at headers only.
+/// Searches below `dirs`; reads headers only.
 pub(crate) fn survey(dirs: &[PathBuf], opening: &Opening) -> Result<Survey> {
     let discovery = discover(dirs)?;
     let look = |candidate| look_at(candidate, opening);
@@ -265,7 +265,7 @@ fn fitting(survey: &Survey, models: usize) -> String {
     lines.join("\n")
 }
 
-/// A Hub cache among what was found that is not the one that parents are looked up in.
+/// A Hub cache that holds some of the models, where it isn't the one that parents are looked up in.
 fn foreign_cache(survey: &Survey) -> Option<&Path> {
     let ours = cache_dir().and_then(|dir| dir.canonicalize().ok());
     let caches = survey.found.iter().filter_map(|found| Some(found.hub.as_ref()?.cache.as_path()));

@@ -1,4 +1,4 @@
-//! Signals: the merge stops between two pieces, leaves what it has, and the shell sees a signal.
+//! Signals: a merge stops between two pieces, leaves its work for a later run, and ends by the signal.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -19,19 +19,19 @@ const STOPPING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt(Arc<Received>);
 
-/// What has been received.
+/// The signals received so far.
 #[derive(Debug)]
 struct Received {
-    /// The signal that came first, 0 for none.
+    /// The first signal, 0 for none.
     first: AtomicI32,
-    /// The signals that have come and were not taken yet; `None` where the system has no signalfd.
+    /// Pending signals; `None` where the system has no signalfd.
     queue: Mutex<Option<SignalFd>>,
 }
 
 impl Interrupt {
-    /// Begins to listen; must run before any other thread is started, since it blocks the signals in
-    /// the calling thread and those inherit that. A second signal ends the process at once. Signals
-    /// that were ignored when the process began stay so (`nohup`, jobs in the background).
+    /// Starts to listen. Must run before any other thread starts: it blocks the signals in the calling
+    /// thread, and later threads inherit that. A second signal ends the process at once. Signals that
+    /// were ignored when the process started stay ignored (`nohup`, background jobs).
     pub(crate) fn listen() -> Interrupt {
         let ignored = ignored_signals();
         let signals = STOPPING.into_iter().filter(|signal| ignored & bit(*signal) == 0);
@@ -48,7 +48,7 @@ impl Interrupt {
         let watch = move || {
             let Some(queue) = wakeup else { return };
             loop {
-                // Interrupted or not, what has come is taken.
+                // Pending signals are taken even where the wait was interrupted.
                 let _ = poll(&mut [PollFd::new(&queue, PollFlags::IN)], None);
                 received.take();
             }
@@ -59,8 +59,8 @@ impl Interrupt {
         interrupt
     }
 
-    /// Takes what has come, in order. The lock makes this the one place where a signal is found to be
-    /// the first or a later one, whichever thread asks.
+    /// Takes the pending signals, in order. Under the lock, one thread at a time decides whether a
+    /// signal is the first.
     fn take(&self) {
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(queue) = queue.as_ref() else { return };
@@ -73,18 +73,18 @@ impl Interrupt {
         }
     }
 
-    /// The same for a job.
+    /// [`Interrupt::error`] as a job asks it.
     pub(crate) fn to_job(&self) -> Interrupted {
         let interrupt = self.clone();
         Interrupted::by(move || interrupt.error())
     }
 
-    /// The error to stop with, once a signal has come.
+    /// The error to stop with, once there was a signal.
     pub(crate) fn error(&self) -> Option<Error> {
         if self.0.first.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        // A second signal that has come already ends the process here, before there is a message.
+        // A second signal that is pending ends the process here, before any message.
         self.take();
         match self.0.first.load(Ordering::Relaxed) {
             SIGINT => Some(Error::new(Kind::Interrupted, "interrupted")),
@@ -99,28 +99,28 @@ fn bit(signal: Signal) -> u64 {
     1 << (signal as i32 - 1)
 }
 
-/// Makes a file that grows beyond `ulimit -f` an error and not the end of the process.
+/// Makes a write beyond `ulimit -f` an error in place of the end of the process.
 pub(crate) fn survive_large_files() {
     if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
         log::warn!("cannot listen for signal {SIGXFSZ}: {error}");
     }
 }
 
-/// Signals that are ignored, as the kernel's mask.
+/// The ignored signals, as the kernel's mask.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Ends the process by a signal where one came, so that shells and schedulers see it.
+/// Ends the process by the signal that stopped it, so that shells and schedulers see it.
 pub(crate) fn reraise(kind: Kind) {
     let signal = match kind {
         Kind::Interrupted => SIGINT,
         Kind::Terminated => SIGTERM,
         _ => return,
     };
-    // The first process of a container is not ended by its own signals; its exit code says it.
+    // The first process of a container isn't ended by its own signals; its exit code has to tell.
     if rustix::process::getpid().is_init() {
         return;
     }

@@ -1,4 +1,4 @@
-//! `merge` and `plan`.
+//! `merge` and `plan`: makes the children of two parents, or shows what would be made.
 
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ pub(crate) fn merge(args: &MergeArgs, output: &OutputArgs) -> Result<()> {
     carry_out(prepared, &devices, args, output, &interrupt, started)
 }
 
-/// Runs what was prepared, with its bar and its summary.
+/// Runs a prepared merge, with its progress and its summary.
 pub(crate) fn carry_out(
     prepared: Prepared,
     devices: &[ComputeDevice],
@@ -86,7 +86,7 @@ pub(crate) fn carry_out(
     if output.json { print::json(&merge_json(&plan, &outcome)) } else { Ok(()) }
 }
 
-/// More workers than this do not make a GPU faster: the link is full.
+/// More workers than this don't make a GPU faster: they saturate its link.
 const WORKERS_PER_DEVICE: usize = 16;
 
 /// Worker threads: as many as asked for, or as many as make sense.
@@ -122,7 +122,7 @@ pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
     })
 }
 
-/// Where the children are, as the user wrote it.
+/// The outputs, as the user wrote them.
 pub(crate) fn place(prepared: &Prepared) -> String {
     let shown: Vec<String> = prepared
         .outputs

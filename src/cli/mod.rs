@@ -49,8 +49,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     guarded(&cli.output, || execute(&cli))
 }
 
-/// Ends the process at once where all went well: libtorch's own clearing up takes 50 ms and is of no
-/// use to anybody.
+/// Ends the process at once on success: libtorch's teardown takes 50 ms and is of no use.
 pub fn leave(code: ExitCode) -> ExitCode {
     let flushed = std::io::stdout().flush().is_ok();
     if code == ExitCode::SUCCESS && flushed {
@@ -59,10 +58,10 @@ pub fn leave(code: ExitCode) -> ExitCode {
     code
 }
 
-/// Runs `work`; a panic in it is an error like others, of kind [`Kind::Internal`].
+/// Runs `work`; a panic in it becomes an error of [`Kind::Internal`].
 fn guarded(output: &OutputArgs, work: impl FnOnce() -> ExitCode) -> ExitCode {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        // Where it is, the panic itself has said.
+        // The panic hook has printed the place.
         let broken = Error::new(Kind::Internal, "the program broke down")
             .with_hint("please report this with the lines above and the log of RUST_LOG=debug");
         finish(Err(broken), output.json)
@@ -79,7 +78,7 @@ fn execute(cli: &Cli) -> ExitCode {
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),
         Command::Verify(args) => match verify::verify(args, &cli.output) {
-            // What is wrong has been said.
+            // The findings are printed already.
             Ok(Some(kind)) => return ExitCode::from(kind.exit_code()),
             Ok(None) => Ok(()),
             Err(error) => Err(error),

@@ -30,7 +30,7 @@ pub(crate) fn error(error: &Error, as_json: bool) {
                 "exit_code": error.kind().exit_code(),
             }
         });
-        // There is nobody left to tell of a second error.
+        // Where stdout fails too, there is no place left to report it.
         let _ = result(&object.to_string());
     }
 }
@@ -53,7 +53,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     result(&text)
 }
 
-/// A result on stdout. A reader that went away (`| head`) is no error.
+/// A result on stdout. A reader that has gone away (`| head`) is not an error.
 pub(crate) fn result(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout
@@ -194,7 +194,7 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
     table(&rows)
 }
 
-/// Columns of the terminal at stderr; 80 where there is none that tells.
+/// Width in columns of the terminal at stderr; 80 where it is unknown.
 pub(crate) fn width() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stderr());
     size.map(|size| usize::from(size.ws_col)).ok().filter(|columns| *columns > 0).unwrap_or(80)
@@ -222,7 +222,7 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What a merge did, in the words that a person wants.
+/// What a merge did, in two lines.
 pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, seconds: f64) -> String {
     let counts = report.counts();
     let mut text = format!(

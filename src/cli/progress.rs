@@ -19,7 +19,7 @@ pub(crate) fn reporter(shown: bool) -> Box<dyn Reporter> {
     named(shown, "merging")
 }
 
-/// The same for other work, `doing` in one word.
+/// The same for other work, named by `doing` in one word.
 pub(crate) fn named(shown: bool, doing: &'static str) -> Box<dyn Reporter> {
     if !shown {
         return Box::new(());

@@ -22,16 +22,16 @@ use crate::engine::{expand_outputs, prepare};
 use crate::error::{Error, Kind, Result};
 use crate::merge::ModelFacts;
 
-/// The keys, below a list.
+/// Help on the keys, below a list.
 const KEYS: &str = "↑↓ move, type to search, enter takes, esc leaves";
 
-/// Columns that the prompt itself takes of a line.
+/// Columns of a line that the prompt takes itself.
 const MARGIN: usize = 4;
 
 /// Names are not cut below this many characters.
 const SHORTEST_NAME: usize = 20;
 
-/// Whether there is somebody to ask.
+/// Whether there is a terminal to ask on.
 pub(crate) fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
@@ -51,7 +51,7 @@ pub(crate) fn merge(program: &OsStr) -> Result<()> {
     }
 }
 
-/// There must be two models that fit each other.
+/// Refuses a survey in which no two models fit each other.
 fn check(survey: &Survey) -> Result<()> {
     if !survey.groups.is_empty() || !survey.one_way.is_empty() {
         return Ok(());
@@ -109,7 +109,7 @@ fn greeting(survey: &Survey) -> String {
     }
 }
 
-/// What was answered, as a command line.
+/// The answers, as a command line and parsed.
 struct Answers {
     command_line: Vec<OsString>,
     merge: Box<MergeArgs>,
@@ -199,7 +199,7 @@ fn choices<'s>(survey: &'s Survey, indices: &[usize]) -> Vec<Choice<'s>> {
     models.into_iter().zip(lines).map(choice).collect()
 }
 
-/// The end of a name that is too long: it tells most.
+/// A name that is too long is cut at its front: its end tells most.
 fn fitted(name: &str, room: usize) -> String {
     let length = name.chars().count();
     if length <= room {
@@ -270,7 +270,7 @@ fn stem(found: &Found) -> String {
     name.trim_start_matches('-').chars().map(plain).collect()
 }
 
-/// A path without the `./` that says nothing, unless it would be taken for an option.
+/// A path without a leading `./`, unless it would then be taken for an option.
 fn argument(path: &Path) -> OsString {
     let short = path.strip_prefix(".").unwrap_or(path);
     let option = short.as_os_str().as_encoded_bytes().first().is_none_or(|byte| *byte == b'-');
@@ -294,7 +294,7 @@ fn confirm_and_merge(answers: &Answers) -> Result<()> {
     merge::carry_out(prepared, &devices, &answers.merge, &answers.output, &interrupt, started)
 }
 
-/// A word as a shell must be given it.
+/// A word, quoted where a shell needs that.
 fn quoted(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,@%+=:".contains(c);

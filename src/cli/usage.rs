@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// The same refusal with a tip where the output was named without `-o`.
+/// Adds a tip where the output was named without `-o`.
 pub(crate) fn explained(mut error: clap::Error, arguments: &[std::ffi::OsString]) -> clap::Error {
     let merges = arguments.get(1).is_some_and(|command| command == "merge" || command == "plan");
     let Some(ContextValue::String(extra)) = error.get(ContextKind::InvalidArg) else {

@@ -1,4 +1,4 @@
-//! `verify`: is a checkpoint whole and finite. One line per finding, then a summary.
+//! `verify`: whether a checkpoint is whole and finite. One line per finding, then a summary.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::engine::{Verified, VerifySettings, verify as look_at};
 use crate::error::{Kind, Result};
 use crate::tensor::{JsonPath, escape};
 
-/// Checks each model and prints what was found; whose fault it is where one is not whole.
+/// Checks each model and prints its findings; returns the kind of error where one is not whole.
 pub(crate) fn verify(args: &VerifyArgs, output: &OutputArgs) -> Result<Option<Kind>> {
     let interrupt = Interrupt::listen();
     let interrupted = || interrupt.error();
@@ -35,15 +35,14 @@ pub(crate) fn verify(args: &VerifyArgs, output: &OutputArgs) -> Result<Option<Ki
     Ok(kinds().find(|kind| *kind == Kind::Data).or_else(|| kinds().next()))
 }
 
-/// Findings and the summary; only errors where the user wants quiet. The path where there are
-/// several models.
+/// The findings, only errors with `quiet`, and the summary, which names the model with `with_path`.
 fn text(verified: &Verified, quiet: bool, with_path: bool) -> String {
     let shown = |finding: &&Finding| !quiet || finding.severity() == Severity::Error;
     let mut lines: Vec<String> = Vec::new();
     let mut last_hint = None;
     for finding in verified.findings.iter().filter(shown) {
         lines.push(format!("{}: {finding}", finding.severity().name()));
-        // The same advice once.
+        // A hint that several findings share is given once.
         if let Some(hint) = finding.hint().filter(|hint| last_hint != Some(*hint)) {
             lines.push(format!("hint: {hint}"));
             last_hint = Some(hint);
@@ -81,7 +80,7 @@ fn model(verified: &Verified) -> Value {
     })
 }
 
-/// The finding's own fields behind its severity; every one has a message.
+/// The severity of a finding, its own fields, and its message.
 fn finding(finding: &Finding) -> Value {
     let mut object = json!({ "severity": finding.severity() });
     if let (Value::Object(all), Ok(Value::Object(own))) =

@@ -1,4 +1,4 @@
-//! `batch`: the merges of a manifest.
+//! `batch`: plans the merges of a manifest, runs them and prints the results.
 
 mod options;
 mod sweep;
@@ -24,7 +24,7 @@ use crate::tensor::{escape, human_bytes};
 pub(crate) use sweep::sweep;
 use watch::Show;
 
-/// Variables in which schedulers name the task, in the order in which they are looked at.
+/// Variables in which schedulers give the index of a task, in the order of preference.
 const INDEX_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
 
 /// Exit code where some merge failed.
@@ -93,7 +93,7 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// The results on stdout, and the exit code.
+/// Prints the results of `--json`, and returns the exit code.
 fn conclude(
     results: &[JobResult],
     output: &OutputArgs,
@@ -149,9 +149,9 @@ fn from_environment() -> Result<usize> {
         .expected(INDEX_VARIABLES.join(" or "), "neither"))
 }
 
-/// This program again, for one sweep.
+/// The command that runs this program again, for one sweep.
 fn command(output: &OutputArgs) -> Command {
-    // The running file itself, even where an update has replaced it at its path.
+    // The running binary itself, even where an update has replaced it on disk.
     let mut command = Command::new("/proc/self/exe");
     command.arg0(env!("CARGO_PKG_NAME")).arg("sweep");
     if output.quiet {
@@ -171,7 +171,7 @@ fn signal(kind: Kind) -> Option<Signal> {
     }
 }
 
-/// How each merge is called in messages: its position, and its name where it has one.
+/// What each merge is called in messages: its position, and its name where it has one.
 fn labels(plan: &BatchPlan) -> HashMap<usize, String> {
     let jobs = plan.jobs.iter().map(|job| (job.index, &job.name));
     let all = jobs.chain(plan.refused.iter().map(|result| (result.job, &result.name)));
@@ -198,7 +198,7 @@ fn say(finding: &Finding, labels: &HashMap<usize, String>) {
     }
 }
 
-/// What is known of each merge where none is run.
+/// The result of each merge where none is run.
 fn results_without_run(plan: &BatchPlan) -> Vec<JobResult> {
     let planned = |job: &PlannedJob| {
         let present = job.children.iter().all(|child| child.present);
@@ -213,7 +213,7 @@ fn results_without_run(plan: &BatchPlan) -> Vec<JobResult> {
     results
 }
 
-/// What a run would do, in one line.
+/// What a run would make, in one line.
 fn forecast(plan: &BatchPlan) -> String {
     let children = plan.jobs.iter().flat_map(|job| &job.children).filter(|child| !child.present);
     let bytes = children.clone().map(|child| child.bytes).fold(0, u64::saturating_add);

@@ -1,5 +1,5 @@
-//! The options that a manifest may set: those of `merge`, asked of clap, so that no second list of
-//! them can fall behind.
+//! The options that a manifest may set: those of `merge`, as clap knows them, so that there is no
+//! second list to keep up.
 
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -52,7 +52,7 @@ fn kind(arg: &Arg, is_flag: bool) -> OptionKind {
     }
 }
 
-/// The arguments as merge itself takes them.
+/// Parses a merge's arguments as `merge` does.
 ///
 /// # Errors
 /// [`Kind::Usage`] with clap's words, [`Kind::Device`] where the device is not there.

@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs one sweep.
 pub(crate) fn sweep() -> ExitCode {
-    // A batch that is killed must not leave work behind that goes on without it.
+    // A sweep must not outlive a batch that is killed.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         log::debug!("the kernel will not end this sweep with the batch: {error}");
     }
@@ -37,8 +37,8 @@ pub(crate) fn sweep() -> ExitCode {
     }
 }
 
-/// Whether the error would be the same for every child of the parents: what breaks a rule of the
-/// format names that rule, an overflow of one child names none.
+/// Whether every child of these parents would fail with this error. An error of [`Kind::Data`] names a
+/// rule where a parent breaks it; an overflow of one child names none.
 fn blames_parents(error: &Error) -> bool {
     match error.kind() {
         Kind::Data => error.rule().is_some(),
@@ -50,7 +50,7 @@ fn blames_parents(error: &Error) -> bool {
 fn make(interrupt: &Interrupt) -> Result<u64> {
     let started = Instant::now();
     let order = order()?;
-    // The batch may have ended before the kernel was told to watch it.
+    // The batch may have ended before the kernel was asked to tie this process to it.
     if getppid().is_none_or(|parent| parent.as_raw_pid() != order.batch_pid) {
         return Err(Error::new(Kind::Terminated, "the batch is gone"));
     }
@@ -80,7 +80,7 @@ fn make(interrupt: &Interrupt) -> Result<u64> {
     attempt(job, &settings, started)
 }
 
-/// One merge; bytes read from the parents.
+/// Runs the merge once; returns the bytes read from the parents.
 fn attempt(job: Job, settings: &Settings<'_>, started: Instant) -> Result<u64> {
     let prepared = prepare(job)?;
     prepared.plan.warnings.iter().for_each(warn);
@@ -90,7 +90,7 @@ fn attempt(job: Job, settings: &Settings<'_>, started: Instant) -> Result<u64> {
     Ok(outcome.report.bytes_read)
 }
 
-/// Whether a work directory is there that a merge of other parents or options left.
+/// Whether the error is about a work directory that a merge of other parents or options left.
 fn is_of_another_merge(error: &Error) -> bool {
     let interrupted = matches!(error.kind(), Kind::Interrupted | Kind::Terminated);
     !interrupted && !error.left().is_empty()
@@ -106,7 +106,7 @@ fn order() -> Result<Order> {
     })
 }
 
-/// Leaves out the children that are there already.
+/// Leaves out the children that exist already.
 fn leave_out_present(job: &mut Job) -> Result<()> {
     let looked_at = prepare(Job { outputs: Vec::new(), ..job.clone() })?;
     let (mut outputs, mut t) = (Vec::new(), Vec::new());
@@ -127,7 +127,7 @@ fn warn(warning: &Warning) {
 
 fn say(event: &Event) {
     if let Ok(line) = serde_json::to_string(event) {
-        // A batch that is gone listens no more.
+        // If the batch is gone, nobody reads the event.
         let _ = print::result(&line);
     }
 }

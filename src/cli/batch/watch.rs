@@ -1,4 +1,4 @@
-//! How a batch is shown while it runs: two bars on a terminal, lines elsewhere.
+//! Shows a running batch: bars on a terminal, lines elsewhere.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -30,7 +30,7 @@ struct Bars {
     all: MultiProgress,
     batch: ProgressBar,
     slots: Vec<ProgressBar>,
-    /// Style of a slot whose sweep has not begun to merge, and of one that has.
+    /// Styles of a slot before its sweep starts to merge, and after.
     waiting: ProgressStyle,
     merging: ProgressStyle,
 }
@@ -54,7 +54,7 @@ impl Show {
         }
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub(crate) fn end(&self) {
         if let Some(bars) = &self.bars {
             bars.batch.finish_and_clear();
@@ -62,7 +62,7 @@ impl Show {
         }
     }
 
-    /// A merge that planning refused; what is wrong with it has been said.
+    /// Counts a merge that planning refused; its errors are printed already.
     pub(crate) fn refused(&self, result: &JobResult) {
         self.count(result);
     }
