@@ -21,7 +21,7 @@ pub enum Kind {
     NoInput,
     /// The device that was asked for is not there: 69.
     Device,
-    /// A bug of ours: 70.
+    /// A bug in this program: 70.
     Internal,
     /// Out of memory, file handles or a broken CUDA context: 71.
     Resource,
@@ -56,7 +56,7 @@ impl Kind {
     }
 }
 
-/// An error as people read it: `what: file: tensor: expected X, found Y`, with a hint apart.
+/// An error that reads `what: file: tensor: expected X, found Y`, with a hint on its own line.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -88,7 +88,7 @@ impl Error {
         }
     }
 
-    /// A refusal of one file by the format floor.
+    /// An error of the format floor in `file`.
     pub fn from_format(file: &Path, error: FormatError) -> Error {
         let kind = match error.rule {
             Rule::Read => Kind::Io,
@@ -110,7 +110,7 @@ impl Error {
         }
     }
 
-    /// A failed system call on `file` while `what` was done.
+    /// A failed system call on `file`.
     pub fn from_io(kind: Kind, what: impl Into<String>, file: &Path, source: io::Error) -> Error {
         let kind = match source.raw_os_error() {
             Some(code) if code == rustix::io::Errno::MFILE.raw_os_error() => Kind::Resource,
@@ -125,21 +125,21 @@ impl Error {
         }
     }
 
-    /// The same with the file's path.
+    /// Adds the file's path.
     #[must_use]
     pub fn file(mut self, file: &Path) -> Error {
         self.file = Some(file.to_path_buf());
         self
     }
 
-    /// The same with the tensor's name.
+    /// Adds the tensor's name.
     #[must_use]
     pub fn tensor(mut self, name: impl Into<String>) -> Error {
         self.tensor = Some(name.into());
         self
     }
 
-    /// The same with what was expected and what was found.
+    /// Adds what was expected and what was found.
     #[must_use]
     pub fn expected(mut self, expected: impl Into<String>, found: impl Into<String>) -> Error {
         self.expected = expected.into();
@@ -147,21 +147,21 @@ impl Error {
         self
     }
 
-    /// The same with advice, printed apart as `hint: ...`.
+    /// Adds advice, printed on its own line as `hint: ...`.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same with what stays on disk for a later run, printed apart as `left on disk: ...`.
+    /// Adds what stays on disk for a later run, printed on lines of their own as `left on disk: ...`.
     #[must_use]
     pub fn left_on_disk(mut self, paths: Vec<PathBuf>) -> Error {
         self.left = paths;
         self
     }
 
-    /// The same with its cause.
+    /// Adds the cause.
     #[must_use]
     pub fn caused_by(
         mut self,
@@ -176,7 +176,7 @@ impl Error {
         self.kind
     }
 
-    /// The same with the rule that was broken.
+    /// Adds the format rule that was broken.
     #[must_use]
     pub fn with_rule(mut self, rule: Rule) -> Error {
         self.rule = Some(rule);
@@ -236,8 +236,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// Our own line breaks stay (lists of mismatches), and backslashes, for names in these texts are
-/// escaped already; all other unprintable characters are escaped, and long lines lose their middle.
+/// Escapes all unprintable characters but line breaks, which lists of mismatches have. Backslashes stay:
+/// names in these texts are escaped already. Long lines lose their middle.
 fn escape_lines(text: &str, most: usize) -> String {
     let line = |line: &str| {
         let parts = line.split('\\').map(|part| escape_up_to(part, usize::MAX));

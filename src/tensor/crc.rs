@@ -1,4 +1,4 @@
-//! CRC-32 as the zip format has it (ISO-HDLC): of bytes, of a stream of them, and of both joined.
+//! The CRC-32 of zip files (ISO-HDLC): of bytes, of a stream, and of consecutive runs joined.
 
 use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
 use crc_fast::Digest;
@@ -8,7 +8,7 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     thirty_two(crc_fast::checksum(Crc32IsoHdlc, bytes))
 }
 
-/// The algorithm has 32 bits; the crate answers for all of its widths in 64.
+/// The crate returns CRCs of every width in 64 bits; this one has 32.
 fn thirty_two(crc: u64) -> u32 {
     u32::try_from(crc).unwrap_or_default()
 }
@@ -18,12 +18,12 @@ fn thirty_two(crc: u64) -> u32 {
 pub struct Crc {
     /// The CRC-32.
     pub crc32: u32,
-    /// Bytes that it was taken of.
+    /// Length of the run.
     pub bytes: u64,
 }
 
 impl Crc {
-    /// Of runs that follow each other, in order.
+    /// The CRC of consecutive runs, in order.
     pub fn joined(runs: impl Iterator<Item = Crc>) -> Crc {
         runs.fold(Crc::default(), |all, next| {
             if all.bytes == 0 {
@@ -40,7 +40,7 @@ impl Crc {
     }
 }
 
-/// The CRC of a run of bytes that comes in parts.
+/// The CRC of a run of bytes that arrives in parts.
 pub struct RunningCrc(Digest);
 
 impl Default for RunningCrc {
@@ -50,12 +50,12 @@ impl Default for RunningCrc {
 }
 
 impl RunningCrc {
-    /// Of no bytes yet.
+    /// The CRC of no bytes.
     pub fn new() -> RunningCrc {
         RunningCrc(Digest::new(Crc32IsoHdlc))
     }
 
-    /// Takes the bytes that follow.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -65,7 +65,7 @@ impl RunningCrc {
         self.0.get_amount()
     }
 
-    /// Of all bytes so far.
+    /// The CRC of all bytes so far.
     pub fn crc(&self) -> Crc {
         Crc { crc32: thirty_two(self.0.finalize()), bytes: self.0.get_amount() }
     }

@@ -2,10 +2,10 @@
 
 use serde::{Serialize, Serializer};
 
-/// The element type of a tensor, by torch's own word (`float16`, `bfloat16`, ...).
+/// The element type of a tensor, by torch's name (`float16`, `bfloat16`, ...).
 ///
-/// These are all dtypes that `torch.save` 2.11 writes for strided tensors. Quantised types are not
-/// among them: their values mean nothing without scales that a state dict keeps elsewhere.
+/// These are all dtypes that `torch.save` 2.11 writes for strided tensors, but for quantised ones: their
+/// values mean nothing without scales that a state dict keeps elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "each variant is the torch dtype of the same name")]
 pub enum DType {
@@ -73,11 +73,11 @@ const TABLE: &[(DType, &str, u64, Option<&str>)] = &[
 
 impl DType {
     fn row(self) -> &'static (DType, &'static str, u64, Option<&'static str>) {
-        // The test below holds every variant to a row; the fallback keeps the function total.
+        // A test checks that every variant has a row; the fallback is never taken.
         TABLE.iter().find(|row| row.0 == self).unwrap_or(&TABLE[0])
     }
 
-    /// torch's word without `torch.`, e.g. `bfloat16`.
+    /// torch's name without `torch.`, e.g. `bfloat16`.
     pub fn name(self) -> &'static str {
         self.row().1
     }
@@ -93,7 +93,7 @@ impl DType {
         self.row().3
     }
 
-    /// The dtype of torch's word (`float16`), or `None`.
+    /// The dtype of this name (`float16`), or `None`.
     pub fn from_name(name: &str) -> Option<DType> {
         TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
     }
@@ -128,13 +128,13 @@ impl DType {
         matches!(self, Int64 | Int32 | Int16 | Int8 | UInt8 | Bool | UInt16 | UInt32 | UInt64)
     }
 
-    /// Complex types, refused by the merge.
+    /// Complex types, which a merge refuses.
     pub fn is_complex(self) -> bool {
         matches!(self, DType::Complex32 | DType::Complex64 | DType::Complex128)
     }
 
-    /// Bytes that are swapped together when a file is big-endian: half an element of complex types,
-    /// a whole element of others, 1 where there is nothing to swap.
+    /// Bytes of the unit that is byte-swapped in a big-endian file: half an element of complex types, a
+    /// whole element of others, 1 where there is nothing to swap.
     pub fn swap_bytes(self) -> u64 {
         if self.is_complex() { self.size_bytes() / 2 } else { self.size_bytes() }
     }

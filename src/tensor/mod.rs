@@ -1,4 +1,4 @@
-//! Floor 0: the words that every floor shares. No I/O, no torch.
+//! Floor 0: the types that every floor shares. No I/O, no torch.
 
 #[cfg(test)]
 mod chance;

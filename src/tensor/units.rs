@@ -1,4 +1,4 @@
-//! Sizes and foreign strings as people read them.
+//! Sizes and counts for people, and strings from files made safe to print.
 
 use std::borrow::Cow;
 
@@ -76,8 +76,8 @@ pub fn escape_up_to(text: &str, most: usize) -> String {
     out
 }
 
-/// A text of at most `most` bytes: what is longer loses its middle, so that the name at the end of a
-/// path stays.
+/// A text cut to at most `most` bytes. It loses its middle, so that the name at the end of a path
+/// stays.
 pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return Cow::Borrowed(text);
