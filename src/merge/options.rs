@@ -1,13 +1,13 @@
 //! What the user asked for, resolved: no option is left open after this. The first line of a
 //! variant's documentation is its help on the command line.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::TokenizerMode;
 use crate::tensor::DType;
 
 /// How two tensors become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
@@ -21,7 +21,7 @@ pub enum Method {
 
 /// How the shorter vocabulary is extended: the value of row n−1+i, i = 1..k, of an n-row tensor.
 /// Edge rows are the outermost ones that are not bos, eos or pad: see [`EdgeRows`](crate::merge::EdgeRows).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Extend {
@@ -58,7 +58,7 @@ impl Extend {
 }
 
 /// What becomes of a tensor that one parent lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Missing {
@@ -71,14 +71,14 @@ pub enum Missing {
 }
 
 /// Everything that decides what the child is. How fast it is made is the engine's settings.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MergeOptions {
     /// One child per value, each in 0..=1: 0 is the primary, 1 the secondary.
     pub t: Vec<f64>,
     /// slerp or linear.
     pub method: Method,
     /// dtype of the child's floating tensors; `None` keeps each tensor's dtype in the primary.
-    #[serde(serialize_with = "dtype_or_keep")]
+    #[serde(serialize_with = "dtype_or_keep", deserialize_with = "dtype_from_word")]
     pub dtype: Option<DType>,
     /// Largest shard in bytes, by HuggingFace's rule.
     pub max_shard_bytes: u64,
@@ -124,6 +124,18 @@ fn dtype_or_keep<S: serde::Serializer>(
     serializer.serialize_str(dtype.map_or("keep", DType::name))
 }
 
+fn dtype_from_word<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<DType>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    if word == "keep" {
+        return Ok(None);
+    }
+    DType::from_name(&word)
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format!("`{word}` is no dtype")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,7 +161,12 @@ mod tests {
             [(None, "keep"), (Some(DType::Float16), "float16"), (Some(DType::BFloat16), "bfloat16")]
         {
             let options = MergeOptions { dtype, ..MergeOptions::default() };
-            assert_eq!(serde_json::to_value(&options).unwrap()["dtype"], word);
+            let mut written = serde_json::to_value(&options).unwrap();
+            assert_eq!(written["dtype"], word);
+            assert_eq!(serde_json::from_value::<MergeOptions>(written.clone()).unwrap(), options);
+            written["dtype"] = "float17".into();
+            let error = serde_json::from_value::<MergeOptions>(written).unwrap_err();
+            assert!(error.to_string().contains("`float17` is no dtype"), "{error}");
         }
     }
 }
