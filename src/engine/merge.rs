@@ -123,8 +123,9 @@ fn layout(plan: &MergePlan, output: &Path) -> Result<ChildLayout> {
     ChildLayout::new(output, plan.names, &specs, &sizes)
 }
 
-/// Runs a prepared merge; every child appears complete, or none does. Interrupted, it leaves what is
-/// written so far for a run that resumes it; after any other error nothing is left.
+/// Runs a prepared merge. Each child appears complete or not at all; of several, one after the other.
+/// Interrupted, it leaves what is written so far for a run that resumes it; after any other error
+/// nothing is left.
 ///
 /// # Errors
 /// As [`execute`] and [`ChildWriter::commit`].

@@ -14,7 +14,7 @@ use crate::engine::identity::{Content, same_bytes};
 use crate::engine::prepared::Prepared;
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Action, EdgeRows, MergeOptions, Warning};
+use crate::merge::{EdgeRows, MergeOptions, Warning};
 use crate::tensor::JsonPath;
 
 /// The file's name in the child's directory.
@@ -223,7 +223,7 @@ impl Origin<'_> {
 
 impl Tensor<'_> {
     fn of(report: &TensorReport, t: f64) -> Tensor<'_> {
-        let merged = matches!(report.action, Action::Slerp | Action::Linear);
+        let merged = report.action.is_merge();
         Tensor { report, t: merged.then_some(t) }
     }
 }

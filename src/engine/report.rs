@@ -163,8 +163,8 @@ impl MergeReport {
         let mut counts = Counts { tensors: self.tensors.len(), ..Counts::default() };
         for tensor in &self.tensors {
             match tensor.path {
-                Some(Path::Slerp) => counts.slerp += 1,
-                Some(_) => counts.lerp += 1,
+                Some(path) if path.is_line() => counts.lerp += 1,
+                Some(_) => counts.slerp += 1,
                 None => counts.carried += 1,
             }
             counts.rows_added = counts.rows_added.max(tensor.rows_added);

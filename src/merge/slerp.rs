@@ -64,6 +64,16 @@ pub enum Path {
     LerpZero,
 }
 
+impl Path {
+    /// Whether the factors sum to 1, so that where both parents have one value the child has it, too.
+    pub fn is_line(self) -> bool {
+        match self {
+            Path::Slerp => false,
+            Path::Linear | Path::LerpParallel | Path::LerpOpposite | Path::LerpZero => true,
+        }
+    }
+}
+
 /// The two factors and the path that they follow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
@@ -75,13 +85,22 @@ pub struct Coefficients {
     pub path: Path,
 }
 
-/// The coefficients at `t` (0 gives the primary, 1 the secondary):
-/// s0 = sin((1−t)θ)/sin θ, s1 = sin(tθ)/sin θ, or 1−t and t on a line.
+/// The coefficients at `t` by `method`. Every method must give the primary at 0 and the secondary at 1:
+/// the engine copies there.
 pub fn coefficients(method: Method, t: f64, sums: &Sums) -> Coefficients {
-    let line = |path| Coefficients { s0: 1.0 - t, s1: t, path };
-    if method == Method::Linear {
-        return line(Path::Linear);
+    match method {
+        Method::Slerp => slerp(t, sums),
+        Method::Linear => line(t, Path::Linear),
     }
+}
+
+fn line(t: f64, path: Path) -> Coefficients {
+    Coefficients { s0: 1.0 - t, s1: t, path }
+}
+
+/// s0 = sin((1−t)θ)/sin θ, s1 = sin(tθ)/sin θ, or 1−t and t where the arc is a line.
+fn slerp(t: f64, sums: &Sums) -> Coefficients {
+    let line = |path| line(t, path);
     let Some(cos_theta) = sums.cos_theta() else {
         return line(Path::LerpZero);
     };

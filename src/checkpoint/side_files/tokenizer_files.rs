@@ -24,7 +24,7 @@ const MOST_FILES: usize = 1000;
 ///
 /// Ids are read from files whose ids are rows of the embedding: those of Marian and FSMT have ids
 /// of their own, and an entity is no token.
-pub(super) const FILES: [(&str, Option<ReadIds>); 35] = [
+pub(super) const FILES: &[(&str, Option<ReadIds>)] = &[
     ("tokenizer.json", Some(token_ids::of_tokenizer_json)),
     ("tokenizer.model", Some(token_ids::of_sentencepiece)),
     ("tokenizer_config.json", Some(token_ids::of_tokenizer_config)),

@@ -14,7 +14,7 @@ const BUFFERS: [&str; 9] = [
 ];
 
 /// Whether a tensor is a buffer, by its name and rank. What a merge does with buffers is decided
-/// more strictly, by dtype and shape too, in `merge/buffers.rs`.
+/// more strictly, by dtype and shape too, in `merge/names/buffers.rs`.
 pub(crate) fn is_buffer(name: &str, shape: &[u64]) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     // The causal masks of GPT-2 and GPT-NeoX are called `attn.bias`; a real bias has rank 1.

@@ -12,7 +12,7 @@ use crate::engine::torch::ops::{computed_kind, count_nonfinite, is_narrow};
 use crate::engine::write::children::Children;
 use crate::engine::write::span::SpanOut;
 use crate::error::Result;
-use crate::merge::{Action, MergeOptions, Path, Sums};
+use crate::merge::{Action, MergeOptions, Sums};
 
 /// Reads, sums and blends pieces, with what all of them share.
 pub(crate) struct Merger<'j> {
@@ -116,7 +116,7 @@ impl Merger<'_> {
                     copy(task, piece, 0, out)?;
                 } else if how.t == 1.0 {
                     copy(task, piece, 1, out)?;
-                } else if how.coefficients.path != Path::Slerp && piece.same_bytes(task) {
+                } else if how.coefficients.path.is_line() && piece.same_bytes(task) {
                     // On a line, equal elements stay what they are; float32 would round them.
                     copy(task, piece, 0, out)?;
                 } else {

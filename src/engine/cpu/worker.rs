@@ -13,7 +13,7 @@ use crate::engine::torch::ops::{PIECE, WIDEST, count_nonfinite};
 use crate::engine::write::children::Children;
 use crate::engine::write::span::SpanOut;
 use crate::error::Result;
-use crate::merge::{Action, MergeOptions};
+use crate::merge::MergeOptions;
 use crate::tensor::Crc;
 
 /// Buffers and scratch of one thread.
@@ -92,8 +92,8 @@ impl Worker for CpuWorker<'_> {
                 if !sums.is_finite() && !options.allow_nonfinite {
                     return Err(nonfinite_error(task));
                 }
-                // Linear needs no angle, so it is decided piece by piece.
-                if task.plan.action == Action::Linear {
+                // What needs no sums is decided piece by piece.
+                if task.merges() && !task.needs_scan() {
                     piece_decision = Some(decide(task.plan, options.method, &options.t, sums));
                 }
                 written.sums.push(sums);

@@ -1,4 +1,5 @@
-//! Compares a device's results with the CPU's, on one piece of every tensor or span.
+//! Compares a device's results with the CPU's: the sums of the last piece of every span, and the last
+//! elements of every span that is blended, computed once more on the CPU by the same operations.
 //!
 //! Neither the link nor the GPU's memory has a checksum that this program sees: a device that
 //! computes wrongly, or a copy that was not waited for, shows here.

@@ -26,7 +26,7 @@ use crate::engine::torch::calls::torch_error;
 use crate::engine::torch::ops::{PIECE, computed_kind, count_nonfinite, part};
 use crate::engine::write::children::Children;
 use crate::engine::write::span::SpanOut;
-use crate::merge::{MergeOptions, Path, Sums};
+use crate::merge::{MergeOptions, Sums};
 
 /// One worker's buffers on both sides of the link, and what it does with them.
 pub(crate) struct Passes<'j> {
@@ -204,7 +204,7 @@ impl<'j> Passes<'j> {
         let [a, b] = &up.views;
         let kernel = self.kernel()?;
         let mut child = kernel.block.view(self.places.child, kind, numel)?;
-        let line = how.coefficients.path != Path::Slerp;
+        let line = how.coefficients.path.is_line();
         let factors = (how.coefficients.s0, how.coefficients.s1);
         let mut blended = false;
         if how.t == 0.0 {

@@ -12,7 +12,7 @@ use crate::engine::torch::ops::{PIECE, may_overflow};
 use crate::error::Result;
 use crate::format::StorageSum;
 use crate::merge::{
-    Action, Coefficients, KnownBuffer, MergeOptions, Method, PlannedStorage, Sums, coefficients,
+    Coefficients, KnownBuffer, MergeOptions, Method, PlannedStorage, Sums, coefficients,
 };
 use crate::tensor::Crc;
 
@@ -183,7 +183,7 @@ impl<'a> Task<'a> {
 
     /// Whether both parents are interpolated.
     pub(crate) fn merges(&self) -> bool {
-        matches!(self.plan.action, Action::Slerp | Action::Linear)
+        self.plan.action.is_merge()
     }
 
     /// Whether NaN and Inf in it are a fault.
@@ -194,7 +194,7 @@ impl<'a> Task<'a> {
 
     /// Whether the angle must be known before the first element can be made.
     pub(crate) fn needs_scan(&self) -> bool {
-        self.plan.action == Action::Slerp
+        self.plan.action.needs_sums()
     }
 
     /// Both sides, primary first.

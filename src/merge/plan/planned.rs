@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::merge::names::buffers::KnownBuffer;
+use crate::merge::options::Method;
 use crate::merge::vocab::extension::Extension;
 use crate::tensor::DType;
 
@@ -57,6 +58,33 @@ pub enum Action {
     CopyPrimary,
     /// Copied from the secondary: only there.
     CopySecondary,
+}
+
+impl Action {
+    /// How `method` merges two tensors.
+    pub(crate) fn merging(method: Method) -> Action {
+        match method {
+            Method::Slerp => Action::Slerp,
+            Method::Linear => Action::Linear,
+        }
+    }
+
+    /// Whether both parents' values go into the child's.
+    pub fn is_merge(self) -> bool {
+        match self {
+            Action::Slerp | Action::Linear => true,
+            Action::CopyPrimary | Action::CopySecondary => false,
+        }
+    }
+
+    /// Whether the factors come from sums over the whole tensor, so that all of it is read before its
+    /// first element is made.
+    pub fn needs_sums(self) -> bool {
+        match self {
+            Action::Slerp => true,
+            Action::Linear | Action::CopyPrimary | Action::CopySecondary => false,
+        }
+    }
 }
 
 /// One weight file of the child.

@@ -3,7 +3,7 @@
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::names::buffers::{KnownBuffer, is_parameter};
-use crate::merge::options::{MergeOptions, Method};
+use crate::merge::options::MergeOptions;
 use crate::merge::pair::Pair;
 use crate::merge::plan::planned::{Action, PlannedStorage, PlannedTensor};
 use crate::merge::ties::share::Share;
@@ -80,8 +80,7 @@ fn planned(
     let copied = pair.buffer.is_some_and(KnownBuffer::is_copied);
     let action = match (pair.primary, pair.secondary) {
         (Some(_), _) if copied => Action::CopyPrimary,
-        (Some(_), Some(_)) if floating && options.method == Method::Slerp => Action::Slerp,
-        (Some(_), Some(_)) if floating => Action::Linear,
+        (Some(_), Some(_)) if floating => Action::merging(options.method),
         (Some(_), _) => Action::CopyPrimary,
         (None, _) => Action::CopySecondary,
     };
