@@ -1,4 +1,5 @@
-//! The crate's error: whose fault, which file, which tensor, what was expected and found, what to do.
+//! The crate's error: its kind, which decides the exit code, the file and tensor concerned, what
+//! was expected and found, and what to do.
 
 use std::fmt;
 use std::io;

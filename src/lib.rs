@@ -30,11 +30,11 @@
 //! |---|---|---|
 //! | 7 | `cli` | arguments, bars, exit codes |
 //! | 6 | `batch` | many merges from one manifest |
-//! | 4 | `engine` | runs a plan: workers, reading, merging, writing. The only floor that names torch |
+//! | 4 | `engine` | runs a plan: workers, reading, merging, writing. The only floor that calls libtorch |
 //! | 3 | `merge` | the decisions: options, pairs, vocabulary, plan. No I/O |
-//! | 2 | [`checkpoint`] | a model directory: index, shards, config.json, tokenizer files |
+//! | 2 | [`checkpoint`] | a model directory: index, shards, config.json, tokenizer files. All access to model files |
 //! | 1 | [`mod@format`] | one file: pickle, zip, legacy; reading and writing |
-//! | 0 | [`tensor`], [`error`] | words that all floors share |
+//! | 0 | [`tensor`], [`error`] | types that all floors share |
 
 #[cfg(feature = "torch")]
 pub mod batch;

@@ -1,4 +1,4 @@
-//! `llm-slerp-merge`: see `llm_slerp_merge::cli`.
+//! The `llm-slerp-merge` program: runs `llm_slerp_merge::cli`.
 
 use std::process::ExitCode;
 

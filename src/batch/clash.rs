@@ -1,4 +1,4 @@
-//! Outputs that are one directory, or of which one lies in another.
+//! Finds outputs of a batch that are one directory, or of which one lies inside another.
 
 use std::path::PathBuf;
 

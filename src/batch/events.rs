@@ -1,4 +1,4 @@
-//! What the process of a sweep tells the batch: events on stdout, one JSON value per line.
+//! Messages from a sweep's process to the batch, one JSON value per line on its stdout.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The merges of a batch as planned: what each asks for, and its children.
+//! The merges of a batch once planned: `PlannedJob`, its options and its children.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! Floor 6: many merges from one manifest: planned together, run as sweeps, each in its own process.
+//! Floor 6: runs the merges of a manifest. All are planned together, grouped into sweeps, and run,
+//! each sweep in its own process.
 
 mod clash;
 mod events;

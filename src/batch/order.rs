@@ -1,4 +1,4 @@
-//! What the process of a sweep is told to do: one order on stdin, as a line of JSON.
+//! The message to a sweep's process: what to merge, as one line of JSON on its stdin.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The result of each merge of a batch.
+//! The result of one merge of a batch, as `--json` and the record give it.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Plans all merges of a manifest before any runs, and finds every error at once.
+//! Plans every merge of a manifest before any runs, and collects the errors of all of them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Runs one sweep in its own process, so that an abort or a kill there ends nothing else.
+//! Runs one sweep in its own process, so that a crash or a kill there ends no other sweep.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

@@ -1,4 +1,5 @@
-//! The record of a batch: one JSON line per merge, on disk before the next result is taken.
+//! Writes the record of a batch: one JSON line per merge, flushed to disk before the next result is
+//! taken.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! Runs the sweeps of a batch, several at once, each in its own process.
+//! Runs the sweeps of a batch, several at once, tries those again that may work later, and gives
+//! every merge its result.
 
 use std::collections::VecDeque;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Merges that share both parents and every option but t run together: the parents are read once.
+//! Groups merges that share both parents and differ only in their children into sweeps, each of
+//! which reads the parents once.
 
 use std::path::{Path, PathBuf};
 

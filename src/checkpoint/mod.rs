@@ -1,4 +1,4 @@
-//! Floor 2: a model directory. The only floor that opens files.
+//! Floor 2: reads and writes model directories. All access to model files goes through this floor.
 //!
 //! | room | its one job |
 //! |---|---|

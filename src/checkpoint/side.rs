@@ -1,4 +1,4 @@
-//! The two sides of a merge: primary and secondary.
+//! `Side`: which of the two parents, the primary or the secondary.
 
 use serde::{Deserialize, Serialize};
 

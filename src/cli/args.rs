@@ -1,4 +1,4 @@
-//! The command line as typed. Nothing here opens a file.
+//! Defines the command line, and parses its values. Nothing here opens a file.
 
 use std::path::PathBuf;
 

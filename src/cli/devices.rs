@@ -1,4 +1,4 @@
-//! `devices`: what a merge can be computed on.
+//! `devices`: lists the devices that a merge can be computed on.
 
 use crate::cli::args::OutputArgs;
 use crate::cli::{merge, print};

@@ -1,4 +1,4 @@
-//! `find`: the models below directories, and which of them fit each other.
+//! `find`: lists the models below directories, and which of them fit each other.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `inspect`: what a checkpoint holds, from its headers.
+//! `inspect`: lists the tensors of a checkpoint, from its headers.
 
 use serde::Serialize;
 

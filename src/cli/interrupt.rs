@@ -1,4 +1,5 @@
-//! Signals: a merge stops between two pieces, leaves its work for a later run, and ends by the signal.
+//! Catches signals: a merge stops between two pieces, leaves its work for a later run, and ends by
+//! the signal.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -1,4 +1,4 @@
-//! Floor 7: arguments, bars, exit codes.
+//! Floor 7: parses the command line, runs the command, and turns its result into an exit code.
 
 mod args;
 mod batch;

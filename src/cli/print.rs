@@ -1,4 +1,4 @@
-//! Everything that the tool prints: stdout for results, stderr for people.
+//! Prints everything that the tool prints: results on stdout, messages for people on stderr.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! The progress bar on a terminal, plain log lines elsewhere.
+//! Shows the progress of a merge: a bar on a terminal, plain log lines elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;

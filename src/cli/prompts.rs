@@ -1,5 +1,5 @@
-//! The tool alone on a terminal: finds models, asks for what a merge needs, shows the plan, and
-//! merges. Everything that is shown goes to stderr.
+//! Asks on a terminal for what a merge needs, where the tool is run without arguments: finds
+//! models, asks, shows the plan, and merges. Everything that is shown goes to stderr.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};

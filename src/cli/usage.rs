@@ -1,4 +1,4 @@
-//! Command lines that clap refuses, with advice where a mistake is common.
+//! Adds advice to clap's refusals where a mistake is common.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 

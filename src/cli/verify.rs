@@ -1,4 +1,5 @@
-//! `verify`: whether a checkpoint is whole and finite. One line per finding, then a summary.
+//! `verify`: checks whether a checkpoint is whole and finite. Prints one line per finding, then a
+//! summary.
 
 use std::collections::HashMap;
 

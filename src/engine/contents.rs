@@ -1,5 +1,5 @@
-//! CRC-32 of storages whose files keep none, taken while a merge reads them: what such a parent is
-//! recognised by later.
+//! Collects the CRC-32 of storages whose files keep none, while a merge reads them: such a parent
+//! is recognised by them later.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! The devices that a merge is computed on, and those of this machine.
+//! Chooses the devices that a merge is computed on, and lists those of this machine.
 
 use std::sync::Arc;
 

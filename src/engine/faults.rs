@@ -1,4 +1,4 @@
-//! Stand-ins for GPUs, for tests on machines without one: the CPU computes, with the memory and the
+//! Stands in for GPUs in tests on machines without one: the CPU computes, with the memory and the
 //! failures that a test asks for.
 //!
 //! [`VARIABLE`] is a list of words: `devices=2,memory=64MiB,oom=3,sticky=5,wrong=1`. With

@@ -1,5 +1,5 @@
-//! Whether a parent is the one that a child was made from. Where a file keeps CRCs of its storages,
-//! they tell; where it keeps none, the CRC of what the merge read of it does.
+//! Checks whether a parent is the one that a child was made from: by the CRCs that its files keep
+//! of their storages, or, where a file keeps none, by the CRC of what the merge read of it.
 //!
 //! Bytes are read again only where the file may not be the one that the merge read: another device,
 //! inode, size, time of modification or time of the inode's change. No program can set the last one

@@ -1,5 +1,5 @@
-//! A whole merge: both parents opened, the plan made and checked against the disk, the children
-//! written, completed with config and tokenizer, and put in their places.
+//! Runs a whole merge: opens both parents, has the plan made, checks it against the disk, writes
+//! the children, completes them with config and tokenizer, and puts them in their places.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

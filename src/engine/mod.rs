@@ -1,4 +1,4 @@
-//! Floor 4: runs a plan. The only floor that names torch.
+//! Floor 4: executes merge plans, and verifies checkpoints. The only floor that calls libtorch.
 
 mod contents;
 mod cpu;

@@ -1,4 +1,4 @@
-//! From `--output` to the directory of each child.
+//! Expands `--output` to the directory of each child.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! What is to be merged into what, and a merge that is ready to run.
+//! `Job`, what is to be merged into what, and `Prepared`, a merge that is planned, checked and
+//! ready to run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! slerp_merge.json: what made a child, from what, tensor by tensor; and whether a child that is
-//! there already is the one that a merge would make.
+//! Writes slerp_merge.json: what made a child, from what, tensor by tensor. Checks by it whether an
+//! existing child is the one that a merge would make.
 
 use std::path::Path;
 

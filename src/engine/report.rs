@@ -1,4 +1,4 @@
-//! What a merge did, tensor by tensor.
+//! The report of a finished merge, tensor by tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! How a running merge tells how far it is.
+//! The trait `Reporter`, to which a running merge reports its progress.
 
 /// Told of progress by the engine's workers, from any of their threads, at most once per span
 /// (about 8 MB). Calls change nothing in the result.

@@ -1,4 +1,5 @@
-//! What an interrupted run left: which tensors are whole in every child, and need no more work.
+//! Finds the tensors that an interrupted run completed in every child, by journal and CRC: they
+//! need no more work.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

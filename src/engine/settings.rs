@@ -1,4 +1,4 @@
-//! How a plan is run.
+//! The settings that a plan is run with: threads, memory and devices.
 
 use crate::engine::devices::ComputeDevice;
 use crate::error::Error;

@@ -1,4 +1,4 @@
-//! Runs a plan: hands spans to workers until every byte of every child is written.
+//! Runs a plan: hands units of work to worker threads until every byte of every child is written.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

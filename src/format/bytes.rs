@@ -1,4 +1,4 @@
-//! A cursor over bytes that never reads past their end.
+//! `Cursor`: reads bytes, little-endian, and never past their end.
 
 /// Little-endian reads from a slice, one after the other; every read may find too few bytes.
 #[derive(Clone, Copy, Debug)]

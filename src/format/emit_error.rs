@@ -1,4 +1,4 @@
-//! Why a file can't be laid out for writing.
+//! The errors for a file that can't be laid out for writing.
 
 use thiserror::Error;
 

@@ -1,4 +1,5 @@
-//! What can be wrong with a file: the rule that it breaks, and the refusal that says so.
+//! The errors for a file that breaks its format: the rule that it breaks, and the refusal that says
+//! so.
 
 use std::io;
 

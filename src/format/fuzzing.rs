@@ -1,4 +1,4 @@
-//! What must hold for any bytes: the fuzz targets' bodies, which the tests run too.
+//! The bodies of the fuzz targets, which the tests run too.
 //!
 //! Each returns whether the bytes were accepted, and panics where a reader breaks a promise.
 

@@ -1,4 +1,4 @@
-//! The index of a sharded checkpoint, `pytorch_model.bin.index.json`.
+//! Reads and writes the index of a sharded checkpoint, `pytorch_model.bin.index.json`.
 //!
 //! ```json
 //! {

@@ -1,4 +1,4 @@
-//! Raw deflate (zip method 8) of data whose size is known.
+//! Inflates raw deflate (zip method 8) of data whose size is known.
 
 use flate2::{Decompress, FlushDecompress, Status};
 

@@ -1,4 +1,4 @@
-//! JSON from strangers: all pairs of an object are kept, in order, repeated names too.
+//! Parses untrusted JSON: all pairs of an object are kept, in order, repeated names too.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Reading bytes by position from a file or from memory.
+//! The trait `ReadAt`: reads bytes by position, from a file or from memory.
 
 use std::io;
 

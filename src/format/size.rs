@@ -1,4 +1,4 @@
-//! Sizes as people write them: `5GB`, `1.5GB`, `512MiB`, `5000000000`.
+//! Parses sizes as people write them: `5GB`, `1.5GB`, `512MiB`, `5000000000`.
 //!
 //! Source: huggingface_hub 0.36.2 `serialization/_base.py` (`parse_size_to_int`), as transformers
 //! 4.57.3 uses it for `max_shard_size`. The binary units are ours.

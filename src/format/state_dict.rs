@@ -1,4 +1,5 @@
-//! What a checkpoint file holds, without its data: names, dtypes, layouts, and where the bytes are.
+//! `StateDict`: what a checkpoint file holds, without its data: names, dtypes, layouts, and where
+//! the bytes are.
 
 use crate::tensor::{DType, Layout};
 

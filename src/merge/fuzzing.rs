@@ -1,5 +1,5 @@
-//! What must hold of the plan of any two inventories: the body of the fuzz target, which the tests
-//! run too.
+//! The body of the fuzz target for plans, which the tests run too: makes two parents of any bytes,
+//! and checks the plans of their merges.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! Parents made of headers alone, for tests of the decisions.
+//! Makes parents of headers alone, for tests of the decisions.
 
 use crate::checkpoint::{
     AdapterConfig, Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry,

@@ -1,4 +1,5 @@
-//! Floor 3: the mathematics and the decisions. No I/O, no torch.
+//! Floor 3: decides what a merge does. Pairs tensors, checks parents, plans the child, computes the
+//! coefficients. No I/O, no torch.
 
 mod configs;
 mod find;

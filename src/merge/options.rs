@@ -1,5 +1,5 @@
-//! What the user asked for, resolved: no option is left open after this. The first line of a
-//! variant's documentation is its help on the command line.
+//! The options that determine a child's contents, with their defaults. Clap shows the first line of
+//! each variant's doc as help.
 
 use serde::{Deserialize, Serialize};
 

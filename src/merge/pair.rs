@@ -1,4 +1,4 @@
-//! Two tensors that become one of the child's.
+//! `Pair`: a tensor of the child, and the tensor of each parent that it is made from.
 
 use crate::checkpoint::{Side, TensorEntry};
 use crate::merge::names::buffers::KnownBuffer;

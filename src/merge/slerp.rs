@@ -1,4 +1,4 @@
-//! The coefficients of a merged tensor: child = s0·a + s1·b.
+//! Computes the coefficients of a merged tensor: child = s0·a + s1·b.
 //!
 //! Shoemake, *Animating rotation with quaternion curves* (1985), over whole tensors as vectors;
 //! thresholds from the original merge script by Digitous and CalderaAI (after dvschultz).

@@ -1,4 +1,5 @@
-//! Every warning of a merge: the plan and the engine collect them, the command line prints them.
+//! `Warning`: every warning of a merge. The plan and the engine collect them, the command line
+//! prints them.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Pseudo-random numbers for tests, the same on every run.
+//! Generates pseudo-random numbers for tests, the same on every run.
 
 /// A linear congruential generator that starts at `state`; it returns numbers below its argument.
 pub(crate) fn chance(mut state: u64) -> impl FnMut(u64) -> u64 {

@@ -1,4 +1,5 @@
-//! The CRC-32 of zip files (ISO-HDLC): of bytes, of a stream, and of consecutive runs joined.
+//! Computes the CRC-32 of zip files (ISO-HDLC): of bytes, of a stream, and of consecutive runs
+//! joined.
 
 use crc_fast::CrcAlgorithm::Crc32IsoHdlc;
 use crc_fast::Digest;

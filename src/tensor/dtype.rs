@@ -1,4 +1,5 @@
-//! Element types: torch's names, sizes, and the storage classes that pickles use for them.
+//! `DType`: the element types, with torch's names, their sizes, and the storage classes that
+//! pickles use for them.
 
 use serde::{Serialize, Serializer};
 

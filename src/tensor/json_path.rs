@@ -1,4 +1,4 @@
-//! Paths in JSON, which holds text only.
+//! `JsonPath`: a path in JSON, which holds text only.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! How a tensor lies in its storage: shape, strides and offset, all in ELEMENTS.
+//! `Layout`: how a tensor lies in its storage: shape, strides and offset, all in ELEMENTS.
 
 use serde::Serialize;
 

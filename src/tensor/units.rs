@@ -1,4 +1,4 @@
-//! Sizes and counts for people, and strings from files made safe to print.
+//! Formats sizes, counts and lists for people, and makes strings from files safe to print.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! A manifest: `{"defaults": {…}, "merges": [{…}, …]}`, with the options of merge under their names.
+//! Reads a manifest: `{"defaults": {…}, "merges": [{…}, …]}`, with the options of `merge` under
+//! their names.
 
 use std::ffi::OsString;
 use std::fmt;

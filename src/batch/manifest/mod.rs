@@ -1,4 +1,4 @@
-//! What a manifest may hold, and the merges that it names.
+//! Reads manifests, and describes them by a JSON Schema.
 
 mod document;
 mod options;

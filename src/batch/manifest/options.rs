@@ -1,5 +1,5 @@
-//! The options that a manifest may set, described by the command line, so that both have the same
-//! names and meanings.
+//! The options that a manifest may set: `OptionSpec`, filled in from the command line, so that both
+//! have the same names and meanings.
 
 use std::ffi::OsString;
 use std::path::Path;

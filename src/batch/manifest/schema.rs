@@ -1,4 +1,4 @@
-//! The JSON Schema of a manifest, generated from the options of the command line.
+//! Generates the JSON Schema of a manifest from the options of the command line.
 
 use serde_json::{Map, Value, json};
 

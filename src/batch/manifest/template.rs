@@ -1,4 +1,4 @@
-//! Words in braces in an output: `{t}`, `{name}`, `{primary}`, `{secondary}`.
+//! Expands words in braces in an output: `{t}`, `{name}`, `{primary}`, `{secondary}`.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The layout of a child's weight files, fixed by names, dtypes and shapes before there is data.
+//! Lays out a child's weight files: names, dtypes and shapes fix every offset before there is data.
 
 use std::path::Path;
 

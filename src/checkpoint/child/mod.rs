@@ -1,4 +1,5 @@
-//! The child: the split into files, their layout, the writer of weights, and the side files.
+//! Makes a child's files: splits its tensors into weight files, lays these out and writes them, and
+//! copies the files beside them.
 
 pub(crate) mod layout;
 pub(crate) mod side_files;

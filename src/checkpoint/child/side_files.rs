@@ -1,5 +1,5 @@
-//! The files beside the child's weights: config.json, the tokenizer's, the primary's other small
-//! files.
+//! Decides which files a child gets beside its weights, and writes them: config.json with the
+//! child's values, copies of a tokenizer and of the primary's other small files.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

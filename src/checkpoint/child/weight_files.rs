@@ -1,4 +1,5 @@
-//! The open weight files of a child, written past the page cache where the file system can.
+//! Keeps a child's latest weight files open, and writes to them past the page cache where the file
+//! system can.
 //!
 //! A child is flushed to disk before it appears, so caching it gains nothing: pages must be
 //! allocated, filled and written back, and they evict others. Direct I/O takes whole blocks of the

@@ -1,4 +1,5 @@
-//! The writer of a child's weight files: in place, in any order, from any thread.
+//! Writes a child's weight files in place, in any order and from any thread, and notes finished
+//! storages in its journal.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

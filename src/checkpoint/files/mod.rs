@@ -1,4 +1,4 @@
-//! Reading of files: weights by position, small files whole; and operations on paths.
+//! Reads files: weights by position, small files whole. Resolves paths.
 
 pub(crate) mod paths;
 pub(crate) mod read_ahead;

@@ -1,4 +1,4 @@
-//! Operations on paths: parent, name, and the absolute path without links.
+//! Takes paths apart, and makes them absolute and free of links.
 
 use std::path::{Component, Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Positioned reads that ask the kernel to read ahead where the page cache lacks the data.
+//! Reads by position, and asks the kernel to read ahead where the page cache lacks the data.
 //!
 //! By itself the kernel reads ahead 128 KiB on most machines: too little for a disk that answers
 //! many requests at once. It is not asked for pages that are cached, since looking them up costs

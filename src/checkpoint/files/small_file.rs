@@ -1,4 +1,4 @@
-//! Bounded reading of the small files beside the weights, which are not to be trusted.
+//! Reads the small files beside the weights, up to a size limit: their contents are not trusted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

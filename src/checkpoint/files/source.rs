@@ -1,4 +1,5 @@
-//! A weight file of a parent: read by position, and checked for changes.
+//! `FileSource`: a weight file of a parent, read by position and checked for changes since it was
+//! opened.
 //!
 //! Data is read with `pread`, not mapped: a mapped file that is truncated kills the process.
 

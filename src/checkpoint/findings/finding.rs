@@ -1,4 +1,4 @@
-//! Everything that the check of a checkpoint can find, with its severity and words.
+//! `Finding`: everything that the check of a checkpoint can report, with its severity and message.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The check of a checkpoint: everything that is wrong with it, and its words.
+//! Checks a checkpoint by its headers, and collects everything that is wrong with it.
 
 pub(crate) mod finding;
 pub(crate) mod shards;

@@ -1,4 +1,4 @@
-//! Findings on shards and their index.
+//! Compares all shards of a checkpoint with their index, and lists the differences.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

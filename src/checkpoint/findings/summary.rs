@@ -1,4 +1,4 @@
-//! The last line of the check of a checkpoint.
+//! Words the last line of the check of a checkpoint.
 
 use crate::checkpoint::findings::finding::{Finding, Severity};
 use crate::tensor::{counted, human_bytes};

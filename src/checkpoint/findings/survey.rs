@@ -1,5 +1,5 @@
-//! Opening of a checkpoint to be checked: collects everything that is wrong with its headers, index
-//! and side files, where [`Checkpoint::open`] stops at the first error.
+//! Opens a checkpoint to be checked: collects everything that is wrong with its headers, index and
+//! side files, where [`Checkpoint::open`] stops at the first error.
 
 use std::collections::HashSet;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Whether an output directory may be written: refusals before any work.
+//! Checks an output before any work: that it may be written, lies apart from the parents, and has
+//! room on its disk.
 
 use std::ffi::CString;
 use std::os::unix::fs::MetadataExt;

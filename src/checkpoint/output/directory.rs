@@ -1,4 +1,4 @@
-//! Operations on directories: flushing, comparing by inode, emptying.
+//! Flushes, compares and empties directories.
 
 use std::fs::File;
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! What is at an output already: nothing, a complete child of this tool, or something else.
+//! Tells what is at an output already: nothing, a complete child of this tool, or something else.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;

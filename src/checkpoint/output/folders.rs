@@ -1,4 +1,5 @@
-//! Folders in a child's work directory, and the side files in them.
+//! Makes folders in a child's work directory for the side files in them, and flushes or removes
+//! them.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Missing directories above an output, made for it and removed again if no child appears.
+//! Makes the directories missing above an output, and removes them again if no child appears.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Where the child is written: checks of the output, the work directory, the journal, the final
+//! Puts a child at its output: checks of the output, the work directory, the journal, the final
 //! rename.
 
 pub(crate) mod check;

@@ -1,6 +1,6 @@
-//! An output that is a mount point. No directory can be renamed onto it, so the child's files are
-//! moved into it one by one. That is weaker than one rename: a marker says that the child is
-//! incomplete until the last file is there.
+//! Puts a child at an output that is a mount point. No directory can be renamed onto it, so the
+//! child's files are moved into it one by one. That is weaker than one rename: a marker says that
+//! the child is incomplete until the last file is there.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! The last step of a child: the rename that puts it at its output, all or nothing.
+//! Renames a complete child to its output, all or nothing, in exchange for an older child where
+//! there is one.
 
 use std::path::{Path, PathBuf};
 

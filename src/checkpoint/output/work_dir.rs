@@ -1,4 +1,4 @@
-//! The work directory, in which a child is made before it appears at its output.
+//! Names the work directory, in which a child is made before it appears at its output.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;

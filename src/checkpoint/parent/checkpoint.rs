@@ -1,4 +1,5 @@
-//! An opened parent, a model directory or a single checkpoint file: everything but its data.
+//! `Checkpoint`: an opened parent, a model directory or a single checkpoint file, with everything
+//! but its data.
 
 use std::path::{Path, PathBuf};
 

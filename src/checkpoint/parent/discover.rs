@@ -1,5 +1,5 @@
-//! The search for checkpoints below a directory, by names alone. Every directory is entered once,
-//! by its own path rather than by a link, so that loops end and nothing is found twice.
+//! Finds checkpoints below a directory, by names alone. Every directory is entered once, by its own
+//! path rather than by a link, so that loops end and nothing is found twice.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,5 @@
-//! The local cache of the Hugging Face Hub: downloaded models, by their names. Nothing here uses
-//! the network.
+//! Finds downloaded models in the local cache of the Hugging Face Hub by their names. Nothing here
+//! uses the network.
 //!
 //! ```text
 //! CACHE/models--ORG--NAME/refs/main               text: the commit that `main` was when downloaded

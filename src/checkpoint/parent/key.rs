@@ -1,4 +1,4 @@
-//! The syntax `FILE::KEY`, which names one of several state dicts in a file.
+//! Parses `FILE::KEY`, which names one of several state dicts in a file.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

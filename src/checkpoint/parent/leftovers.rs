@@ -1,4 +1,4 @@
-//! What a file holds beside its state dict, as sentences for the plan.
+//! Words the notes on what a file holds beside its state dict.
 
 use crate::format::{OpaqueValue, StateDict};
 use crate::tensor::{escape, listed};

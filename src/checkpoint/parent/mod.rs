@@ -1,4 +1,4 @@
-//! A parent: how it is found, opened by its headers, and refused where it contradicts itself.
+//! Finds a parent, opens it by its headers, and refuses one that contradicts itself.
 
 pub(crate) mod checkpoint;
 pub(crate) mod discover;

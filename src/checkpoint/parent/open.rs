@@ -1,4 +1,4 @@
-//! Opening of a parent by its headers, up to the first error.
+//! Opens a parent by its headers, and stops at the first error.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Comparison of shards with their index, shard by shard, up to the first contradiction.
+//! Compares shards with their index while they are opened, and stops at the first contradiction.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What a careful user may refuse of a parent although nothing is wrong with it: links out of its
-//! directory, and bytes without a checksum.
+//! Optional strict checks on a parent: refuse links that leave its directory (`no_follow`) and
+//! weight files with bytes that no CRC-32 covers (`require_checksums`).
 
 use std::path::{Path, PathBuf};
 

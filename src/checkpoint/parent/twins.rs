@@ -1,4 +1,5 @@
-//! Tensors of equal bytes under two names, known from the files' CRCs or by reading both.
+//! Compares tensors of one parent, by their CRC-32 or by reading both, and remembers which have
+//! equal bytes.
 
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::tensors::inventory::{Inventory, StorageEntry, TensorEntry};

@@ -1,4 +1,4 @@
-//! `adapter_config.json`: what PEFT says of an adapter's weights.
+//! Reads `adapter_config.json`, PEFT's description of an adapter.
 
 use std::ffi::OsStr;
 use std::path::Path;

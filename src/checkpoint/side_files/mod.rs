@@ -1,5 +1,5 @@
-//! The files beside the weights: config, tokenizer, adapter, modules, and which of them a child
-//! gets.
+//! Reads the files beside the weights (config, tokenizer, adapter, modules), and selects those that
+//! a child gets.
 
 pub(crate) mod adapter;
 pub mod config;

@@ -1,4 +1,4 @@
-//! sentence-transformers' modules.json: the folders of the modules that follow the model.
+//! Reads sentence-transformers' modules.json: the folders of the modules that follow the model.
 
 use std::path::{Component, Path};
 

@@ -1,4 +1,4 @@
-//! Roles of the files in a model's directory, by their names.
+//! Classifies the files in a model's directory by their names.
 
 use std::ffi::OsStr;
 use std::path::Path;

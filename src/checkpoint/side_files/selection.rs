@@ -1,6 +1,6 @@
-//! The selection of files beside a model's weights that are copied to a child: small ones that are
-//! neither weights nor documentation nor code. Decided by names and sizes; contents are read only
-//! as far as needed to recognise a file.
+//! Selects the files beside a model's weights that are copied to a child: small ones that are
+//! neither weights nor documentation nor code. Names and sizes decide; contents are read only as
+//! far as needed to recognise a file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Ids of special tokens (beginning, end, padding) in config.json and generation_config.json.
+//! Reads the ids of special tokens (beginning, end, padding) from config.json and
+//! generation_config.json.
 
 use std::collections::BTreeMap;
 use std::path::Path;

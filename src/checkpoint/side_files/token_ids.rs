@@ -1,4 +1,4 @@
-//! The highest token id that a tokenizer file names.
+//! Finds the highest token id in a tokenizer file.
 //!
 //! Only ids are kept while parsing, so a vocabulary of 250,000 entries costs no more than its text.
 //! Entries that are not ids are passed over; a file that is not in its own format is an error.

@@ -1,5 +1,5 @@
-//! The tokenizer of a model directory: its files, the highest id in them, and the choice between
-//! the parents' tokenizers.
+//! Reads a directory's tokenizer, its files and the highest id in them, and chooses between the
+//! parents' tokenizers.
 
 use std::path::Path;
 

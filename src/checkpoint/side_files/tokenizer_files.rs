@@ -1,4 +1,4 @@
-//! The files that make up a tokenizer, by name, and the functions that find token ids in them.
+//! Lists the files that make up a tokenizer, each with the function that finds token ids in it.
 
 use std::path::Path;
 

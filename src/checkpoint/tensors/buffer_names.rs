@@ -1,4 +1,5 @@
-//! Names of buffers, tensors that are no parameters: some programs leave them out of an index.
+//! Recognises buffers, tensors that are no parameters, by name: some programs leave them out of an
+//! index.
 
 /// Last components of the names of buffers that transformers' models keep in their state dict.
 const BUFFERS: [&str; 9] = [

@@ -1,4 +1,4 @@
-//! The tensors and storages of a checkpoint over all its shards.
+//! `Inventory`: the tensors and storages of a checkpoint, over all its shards.
 
 use std::collections::HashSet;
 

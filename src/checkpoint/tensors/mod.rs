@@ -1,4 +1,5 @@
-//! The tensors of a checkpoint: their list, their order in the model, equal bytes, buffers.
+//! Lists the tensors of a checkpoint, restores their order in the model, compares their bytes and
+//! recognises buffers.
 
 pub(crate) mod buffer_names;
 pub(crate) mod inventory;

@@ -1,4 +1,4 @@
-//! Comparison of two tensors of a checkpoint, by CRCs or by streaming their bytes.
+//! Compares two tensors of a checkpoint, by their CRCs or by reading both.
 
 use crc_fast::CrcAlgorithm::{Crc32IsoHdlc, Crc64Nvme};
 use crc_fast::Digest;

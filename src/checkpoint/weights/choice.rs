@@ -1,4 +1,4 @@
-//! The choice of a model's weights among the names in a directory, for opening it and for finding
+//! Chooses a model's weights among the file names in a directory, both to open it and to find
 //! models below another.
 
 use crate::checkpoint::weights::kinds::is_weight_file;

@@ -1,4 +1,4 @@
-//! The weights of a directory, or why it has none to take.
+//! Finds the weights of a directory, or says why it has none to take.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Kinds of files by their names: weights, safetensors, unfinished downloads.
+//! Recognises kinds of files by their names: weights, safetensors, unfinished downloads.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Which files of a directory are a model's weights, decided by their names.
+//! Decides by their names which files of a directory are a model's weights.
 
 pub(crate) mod choice;
 pub(crate) mod directory;

@@ -1,4 +1,4 @@
-//! Files that hold only part of a model (tensor-parallel, pipeline and sharded saves), known by
+//! Recognises files that hold only part of a model (tensor-parallel, pipeline and sharded saves) by
 //! their names and those of their siblings.
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The options that a manifest may set: those of `merge`, as clap knows them, so that there is no
-//! second list to keep up.
+//! Derives the options that a manifest may set from clap's definition of `merge`, so that there is
+//! no second list to keep up.
 
 use std::any::TypeId;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! The process of one sweep: an order on stdin, events on stdout.
+//! Runs one sweep: the process that reads an order from stdin and writes events to stdout.
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Shows a running batch: bars on a terminal, lines elsewhere.
+//! Shows a running batch, by bars on a terminal and lines elsewhere, and records its results.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;

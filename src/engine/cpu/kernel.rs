@@ -1,4 +1,4 @@
-//! The arithmetic of one piece, with torch operations on one thread.
+//! Sums and blends one piece, with torch operations on one thread.
 //!
 //! A piece is 65,536 elements: its float32 copies (256 kB each) stay in a core's L2 cache between
 //! the operations.

@@ -1,4 +1,4 @@
-//! The two passes over a tensor on the CPU, piece by piece.
+//! Runs the two passes over a tensor on the CPU, piece by piece.
 
 pub(crate) mod kernel;
 pub(crate) mod narrow;

@@ -1,4 +1,4 @@
-//! Sums and blends of pieces of 16-bit and 8-bit values, in float32.
+//! Sums and blends pieces of 16-bit and 8-bit values, in float32.
 //!
 //! Both sides are widened once, side by side, and each result takes few operations: every one of
 //! them costs as much as reading the piece from the L2 cache.

@@ -1,4 +1,4 @@
-//! What a worker does with one piece: read, sum, blend.
+//! Reads, sums and blends one piece, as a worker of the CPU does.
 
 use tch::Tensor;
 

@@ -1,4 +1,4 @@
-//! A worker thread of the CPU: both passes over a span, piece by piece.
+//! A worker thread of the CPU: runs both passes over a span, piece by piece.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! NVIDIA's driver, through its own library: is it there, how new is it, which devices has it.
+//! Asks NVIDIA's driver, through its own library, for its version and its devices.
 //!
 //! Functions and codes: *CUDA Driver API*, `cuda.h`. The names with `_v2` are those that the header
 //! maps the plain names to.

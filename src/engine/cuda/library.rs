@@ -1,4 +1,4 @@
-//! Where `libtorch_cuda.so` is, and whether it is the other half of the libtorch that is loaded.
+//! Finds `libtorch_cuda.so`, and checks that it is the other half of the libtorch that is loaded.
 
 use std::fs::{self, File};
 use std::io;

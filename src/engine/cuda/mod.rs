@@ -1,4 +1,4 @@
-//! CUDA, opened at run time: the same program runs where there is none.
+//! Opens CUDA at run time, so that the same program runs where there is none.
 
 pub(crate) mod driver;
 pub(crate) mod errors;

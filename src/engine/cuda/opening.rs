@@ -1,8 +1,7 @@
-//! What CUDA needs, looked for and opened.
+//! Opens CUDA, or says in one sentence what is missing.
 //!
-//! What must be there is looked at in this order, so that the sentence that says what is missing
-//! names the first thing to mend: NVIDIA's driver, a device, the CUDA half of the libtorch that is
-//! loaded, and a driver that is new enough for it.
+//! Looks in this order, so that the sentence names the first thing to mend: NVIDIA's driver, a
+//! device, the CUDA half of the libtorch that is loaded, and a driver that is new enough for it.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

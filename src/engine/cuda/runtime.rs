@@ -1,4 +1,4 @@
-//! `libtorch_cuda.so` and the CUDA runtime that it brings, opened and called.
+//! Opens `libtorch_cuda.so` and the CUDA runtime that it brings, and calls their functions.
 //!
 //! Sources: *CUDA Runtime API* (`cuda_runtime_api.h`) for the functions named `cuda…`, and PyTorch
 //! 2.11's `torch/csrc/inductor/aoti_torch/c/shim.h`, its stable C interface, for `aoti_torch_…`.

@@ -1,5 +1,6 @@
-//! Compares a device's results with the CPU's: the sums of the last piece of every span, and the last
-//! elements of every span that is blended, computed once more on the CPU by the same operations.
+//! Spot-checks a device: recomputes the sums of the last piece of every span, and the last 8,192
+//! elements of every blended span, on the CPU with the same operations, and fails the merge if they
+//! differ by more than rounding.
 //!
 //! Neither the link nor the GPU's memory has a checksum that this program sees: a device that
 //! computes wrongly, or a copy that was not waited for, shows here.

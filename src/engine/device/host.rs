@@ -1,4 +1,5 @@
-//! The host's side of the link: chunks are read here before they go up, children come down to it.
+//! Host memory of a device's worker: the parents' chunks are read into it and copied to the device,
+//! the children's are copied back to it.
 
 use tch::{Device, Tensor};
 

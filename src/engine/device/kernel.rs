@@ -1,4 +1,4 @@
-//! The arithmetic of a chunk on a device.
+//! Sums and blends a chunk on a device.
 //!
 //! Everything is float64, and every operation rounds each element once, by itself: products, sums of
 //! two, conversions. Sums over a piece are taken by folding its second half onto its first until one

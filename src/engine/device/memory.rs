@@ -1,4 +1,4 @@
-//! A worker's share of a device's memory: one block, taken once.
+//! Lays out a worker's share of a device's memory, one block that is allocated once.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The engine on a device that has memory of its own: CUDA, or in tests the CPU in its place.
+//! Runs the two passes on a device that has memory of its own: CUDA, or in tests the CPU in its
+//! place.
 //!
 //! A chunk of both parents is read into page-locked host memory, goes up, is summed and blended in
 //! float64, and the child's chunk comes down. A tensor that fits a worker's share of the device's

@@ -1,4 +1,4 @@
-//! The two passes over a span on a device: read, copy up, sum, blend, copy down, write.
+//! Runs the two passes over a span on a device: read, copy up, sum, blend, copy down, write.
 //!
 //! Every copy is waited for. Disk, link and kernels overlap because a device has several workers,
 //! each on its own stream.

@@ -1,4 +1,4 @@
-//! How the devices are shared: workers per device, memory per worker.
+//! Decides how many workers share a device, and how much of its memory each may use.
 
 use crate::engine::device::memory::{FEWEST_PIECES, MOST_PIECES, Places};
 use crate::engine::devices::ComputeDevice;

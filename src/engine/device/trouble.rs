@@ -1,4 +1,4 @@
-//! Failures on a device, told apart by what to do about them.
+//! Classifies failures on a device by what to do about them.
 
 use tch::TchError;
 

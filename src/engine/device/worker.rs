@@ -1,4 +1,5 @@
-//! A worker thread of a device: the device where it can, the CPU where it must.
+//! A worker thread of a device: runs both passes over a span there, or on the CPU where the device
+//! lacks the memory or has nothing to compute.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! Vocabulary rows that a parent lacks, computed piece by piece. A "row" holds the values of one
-//! token, along whichever dimension tokens are counted.
+//! Computes the vocabulary rows that a parent lacks, piece by piece. A "row" holds the values of
+//! one token, along whichever dimension tokens are counted.
 
 use tch::{Kind as TorchKind, Tensor};
 

@@ -1,4 +1,4 @@
-//! The parents' rows from which added rows are computed.
+//! Reads the rows of the parents from which added rows are computed.
 
 use tch::{Device, Kind as TorchKind, Tensor};
 

@@ -1,4 +1,4 @@
-//! The parents' side: tensors read by position, missing vocabulary rows added on the way.
+//! Reads the parents' tensors by position, and fills in missing vocabulary rows.
 
 pub(crate) mod added_rows;
 pub(crate) mod edge_rows;

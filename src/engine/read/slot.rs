@@ -1,4 +1,5 @@
-//! Memory that both sides are read into, and the pieces that are kept between the two passes.
+//! Memory for one piece of both parents (`Slot`), and the slots that keep pieces between the two
+//! passes (`Keep`).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

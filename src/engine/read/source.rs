@@ -1,4 +1,5 @@
-//! One side of a task: a parent's tensor as contiguous little-endian elements, read by position.
+//! `Source`: reads a parent's tensor by position, as contiguous little-endian elements, and checks
+//! its CRC.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

@@ -1,4 +1,5 @@
-//! Errors about a tensor's data; the one for NaN and Inf reads it again to say where they are.
+//! Errors about a tensor's data. The one for NaN and Inf reads the tensor again to say where they
+//! are.
 
 use crate::engine::task::tensor_task::Task;
 use crate::engine::task::worker::Worker;

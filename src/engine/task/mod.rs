@@ -1,4 +1,4 @@
-//! One tensor's merge: its sides, its spans, what is known of it so far, what can go wrong.
+//! The merge of one tensor: its two sources, its units of work, their results and errors.
 
 pub(crate) mod errors;
 pub(crate) mod tensor_task;

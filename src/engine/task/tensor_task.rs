@@ -1,4 +1,5 @@
-//! One tensor of the child to be made, and what is known of it so far.
+//! `Task`: one tensor of the child to be made, with its sources and the results of its spans so
+//! far.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

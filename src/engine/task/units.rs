@@ -1,4 +1,4 @@
-//! A plan, cut into units of work.
+//! Cuts a plan into units of work.
 
 use std::collections::{BTreeSet, VecDeque};
 

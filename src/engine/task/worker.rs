@@ -1,4 +1,4 @@
-//! What a worker does, whatever it computes on.
+//! The trait `Worker`: both passes over a span, on whatever device.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Host memory that files and torch share: the one place where a tensor is laid over bytes.
+//! `Buffer`: host memory that files and torch share. The only file that lays a tensor over bytes.
 #![expect(unsafe_code, reason = "a slice over a tensor's own memory")]
 
 use tch::{Device, Kind as TorchKind, Tensor};

@@ -1,4 +1,4 @@
-//! The boundary to torch: dtypes as its kinds, its failures as this crate's errors, its threads.
+//! Translates between torch and this crate: dtypes, errors, lengths and threads.
 
 use tch::{Kind as TorchKind, TchError};
 

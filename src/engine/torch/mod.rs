@@ -1,4 +1,5 @@
-//! What the engine asks of libtorch: calls with this crate's errors, shared memory, operations.
+//! Wraps what the engine uses of libtorch: calls with this crate's errors, shared memory,
+//! operations on a piece.
 
 pub(crate) mod buffer;
 pub(crate) mod calls;

@@ -1,5 +1,5 @@
-//! Whether a checkpoint is whole and finite: every byte is read once, its CRC taken and, in the same
-//! pass, its elements looked at.
+//! Checks whether a checkpoint is whole and finite: reads every byte once, takes its CRC and, in
+//! the same pass, looks for NaN and Inf.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

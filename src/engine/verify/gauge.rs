@@ -1,4 +1,4 @@
-//! How large elements are, measured in the pass that reads them: the largest of all, by their bits,
+//! Measures how large elements are, in the pass that reads them: the largest of all, by their bits,
 //! and the sum of squares of a sample, since a check must not be slower than the disk.
 
 use crate::tensor::DType;

@@ -1,4 +1,4 @@
-//! `verify`: whether a checkpoint is whole, finite and plausible, to its last byte.
+//! Checks for `verify` whether a checkpoint is whole, finite and plausible, to its last byte.
 
 pub(crate) mod check;
 pub(crate) mod gauge;

@@ -1,4 +1,5 @@
-//! A run of bytes to be checked: one record of an archive, or one storage of a legacy file.
+//! `Region`: a run of bytes to be checked, one record of an archive or one storage of a legacy
+//! file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

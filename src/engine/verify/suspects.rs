@@ -1,5 +1,5 @@
-//! Tensors worth a look in a checkpoint all of whose bytes were read: zero, far from their like, or not
-//! what config.json says of them.
+//! Finds suspicious tensors among those that were read whole: all zero, far larger or smaller than
+//! others of their kind, or untied though config.json ties them.
 
 use crate::checkpoint::{Checkpoint, Finding, TensorEntry};
 use crate::engine::verify::gauge::Tally;

@@ -1,4 +1,4 @@
-//! Memory for a child's bytes on their way from a worker to the file.
+//! `Block`: aligned memory for a child's bytes on their way from a worker to the file.
 
 use tch::{Kind as TorchKind, Tensor};
 

@@ -1,4 +1,4 @@
-//! The children in the making, as workers and the threads that write see them.
+//! `Children`: the children being written, as workers and writing threads share them.
 
 use crate::checkpoint::ChildWriter;
 use crate::engine::write::block::Part;

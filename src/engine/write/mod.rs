@@ -1,4 +1,4 @@
-//! The child's side: bytes made in blocks, written and flushed by threads of their own.
+//! Writes the children: workers fill blocks, and threads of their own write and flush them.
 
 pub(crate) mod block;
 pub(crate) mod children;

@@ -1,4 +1,4 @@
-//! The queue between workers and disk: threads of its own write what the workers made.
+//! The queue between workers and disk: blocks that workers fill, and the threads that write them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

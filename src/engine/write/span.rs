@@ -1,4 +1,4 @@
-//! A span of a child on its way to the file: made in blocks that are aligned in memory as in the
+//! `SpanOut`: one child's bytes of one span, made in blocks that are aligned in memory as in the
 //! file, each queued once it is full, while the worker goes on.
 
 use tch::{Kind as TorchKind, Tensor};

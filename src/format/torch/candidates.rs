@@ -1,4 +1,5 @@
-//! Which dict of a checkpoint is the state dict: training programs save it beside much else.
+//! Finds the state dict among the dicts of a checkpoint: training programs save it beside much
+//! else.
 //!
 //! Every dict that holds a tensor is a candidate, except what is known not to be weights: the states of
 //! optimizers and of random number generators. The largest is taken if it is the largest by far, ten

@@ -1,4 +1,5 @@
-//! A pickle's values -> the state dict: which dict it is, its tensors, and what is left out.
+//! Collects the state dict from a pickle's values: chooses the dict, makes its tensors, lists what
+//! is left out.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,5 +1,5 @@
-//! Opaque values, which torch's list lacks, by entry of the checkpoint, and the tensors that only they
-//! hold: those are not merged, so they are named.
+//! Lists objects in a checkpoint that are skipped because torch's `weights_only` list lacks their
+//! type, and any tensors reachable only through them, so that the user is told.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! The format of `torch.save` before 1.6: consecutive pickles, then the storages (formats D.4).
+//! Reads the format of `torch.save` before 1.6: consecutive pickles, then the storages (formats
+//! D.4).
 //!
 //! ```text
 //! magic | 1001 | sys_info | object | [keys] | numel (i64) elements | numel elements | ...

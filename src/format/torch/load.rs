@@ -1,4 +1,5 @@
-//! One file -> its state dict: recognise the container, read the pickle, collect the tensors.
+//! Reads the state dict of one file: recognises the container, reads the pickle, collects the
+//! tensors.
 
 use crate::format::error::{FormatError, Rule};
 use crate::format::read_at::ReadAt;

@@ -1,4 +1,5 @@
-//! torch's own files: the zip archive of today, and the stream of pickles of torch before 1.6.
+//! Reads torch's own files, the zip archive of today and the stream of pickles of torch before 1.6,
+//! and lays out the former.
 
 pub(crate) mod candidates;
 pub(crate) mod collect;

@@ -1,4 +1,5 @@
-//! Pickle values -> tensors: torch's rebuild functions read as data (`torch/_utils.py`, formats D.3).
+//! Makes tensors from pickle values: reads torch's rebuild functions as data (`torch/_utils.py`,
+//! formats D.3).
 
 use std::collections::HashMap;
 

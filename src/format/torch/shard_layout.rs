@@ -1,4 +1,4 @@
-//! One weight file as a whole: the pickle and the zip around it.
+//! Lays out one weight file as a whole: the pickle and the zip around it.
 
 use crate::format::emit_error::EmitError;
 use crate::format::torch::pickle::write::pickler::data_pkl;

@@ -1,4 +1,5 @@
-//! How many bytes a tensor has according to its pickle, unchecked: enough to tell weights from counters.
+//! Computes how many bytes a tensor has according to its pickle, unchecked: enough to tell weights
+//! from counters.
 
 use crate::format::torch::pickle::names::globals::{Global, Rebuild, StorageClass};
 use crate::format::torch::pickle::value::{Pickle, Ref, Value};

@@ -1,4 +1,5 @@
-//! What two configs say of the same shapes: what differs, and whether a merge then means anything.
+//! Compares two configs: refuses differences that give equal shapes another meaning, and notes
+//! other differences.
 
 use std::borrow::Cow;
 

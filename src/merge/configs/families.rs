@@ -1,4 +1,4 @@
-//! What a key that config.json lacks means in each family of models.
+//! Lists what a key that config.json lacks means in each family of models.
 
 /// A family's defaults for keys that its configs leave out.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,4 +1,5 @@
-//! The keys of config.json that give equal shapes another meaning, and how much a difference weighs.
+//! Lists the keys of config.json that give equal shapes another meaning, and whether a difference
+//! is refused or noted.
 
 /// What a difference does to a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

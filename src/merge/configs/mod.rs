@@ -1,4 +1,4 @@
-//! What two configs say of the same shapes, and whether a merge then means anything.
+//! Compares the parents' configs, and refuses a merge where they give equal shapes another meaning.
 
 pub(crate) mod differences;
 mod families;

@@ -1,4 +1,5 @@
-//! What a config says of its rotary embedding, in the spelling of transformers 4 and of 5.
+//! Reads the figures of a rotary embedding from a config, in the spelling of transformers 4 and of
+//! 5.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Configs against each other: what is refused, what is noted, what is the same.
+//! Tests configs against each other: what is refused, what is noted, what is the same.
 
 use serde_json::{Map, Value};
 

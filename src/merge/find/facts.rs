@@ -1,4 +1,5 @@
-//! The figures of a model: containers, parameters, dtypes, vocabulary.
+//! `ModelFacts`: the figures of a model that `find` lists: containers, parameters, dtypes,
+//! vocabulary.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

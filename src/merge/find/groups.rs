@@ -1,4 +1,4 @@
-//! Which checkpoints fit each other: a plan can be made of them, whichever is the primary.
+//! Groups checkpoints that fit each other: a plan can be made of any two, whichever is the primary.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,4 +1,4 @@
-//! What `find` shows: the figures of each model, and which models fit each other.
+//! Computes what `find` shows: the figures of each model, and which models fit each other.
 
 pub(crate) mod facts;
 pub(crate) mod groups;

@@ -1,4 +1,4 @@
-//! How large a model is: two that are too far apart don't fit.
+//! Compares the sizes of models: two that are too far apart don't fit, and no plan is made of them.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,5 @@
-//! Buffers that models keep in their state dict beside what they learned, known by name and kind.
+//! Recognises non-parameter tensors (masks, position ids, rotary tables, counters, batch norm
+//! statistics) by name, dtype and shape.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! Embeddings and output heads by name: the tensors that have one row per token.
+//! Recognises embeddings and output heads by name: the tensors that have one row per token.
 
 use crate::checkpoint::{Inventory, TensorEntry};
 use crate::merge::names::wrappers::is_wrapper;

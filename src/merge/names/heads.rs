@@ -1,4 +1,5 @@
-//! Heads: the tensors of one task, beside the body that models of one architecture share.
+//! Recognises heads by name: the tensors of one task, beside the body that models of one
+//! architecture share.
 
 use crate::merge::names::embeddings::is_head_name;
 

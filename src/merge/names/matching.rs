@@ -1,4 +1,4 @@
-//! Which tensors of the two parents have one name, and what the child calls them.
+//! Matches the tensor names of the two parents, and decides what the child calls them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

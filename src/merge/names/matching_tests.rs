@@ -1,4 +1,4 @@
-//! How names are matched: parents of headers alone.
+//! Tests the matching of names, on parents of headers alone.
 
 use crate::error::Kind;
 use crate::merge::headers::Headers;

@@ -1,4 +1,5 @@
-//! Buffers that are merged like weights, since models compute with them, but are no parameters.
+//! Recognises buffers that are merged like weights, since models compute with them, but are no
+//! parameters.
 
 /// The ends of their names.
 const MERGED: [&str; 8] = [

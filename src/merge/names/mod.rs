@@ -1,4 +1,4 @@
-//! What the name of a tensor tells, and which tensors of two parents have one name.
+//! Interprets the names of tensors, and matches those of the two parents.
 
 pub(crate) mod buffers;
 pub(crate) mod embeddings;

@@ -1,4 +1,4 @@
-//! Numbers in names: layers, experts and the like.
+//! Finds numbers in names: those of layers, experts and the like.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! The prefix that one parent's names have before its body and the other's lack: a model saved with
-//! and without its head, or by a program that keeps the model as one of its own parts.
+//! Finds the prefix that one parent's names have before its body and the other's lack: a model
+//! saved with and without its head, or by a program that keeps the model as one of its own parts.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

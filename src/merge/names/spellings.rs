@@ -1,4 +1,4 @@
-//! Old spellings of parameters' names.
+//! Replaces old spellings of parameters' names by today's.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Words that training wrappers put between the components of a name.
+//! Removes words that training wrappers put between the components of a name.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};

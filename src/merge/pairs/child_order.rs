@@ -1,4 +1,4 @@
-//! The child's tensors in the order of the model, which the primary's files may not tell.
+//! Puts the child's tensors in the order of the model, which the primary's files may not tell.
 
 use std::cmp::Reverse;
 

@@ -1,4 +1,5 @@
-//! How many layers, experts and the like each parent has, by the numbers in its names.
+//! Refuses parents with different numbers of layers, experts and the like, by the numbers in their
+//! names.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Kind, Result};

@@ -1,4 +1,4 @@
-//! Parents that don't fit each other: the errors of pairing.
+//! The errors of pairing, for parents that don't fit each other.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::{Error, Kind, Result};

@@ -1,4 +1,4 @@
-//! Which tensors of the two parents become one of the child's, and how much may stay alone.
+//! Pairs the tensors of the two parents, and refuses parents of which too much has no partner.
 
 pub(crate) mod child_order;
 pub(crate) mod depth;

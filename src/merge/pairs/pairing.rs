@@ -1,4 +1,4 @@
-//! Which tensors of the two parents belong together, and every reason why they may not.
+//! Pairs the tensors of the two parents, or refuses them with every mismatch.
 
 use std::collections::HashSet;
 

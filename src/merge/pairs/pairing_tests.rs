@@ -1,4 +1,4 @@
-//! What is paired with what, and what is refused: parents of headers alone.
+//! Tests what is paired with what, and what is refused, on parents of headers alone.
 
 use crate::checkpoint::{Checkpoint, Side};
 use crate::error::Kind;

@@ -1,4 +1,4 @@
-//! How many tensors may lack a partner before the parents are refused as different architectures.
+//! Refuses parents as different architectures where too many of their tensors lack a partner.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! Adapters: weights that mean nothing without the model they were trained on.
+//! Refuses adapters: weights that mean nothing without the model they were trained on.
 
 use std::ffi::OsStr;
 

@@ -1,4 +1,5 @@
-//! What one parent is by itself: whether it can be merged at all, and which of its weights stand out.
+//! Checks one parent by itself: whether it can be merged at all, and which of its weights stand
+//! out.
 
 pub(crate) mod adapters;
 pub(crate) mod norms;

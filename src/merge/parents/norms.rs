@@ -1,5 +1,5 @@
-//! Matrices far larger or smaller than those of other layers: which tensor makes a model talk
-//! gibberish.
+//! Finds matrices far larger or smaller than the same matrices of other layers: a sign of damaged
+//! weights.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Quantised weights, declared or not: codes that mean nothing without their scales.
+//! Refuses quantised weights, declared or not: codes that mean nothing without their scales.
 
 use std::collections::HashMap;
 

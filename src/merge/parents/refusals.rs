@@ -1,4 +1,4 @@
-//! Checkpoints that can't be merged, whatever the other parent is.
+//! Refuses checkpoints that can't be merged, whatever the other parent is.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
-//! Shells: checkpoints saved while their weights were spread over processes. In place of a weight they
-//! have a tensor of no elements, or of one.
+//! Refuses shells: checkpoints saved while their weights were spread over processes. In place of a
+//! weight they have a tensor of no elements, or of one.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! Integers are copied from the primary, not merged, so a child must not mostly consist of them.
+//! Refuses a child that would mostly consist of integers, which are copied from the primary, not
+//! merged.
 
 use crate::checkpoint::{Checkpoint, StorageEntry, TensorEntry};
 use crate::error::{Error, Kind, Result};

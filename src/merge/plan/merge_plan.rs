@@ -1,4 +1,4 @@
-//! The plan: what the child will be, decided from headers, before a byte is written.
+//! `MergePlan`: what the child will be, decided from headers, before a byte is written.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! The plan of a merge: every decision put together, before a byte is written.
+//! Makes the plan of a merge: puts every decision together, before a byte is written.
 
 pub(crate) mod integers;
 pub(crate) mod merge_plan;

@@ -1,4 +1,4 @@
-//! The parts of a plan: the child's tensors, their storages and its files.
+//! The parts of a plan: the child's tensors, their storages and its weight files.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! The storages of the child: how each is made, and which tensors can't be merged.
+//! Plans the storages of the child: how each is made. Refuses tensors that can't be merged.
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::{Error, Kind, Result};

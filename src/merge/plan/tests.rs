@@ -1,4 +1,4 @@
-//! What a plan holds, tells and refuses: parents of headers alone.
+//! Tests what a plan holds, tells and refuses, on parents of headers alone.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Kind;

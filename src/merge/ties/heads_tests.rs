@@ -1,4 +1,5 @@
-//! Which tensors are compared, which stand in for a head and which are lost, from headers alone.
+//! Tests which tensors are compared, which stand in for a head and which are lost, on parents of
+//! headers alone.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Kind;

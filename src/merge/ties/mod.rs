@@ -1,5 +1,5 @@
-//! Tied tensors: output heads that are the embedding, however a parent stores them, and all other
-//! names of one tensor.
+//! Finds tied tensors: output heads that are the embedding, however a parent stores them, and all
+//! other names of one tensor.
 
 #[cfg(test)]
 mod heads_tests;

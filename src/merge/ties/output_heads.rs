@@ -1,5 +1,5 @@
-//! The output heads of one checkpoint: whether they are the embedding, and which tensors must be read
-//! to tell.
+//! Decides whether the output heads of one checkpoint are its embedding, and which tensors must be
+//! read to tell.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::merge::names::embeddings::{embedding, is_head_matrix_name};

@@ -1,4 +1,5 @@
-//! What is tied in both parents, and what that means for a tensor that only one of them stores.
+//! `Ties`: what is tied in both parents, and what that means for a tensor that only one of them
+//! stores.
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::merge::names::embeddings::{is_embedding_name, is_head_matrix_name};

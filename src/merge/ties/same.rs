@@ -1,4 +1,4 @@
-//! Which tensors of one parent are the same.
+//! Groups the tensors of one parent that are the same.
 
 use std::collections::HashMap;
 

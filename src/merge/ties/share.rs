@@ -1,4 +1,5 @@
-//! Which names of the child are one tensor, and which pair of the parents' tensors it is merged from.
+//! Decides which tensor names in the child share one storage, and which parent tensors that storage
+//! is merged from.
 
 use std::collections::HashMap;
 

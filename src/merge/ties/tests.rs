@@ -1,4 +1,4 @@
-//! Which names are one tensor in the child, from headers alone.
+//! Tests which names are one tensor in the child, on parents of headers alone.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Kind, Result};

@@ -1,4 +1,5 @@
-//! The dimension of a tensor that has one place per token, along which a vocabulary is extended.
+//! Finds the dimension of a tensor that has one place per token, along which a vocabulary is
+//! extended.
 
 use crate::merge::names::embeddings::{ends_with_module, is_vocab_name};
 use crate::merge::vocab::rows::Vocab;

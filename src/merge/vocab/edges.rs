@@ -1,4 +1,4 @@
-//! Edge rows: the rows of a vocabulary between which an extension interpolates its new rows.
+//! Chooses the edge rows of a vocabulary, between which an extension interpolates its new rows.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! The rows that one side of a tensor lacks.
+//! `Extension`: the rows that one parent's tensor lacks.
 
 use crate::checkpoint::Side;
 use crate::merge::vocab::edges::Edges;

@@ -1,4 +1,4 @@
-//! The vocabularies: their rows, and where the shorter one is extended.
+//! Counts the rows of the vocabularies, and decides where the shorter one is extended.
 
 pub(crate) mod axis;
 pub(crate) mod edges;

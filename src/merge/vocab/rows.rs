@@ -1,4 +1,4 @@
-//! How many rows the vocabularies of both parents and of the child have.
+//! Counts the rows of both parents' vocabularies and of the child's.
 
 use serde::Serialize;
 

@@ -1,4 +1,5 @@
-//! Facts of a config that a merge needs, besides those compared with the other parent's.
+//! Reads the values of a config that a merge needs, except those that it compares with the other
+//! parent's.
 
 use crate::checkpoint::side_files::config::fields::Fields;
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! The fields of a JSON object, with their values as slices of the text.
+//! Parses a JSON object into fields whose values are slices of its text.
 
 use std::fmt;
 use std::ops::Range;

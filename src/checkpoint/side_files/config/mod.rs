@@ -1,4 +1,4 @@
-//! `config.json`: its facts, and the copy that a child gets.
+//! Reads `config.json`, and rewrites it for a child.
 
 mod facts;
 mod fields;

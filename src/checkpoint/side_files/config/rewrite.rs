@@ -1,5 +1,5 @@
-//! The child's config: the primary's with a few values replaced in place. Every other byte stays,
-//! so that order, spacing, `1e-05`, `\u00e9` and Python's `NaN` come out as they went in.
+//! Rewrites the primary's config for a child, with a few values replaced in place. Every other byte
+//! stays, so that order, spacing, `1e-05`, `\u00e9` and Python's `NaN` come out as they went in.
 
 use std::ops::Range;
 

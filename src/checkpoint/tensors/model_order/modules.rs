@@ -1,5 +1,5 @@
-//! The tree of modules behind the names of a state dict: `a.b.weight` is a tensor of `a.b`, which
-//! is a part of `a`.
+//! Builds the tree of modules behind the names of a state dict: `a.b.weight` is a tensor of `a.b`,
+//! which is a part of `a`.
 
 use std::collections::HashMap;
 

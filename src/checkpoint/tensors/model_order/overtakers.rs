@@ -1,4 +1,4 @@
-//! Which shards were numbered out of turn.
+//! Works out which shards were numbered out of turn.
 //!
 //! A tensor larger than the limit gets a shard of its own, which is numbered before the one being
 //! filled ([`crate::checkpoint::child::split`]). The limit isn't in the files, but they bound it:

@@ -1,4 +1,4 @@
-//! The order of parts within modules, as the models of transformers 4.57.3 register them.
+//! Orders the parts of a module as the models of transformers 4.57.3 register them.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

@@ -1,4 +1,5 @@
-//! Merges two orders into one: the tensors that kept their order, and those that the split moved.
+//! Merges two orders of tensors into one: of those that kept their order, and of those that the
+//! split moved.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,4 +1,5 @@
-//! A vector that grows by blocks, so that the memory of a pickle's values can be bounded closely.
+//! `Blocks`: a vector that grows by blocks, so that the memory of a pickle's values can be bounded
+//! closely.
 //!
 //! A `Vec` doubles: it may take twice what its items do, and three times that while it moves. Values of
 //! a state dict's pickle would take up to 4.9 bytes for each of its bytes, not counting moves; in blocks

@@ -1,4 +1,5 @@
-//! How much memory the values of a pickle may take, and as much again what is made of them.
+//! Memory limits for reading a pickle: one budget for the parsed values, and an equal one for what
+//! is built from them.
 
 use crate::format::error::{FormatError, Rule};
 

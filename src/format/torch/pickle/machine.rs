@@ -1,4 +1,4 @@
-//! The pickle machine: a stack, a memo and an arena. It builds data and calls nothing.
+//! Reads a pickle by a stack machine with a memo and an arena. It builds data and calls nothing.
 //!
 //! Iterative, and bounded by what it is given: at most one value per opcode, memory that grows with
 //! the file, nesting of at most `MAX_DEPTH`, lengths checked against the bytes left before they

@@ -1,4 +1,4 @@
-//! What memory the machine takes: counted as allocated, not as filled, and held to the budget.
+//! Counts the memory that the machine allocates, filled or not, and holds it to the budget.
 
 use crate::format::error::FormatError;
 use crate::format::torch::pickle::budget::{budget, worded};

@@ -1,4 +1,4 @@
-//! Pickles: a machine that reads them as data and runs nothing; `write` makes `data.pkl`.
+//! Reads pickles as data and runs nothing in them; `write` makes `data.pkl`.
 
 pub(crate) mod blocks;
 pub(crate) mod budget;

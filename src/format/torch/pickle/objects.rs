@@ -1,4 +1,4 @@
-//! Containers, memo, names and calls: the part of the machine that gives opcodes their meaning.
+//! Carries out the opcodes for containers, memo, names and calls.
 
 use crate::format::error::FormatError;
 use crate::format::torch::pickle::names::globals::Global;

@@ -1,5 +1,5 @@
-//! Values that are kept unread: how names that are data, and no tensors, are called, filled and given a
-//! state. Nothing is made of them; their parts are kept so that tensors in them are found.
+//! Keeps opaque values unread: names that are data, and no tensors, may be called, filled and given
+//! a state. Nothing is made of them; their parts are kept so that tensors in them are found.
 
 use crate::format::error::{FormatError, Rule};
 use crate::format::torch::pickle::names::globals::{Global, lookup};

@@ -1,4 +1,5 @@
-//! The pickle opcodes we know by name (Python's `pickletools`), those we run and those we refuse.
+//! The pickle opcodes by name (Python's `pickletools`): those that are run and those that are
+//! refused.
 
 macro_rules! opcodes {
     ($($name:ident = $byte:literal, $what:literal;)*) => {

@@ -1,4 +1,4 @@
-//! The machine's state and its bounds: stack, memo, how it takes bytes and words errors.
+//! `Machine`: the state of the pickle machine (stack, memo, bytes left), its bounds and its errors.
 
 use std::collections::HashMap;
 

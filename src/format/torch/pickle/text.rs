@@ -1,4 +1,5 @@
-//! Arguments that pickles write as lines of text (protocol 0) and long integers (protocol 2).
+//! Decodes arguments that pickles write as lines of text (protocol 0), and long integers (protocol
+//! 2).
 
 /// A decimal integer with an optional sign, nothing else; `None` for other text and above 128 bits.
 pub(super) fn decimal(line: &[u8]) -> Option<i128> {

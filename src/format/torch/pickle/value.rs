@@ -1,4 +1,5 @@
-//! What a pickle holds, as flat data: an arena of small values that refer to each other by number.
+//! `Pickle`: what a pickle holds, as flat data in an arena of small values that refer to each other
+//! by number.
 //!
 //! Sharing costs nothing, cycles leak nothing, and dropping is a few vectors, never a recursion.
 //! Strings stay in the pickle's own bytes. A call (`REDUCE`) is kept as a record of the function's

@@ -1,4 +1,4 @@
-//! Zip archives: every way in which headers, directory and end records can lie.
+//! Tests zip archives: every way in which headers, directory and end records can be wrong.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Builders of files, byte by byte: pickles of any content, and zip archives of any shape.
+//! Builds files for tests, byte by byte: pickles of any content, and zip archives of any shape.
 
 /// An opcode with nothing.
 pub(super) const NONE: &[u8] = b"N";

@@ -1,4 +1,5 @@
-//! Files that torch wrote are read as torch reads them: names, dtypes, layouts, ties and bytes.
+//! Tests that files which torch wrote are read as torch reads them: names, dtypes, layouts, ties
+//! and bytes.
 
 use crate::format::error::Rule;
 use crate::format::inflate::inflate_exact;

@@ -1,4 +1,5 @@
-//! What training programs save: the state dict among other things, and values of other programs.
+//! Tests what training programs save: the state dict among other things, and values of other
+//! programs.
 
 use super::build::{
     call, checkpoint, dict, entry, global, int, pickle, storage, tensor, text, tuple, usual, zip,

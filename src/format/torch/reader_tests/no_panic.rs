@@ -1,4 +1,5 @@
-//! Damaged files: an error or a state dict that keeps its promises, never a panic, never slow.
+//! Tests damaged files: each gives an error or a state dict that keeps its promises, never a panic,
+//! and takes no time.
 
 use super::build::{call, checkpoint, dict, global, text, usual};
 use super::fixtures::FILES;

@@ -1,4 +1,4 @@
-//! Pickles in an archive: what is read, what is refused, and by which rule.
+//! Tests pickles in an archive: what is read, what is refused, and by which rule.
 
 use super::build::{
     call, checkpoint, dict, entries, entry, global, int, ints, pickle, six_floats, storage,

@@ -1,4 +1,4 @@
-//! Legacy streams and files of other kinds.
+//! Tests legacy streams and files of other kinds.
 
 use super::build::{NONE, dict, int, pickle, six_floats, storage_of, tensor, text, tuple};
 use super::{read, read_whole, refusal};

@@ -1,4 +1,4 @@
-//! A torch archive: one folder with `data.pkl`, `data/<key>` and perhaps `byteorder`.
+//! Opens a torch archive: one folder with `data.pkl`, `data/<key>` and perhaps `byteorder`.
 
 use crate::format::error::{FormatError, Rule};
 use crate::format::inflate::inflate_exact;

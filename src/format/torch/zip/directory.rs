@@ -1,4 +1,4 @@
-//! The central directory: every entry of the archive, checked against every other and the file.
+//! Reads the central directory, and checks every entry of it against every other and the file.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! One entry of an archive, as the central directory and its local header have it.
+//! `Entry`: one entry of an archive, as the central directory and its local header have it.
 
 use crate::format::state_dict::Encoding;
 

@@ -1,5 +1,5 @@
-//! Names of zip entries: compared, never used as paths, and refused where two readers could
-//! disagree about them.
+//! Checks names of zip entries. They are compared, never used as paths, and refused where two
+//! readers could disagree about them.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! The headers and end records of a zip archive, field by field (APPNOTE 4.3 and 4.5). Only lengths are
-//! checked here.
+//! Parses the headers and end records of a zip archive, field by field (APPNOTE 4.3 and 4.5). Only
+//! lengths are checked here.
 
 use crate::format::bytes::Cursor;
 

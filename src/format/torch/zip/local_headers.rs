@@ -1,4 +1,5 @@
-//! Local headers: where each payload starts, and that headers and directory agree.
+//! Reads the local headers: finds where each payload starts, and checks that they agree with the
+//! directory.
 //!
 //! ```text
 //! 0                                                            directory

@@ -1,4 +1,4 @@
-//! Zip archives as torch writes them, and as people re-zip them: reading; `write` lays them out.
+//! Reads zip archives as torch writes them, and as people re-zip them; `write` lays them out.
 
 pub(crate) mod archive;
 pub(crate) mod directory;

@@ -1,4 +1,4 @@
-//! Every record of an archive, for checks that go beyond the tensors.
+//! Lists every record of an archive, for checks that go beyond the tensors.
 
 use crate::format::error::FormatError;
 use crate::format::read_at::ReadAt;

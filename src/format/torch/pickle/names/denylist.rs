@@ -1,5 +1,5 @@
-//! Names that are known to run code, open files or use the network when a pickle calls them: `--opaque`
-//! takes none of them.
+//! Lists names that are known to run code, open files or use the network when a pickle calls them:
+//! `--opaque` takes none of them.
 //!
 //! A name that is missing here is not thereby allowed: the reader calls nothing, whatever the name, and
 //! refuses every name that it does not know to be data.

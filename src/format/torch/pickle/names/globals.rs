@@ -1,4 +1,4 @@
-//! The globals that a pickle may name. A lookup in a table; nothing is imported and nothing called.
+//! Looks up in a table the globals that a pickle may name. Nothing is imported and nothing called.
 //!
 //! The table is torch 2.11's own `weights_only` list (144 names, `torch/_weights_only_unpickler.py`,
 //! `_get_allowed_globals`), with Python 2's name for `builtins` and the storage classes' short-lived

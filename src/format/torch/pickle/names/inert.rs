@@ -1,5 +1,6 @@
-//! Names that torch's list lacks and that are data all the same: what training programs save beside
-//! the weights. A value of such a name is kept unread and left out; nothing is imported, nothing called.
+//! Lists names that torch's list lacks and that are data all the same: what training programs save
+//! beside the weights. A value of such a name is kept unread and left out; nothing is imported,
+//! nothing called.
 //!
 //! Each name is read in the forms in which Python's own pickler writes it (protocols 0 to 4, Python 2.7
 //! and 3.6 to 3.13), and in no other: a name called otherwise is refused as an unknown one is.

@@ -1,4 +1,4 @@
-//! The names that a pickle may have, and what each means; none is ever imported or called.
+//! Looks up what a name in a pickle means. None is ever imported or called.
 
 pub(crate) mod denylist;
 pub(crate) mod globals;

@@ -1,4 +1,4 @@
-//! Names that the user allows beside the weights: `--opaque MODULE.NAME`.
+//! Parses the names that the user allows beside the weights: `--opaque MODULE.NAME`.
 
 use std::fmt;
 

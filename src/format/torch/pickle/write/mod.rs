@@ -1,4 +1,4 @@
-//! Writing `data.pkl`, byte for byte as torch does.
+//! Writes `data.pkl`, byte for byte as torch does.
 
 pub(crate) mod pickler;
 pub(crate) mod storages;

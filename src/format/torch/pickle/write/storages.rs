@@ -1,4 +1,4 @@
-//! The tensors of a pickle that is written: which storage gets which key, and whether they fit it.
+//! Numbers the storages of a pickle that is written, and checks that its tensors fit them.
 //!
 //! Source: torch 2.11 `torch/serialization.py` (`_save`, `persistent_id`).
 

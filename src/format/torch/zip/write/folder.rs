@@ -1,4 +1,4 @@
-//! The top folder inside the zip, which torch takes from the output path.
+//! Names the top folder inside the zip, which torch takes from the output path.
 //!
 //! Source: torch 2.11 `torch/serialization.py` (`_open_zipfile_writer_file`, which falls back to a
 //! buffer for paths that are not ASCII) and `caffe2/serialize/inline_container.cc`

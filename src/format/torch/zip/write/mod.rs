@@ -1,4 +1,4 @@
-//! Laying out a zip archive, byte for byte as torch does.
+//! Lays out a zip archive, byte for byte as torch does.
 
 pub(crate) mod folder;
 pub(crate) mod layout;

@@ -1,4 +1,4 @@
-//! The bytes of one record's zip structures, as `torch.save` 2.11 writes them.
+//! Writes the zip structures of one record, byte for byte as `torch.save` 2.11 does.
 //!
 //! ```text
 //! local header 30 | folder/name | zip64 extra | "FB" n, n x "Z" | payload | descriptor

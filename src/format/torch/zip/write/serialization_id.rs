@@ -1,4 +1,5 @@
-//! The record `.data/serialization_id`: a hash of the record names and a hash of their checksums.
+//! Computes the record `.data/serialization_id`: a hash of the record names and a hash of their
+//! checksums.
 //!
 //! torch combines the hashes of the names in the iteration order of a C++ `unordered_set`, so both
 //! libstdc++'s string hash and its order of iteration are part of the bytes. (A torch built against
