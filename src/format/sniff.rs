@@ -1,4 +1,4 @@
-//! Recognises a file by its bytes, never by its name (formats D.1).
+//! Recognises a file by its bytes, never by its name (`docs/formats.md` D.1).
 
 use super::error::{FormatError, Rule};
 use super::read_at::ReadAt;

@@ -113,7 +113,7 @@ fn headers_agree(local: &Local, extra: &[u8], entry: &Entry) -> bool {
         [(local.size, entry.size_bytes), (local.compressed, entry.compressed_bytes)]
     {
         let narrow = u64::from(narrow);
-        // torch leaves the narrow fields 0 and still writes the wide ones (formats A.3).
+        // torch leaves the narrow fields 0 and still writes the wide ones (`docs/formats.md` A.3).
         let given = if narrow == IN_ZIP64 {
             match wide.u64() {
                 Some(given) => given,

@@ -37,7 +37,7 @@ pub(crate) enum Global {
     Given(u16),
 }
 
-/// The classes of storages (formats B.6).
+/// The classes of storages (`docs/formats.md` B.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StorageClass {
     /// `torch.<X>Storage` of this dtype.
