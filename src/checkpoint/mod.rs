@@ -2,7 +2,7 @@
 //!
 //! | room | its one job |
 //! |---|---|
-//! | `child` | the child's weight files and side files: split, layout, writing |
+//! | `child` | the child's weight files and the files copied beside them: split, layout, writing |
 //! | `output` | where a child appears: checks, work directory, journal, final rename |
 //! | `findings` | a checkpoint checked as a whole, for `verify` |
 //! | `parent` | a checkpoint found and opened by its headers |
@@ -16,13 +16,13 @@ mod files;
 mod findings;
 mod output;
 mod parent;
-mod side;
+mod parent_side;
 mod side_files;
 mod tensors;
 mod weights;
 
+pub use child::copied_files::{SideFileOptions, SideFiles};
 pub use child::layout::{ChildLayout, ShardSpec};
-pub use child::side_files::{SideFileOptions, SideFiles};
 pub use child::split;
 pub use child::weight_files::DIRECT_ALIGNMENT;
 pub use child::writer::{ChildWriter, Opened};
@@ -40,7 +40,7 @@ pub use parent::checkpoint::Checkpoint;
 pub use parent::discover::{Candidate, Discovery, discover};
 pub use parent::hub::{HubEntry, cache_dir, file_of, locate};
 pub use parent::strictness::{Opening, Strictness};
-pub use side::Side;
+pub use parent_side::Side;
 pub use side_files::adapter::{AdapterConfig, is_adapter_file};
 pub use side_files::config;
 pub use side_files::config::Config;

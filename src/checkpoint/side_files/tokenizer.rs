@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::checkpoint::files::small_file::{is_present, read_bounded};
-use crate::checkpoint::side::Side;
+use crate::checkpoint::parent_side::Side;
 use crate::checkpoint::side_files::role::{Role, role};
 use crate::checkpoint::side_files::tokenizer_files::{
     FILES, SPECIAL_TOKENS_MAP, further_files, reader,

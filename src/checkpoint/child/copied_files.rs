@@ -10,7 +10,7 @@ use crate::checkpoint::files::small_file::{
 use crate::checkpoint::output::staging::Staging;
 use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::parent::strictness::link_out;
-use crate::checkpoint::side::Side;
+use crate::checkpoint::parent_side::Side;
 use crate::checkpoint::side_files::config::NewRows;
 use crate::checkpoint::side_files::modules::module_folders;
 use crate::checkpoint::side_files::selection::{SMALL_BYTES, Selection, SideFile, Wanted};
