@@ -9,7 +9,7 @@ use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::merge::{ModelFacts, check_parent, groups, unsure};
-use crate::tensor::{JsonPath, counted, escape, human_count};
+use crate::tensor::{JsonPath, counted, escape, human_count, listed};
 
 /// Unreadable directories that are named in the warning.
 const SHOWN: usize = 3;
@@ -107,16 +107,11 @@ pub(crate) fn find(args: &FindArgs, output: &OutputArgs) -> Result<()> {
 }
 
 fn unreadable(dirs: &[PathBuf]) -> String {
-    let mut shown: Vec<String> =
-        dirs.iter().take(SHOWN).map(|dir| escape(&dir.to_string_lossy())).collect();
-    if let Some(more) = dirs.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        shown.push(format!("{more} more"));
-    }
     format!(
         "{} can't be read and {} left out: {}",
         counted(dirs.len() as u64, "directory"),
         if dirs.len() == 1 { "is" } else { "are" },
-        shown.join(", ")
+        listed(dirs.iter().map(|dir| escape(&dir.to_string_lossy())), SHOWN)
     )
 }
 

@@ -41,10 +41,13 @@ pub fn counted(count: u64, noun: &str) -> String {
 }
 
 /// The first `most` of some names, and how many more there are: `a, b, 3 more`.
-pub fn listed(names: impl IntoIterator<Item = String>, most: usize) -> String {
+pub fn listed<N>(names: N, most: usize) -> String
+where
+    N: IntoIterator<Item = String, IntoIter: ExactSizeIterator>,
+{
     let mut names = names.into_iter();
     let mut shown: Vec<String> = names.by_ref().take(most).collect();
-    let more = names.count();
+    let more = names.len();
     if more > 0 {
         shown.push(format!("{more} more"));
     }

@@ -19,7 +19,7 @@ use crate::cli::args::{BatchArgs, Index, OutputArgs};
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
 use crate::error::{Error, Kind, Result};
-use crate::tensor::{escape, human_bytes};
+use crate::tensor::{escape, human_bytes, listed};
 
 pub(crate) use sweep::sweep;
 use watch::Show;
@@ -187,12 +187,9 @@ fn labels(plan: &BatchPlan) -> HashMap<usize, String> {
 
 fn say(finding: &Finding, labels: &HashMap<usize, String>) {
     let of = |job: &usize| labels.get(job).cloned().unwrap_or_else(|| job.to_string());
-    let mut jobs: Vec<String> = finding.jobs.iter().take(8).map(of).collect();
-    if finding.jobs.len() > jobs.len() {
-        jobs.push(format!("{} more", finding.jobs.len() - jobs.len()));
-    }
+    let jobs = listed(finding.jobs.iter().map(of), 8);
     let word = if finding.jobs.len() == 1 { "merge" } else { "merges" };
-    print::line(&format!("error: {word} {}: {}", jobs.join(", "), finding.error));
+    print::line(&format!("error: {word} {jobs}: {}", finding.error));
     if let Some(hint) = finding.error.hint() {
         print::line(&format!("hint: {hint}"));
     }

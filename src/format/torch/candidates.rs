@@ -10,7 +10,7 @@ use crate::format::error::{FormatError, Rule};
 use crate::format::torch::pickle::budget::Room;
 use crate::format::torch::pickle::value::{Pickle, Ref};
 use crate::format::torch::tensor_bytes::tensor_bytes;
-use crate::tensor::{counted, escape, escape_up_to, human_bytes};
+use crate::tensor::{counted, escape, escape_up_to, human_bytes, listed};
 
 /// Keys under which training programs keep a state dict, perhaps with other values in it.
 const KNOWN: [&str; 14] = [
@@ -306,17 +306,13 @@ fn several(nodes: &[Node<'_>], named: &[usize], in_tree: bool) -> FormatError {
             keys => format!("`{keys}` ({bytes})"),
         }
     };
-    let mut words: Vec<String> = named.iter().take(MOST_NAMED).map(sized).collect();
-    if named.len() > words.len() {
-        words.push(format!("{} more", named.len() - words.len()));
-    }
     let mut keys = named.iter().map(|at| dotted(nodes, *at));
     let key = keys.find(|key| !key.is_empty()).unwrap_or_default();
     let mut hint = format!("name the one that you mean behind the file, as in FILE::{key}");
     if in_tree {
         hint.push_str("; if they are parts of one model, save its state_dict() first");
     }
-    let found = words.join(", ");
+    let found = listed(named.iter().map(sized), MOST_NAMED);
     FormatError::new(Rule::SeveralStateDicts, "pickle", "one dict of tensors", found).hint(hint)
 }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::merge::names::buffers::is_buffer;
 use crate::merge::names::heads::is_head;
 use crate::merge::names::matching::Names;
-use crate::tensor::escape;
+use crate::tensor::{escape, listed};
 
 /// Of so many elements of the smaller parent, one may lack a partner.
 const TIMES: u128 = 10;
@@ -105,12 +105,7 @@ impl<'a> Alone<'a> {
         if self.names.is_empty() {
             return "none".to_owned();
         }
-        let mut shown: Vec<String> =
-            self.names.iter().take(SHOWN).map(|name| format!("`{}`", escape(name))).collect();
-        if let Some(more) = self.names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            shown.push(format!("{more} more"));
-        }
-        shown.join(", ")
+        listed(self.names.iter().map(|name| format!("`{}`", escape(name))), SHOWN)
     }
 }
 
