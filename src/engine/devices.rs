@@ -54,7 +54,7 @@ pub struct Devices {
     pub cuda_unavailable_because: Option<String>,
     /// What may help.
     pub hint: Option<String>,
-    /// `libtorch_cuda.so`, where one that fits was found.
+    /// `libtorch_cuda.so`: the one that was opened, else the first that fits.
     pub cuda_library: Option<JsonPath>,
     /// CUDA version of the runtime that libtorch brings.
     pub cuda_runtime: Option<String>,
@@ -224,7 +224,7 @@ pub fn devices() -> Result<Devices> {
         cuda_available: false,
         cuda_unavailable_because: None,
         hint: None,
-        cuda_library: sight.library.ok().map(JsonPath),
+        cuda_library: sight.libraries.ok().and_then(|paths| paths.into_iter().next()).map(JsonPath),
         cuda_runtime: None,
         driver_cuda: sight.driver_version.map(opening::version_text),
         driver: driver_text(),
@@ -249,6 +249,7 @@ pub fn devices() -> Result<Devices> {
     match opened {
         Ok((runtime, _)) => {
             shown.cuda_available = true;
+            shown.cuda_library = Some(JsonPath(runtime.library.clone()));
             shown.cuda_runtime = runtime.version().map(opening::version_text);
             free = Box::new(|index| runtime.memory(index).ok().map(|memory| memory.0));
         }

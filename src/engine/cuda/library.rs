@@ -36,6 +36,10 @@ pub(crate) type Places = Vec<PathBuf>;
 
 impl Search {
     /// Beside the loaded libtorch, below LIBTORCH, in the PyTorch installations of this machine.
+    ///
+    /// The loaded libtorch is known with links resolved. Where an environment is made of links to a
+    /// store (`uv` with `--link-mode symlink`), what it needs is not beside it there but in the
+    /// environment: that of this program comes next.
     pub(crate) fn of_environment(loaded: &Loaded) -> Search {
         let mut places = Places::new();
         if let Some(lib) = loaded.cpu.parent() {
@@ -47,7 +51,7 @@ impl Search {
             places.push(root.join("lib"));
             places.push(root.join("cuda/torch/lib"));
         }
-        for prefix in python_prefixes() {
+        for prefix in own_prefix().into_iter().chain(python_prefixes()) {
             places.extend(torch_below(&prefix));
         }
         Search { loaded: loaded.cpu.clone(), places }
@@ -74,6 +78,12 @@ fn version_of(lib: &Path) -> Option<String> {
     }
     let text = fs::read_to_string(root.join("build-version")).ok()?;
     Some(text.trim().to_owned())
+}
+
+/// The environment whose `bin` this program is in.
+fn own_prefix() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    Some(program.parent()?.parent()?.to_path_buf())
 }
 
 /// Directories below which Python's packages are.
@@ -115,23 +125,27 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The first `libtorch_cuda.so` that belongs to the loaded libtorch.
+/// Every `libtorch_cuda.so` that belongs to the loaded libtorch, the first to be tried first; never
+/// none.
 ///
 /// # Errors
 /// [`crate::error::Kind::Device`]: there is none, or only of another version or build.
-pub(crate) fn search(search: &Search) -> Result<PathBuf> {
-    let mut refusal = None;
+pub(crate) fn search(search: &Search) -> Result<Vec<PathBuf>> {
+    let (mut found, mut refusal) = (Vec::new(), None);
     for place in &search.places {
         let library = place.join("libtorch_cuda.so");
-        if !library.exists() {
+        if !library.exists() || found.contains(&library) {
             continue;
         }
         match check(place, &search.loaded) {
-            Ok(()) => return Ok(library),
+            Ok(()) => found.push(library),
             Err(error) => {
                 refusal.get_or_insert(error.file(&library));
             }
         }
+    }
+    if !found.is_empty() {
+        return Ok(found);
     }
     let advice = format!(
         "`scripts/libtorch.sh --cuda` fetches it, `--system` takes it from a PyTorch {TORCH_VERSION} \
@@ -199,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_library_of_the_loaded_build_is_taken() {
+    fn libraries_of_the_loaded_build_are_found_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let build = vec![7; 100_000];
         let mut other_build = build.clone();
@@ -213,7 +227,10 @@ mod tests {
             let places = places.iter().map(|place| (*place).clone()).collect();
             search(&Search { loaded: loaded.clone(), places })
         };
-        assert_eq!(find(&[&empty, &old, &copy]).unwrap(), copy.join("libtorch_cuda.so"));
+        let beside = loaded.with_file_name("libtorch_cuda.so");
+        let lib = beside.parent().unwrap().to_path_buf();
+        let found = find(&[&empty, &old, &copy, &lib, &copy]).unwrap();
+        assert_eq!(found, [copy.join("libtorch_cuda.so"), beside]);
         let refusal = find(&[&old, &other]).unwrap_err().to_string();
         assert!(refusal.contains("expected 2.11.0, found 2.10.0"), "{refusal}");
         assert!(refusal.contains("old/lib/libtorch_cuda.so"), "{refusal}");

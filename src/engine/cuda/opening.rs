@@ -3,13 +3,13 @@
 //! Looks in this order, so that the sentence names the first thing to mend: NVIDIA's driver, a
 //! device, the CUDA half of the libtorch that is loaded, and a driver that is new enough for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::engine::cuda::driver::{Driver, DriverDevice};
 use crate::engine::cuda::errors::unavailable;
 use crate::engine::cuda::library::{self, Loaded, Search};
-use crate::engine::cuda::runtime::Runtime;
+use crate::engine::cuda::runtime::{Library, Runtime};
 use crate::error::{Error, Kind, Result};
 
 /// What is on this machine, whether it is enough or not.
@@ -17,8 +17,8 @@ use crate::error::{Error, Kind, Result};
 pub(crate) struct Sight {
     /// The libtorch that is loaded.
     pub(crate) libtorch: Option<Loaded>,
-    /// `libtorch_cuda.so`, or why none can be used.
-    pub(crate) library: std::result::Result<PathBuf, Error>,
+    /// Every `libtorch_cuda.so` that may do, or why none can be used.
+    pub(crate) libraries: std::result::Result<Vec<PathBuf>, Error>,
     /// Largest CUDA version that the driver serves, as 1000·major + 10·minor.
     pub(crate) driver_version: Option<i32>,
     /// The driver's devices, or why there are none.
@@ -28,7 +28,7 @@ pub(crate) struct Sight {
 /// Looks at everything; loads the driver's library and no other.
 pub(crate) fn look() -> Sight {
     let libtorch = library::loaded();
-    let library = match &libtorch {
+    let libraries = match &libtorch {
         Some(loaded) => library::search(&Search::of_environment(loaded)),
         None => Err(unavailable("libtorch_cpu.so is not among this program's libraries")),
     };
@@ -36,7 +36,7 @@ pub(crate) fn look() -> Sight {
         Ok(driver) => (driver.version(), driver.devices()),
         Err(error) => (None, Err(error)),
     };
-    Sight { libtorch, library, driver_version, devices }
+    Sight { libtorch, libraries, driver_version, devices }
 }
 
 /// CUDA, opened once in a process; the driver's devices with it.
@@ -64,8 +64,8 @@ pub(crate) fn open() -> Result<(&'static Runtime, Vec<DriverDevice>)> {
 fn open_first() -> Result<(Runtime, Vec<DriverDevice>)> {
     let sight = look();
     let devices = sight.devices?;
-    let library = sight.library?;
-    let runtime = Runtime::open(&library)?;
+    let library = first_that_opens(&sight.libraries?, Library::open)?;
+    let runtime = Runtime::new(library)?;
     check_driver(sight.driver_version, runtime.version())?;
     let seen = tch::Cuda::device_count();
     if seen < 1 {
@@ -74,6 +74,21 @@ fn open_first() -> Result<(Runtime, Vec<DriverDevice>)> {
             .with_hint("see whether `nvidia-smi` works, and CUDA_VISIBLE_DEVICES"));
     }
     Ok((runtime, devices))
+}
+
+/// One that can't be opened (what it needs is not beside it) says nothing about the next.
+fn first_that_opens<T>(paths: &[PathBuf], open: impl Fn(&Path) -> Result<T>) -> Result<T> {
+    let mut first = None;
+    for path in paths {
+        match open(path) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => {
+                log::debug!("{error}");
+                first.get_or_insert(error);
+            }
+        }
+    }
+    Err(first.unwrap_or_else(|| unavailable("libtorch_cuda.so is missing")))
 }
 
 /// A driver serves the minor versions of its major version, and all before.
@@ -99,6 +114,19 @@ pub(crate) fn version_text(version: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_that_does_not_open_is_passed_over() {
+        let paths = ["broken", "whole", "never tried"].map(PathBuf::from);
+        let open = |path: &Path| match path.to_str() {
+            Some("whole") => Ok(path.to_path_buf()),
+            Some("broken") => Err(unavailable("broken")),
+            _ => panic!("{}", path.display()),
+        };
+        assert_eq!(first_that_opens(&paths, open).unwrap(), paths[1]);
+        let refusal = first_that_opens(&paths[..1], open).unwrap_err();
+        assert_eq!(refusal.to_string(), "CUDA is not available: broken");
+    }
 
     #[test]
     fn a_driver_of_an_older_major_version_is_refused() {

@@ -5,10 +5,11 @@
 #![expect(unsafe_code, reason = "calls of C functions that are found at run time")]
 
 use std::ffi::{c_int, c_uint, c_void};
-use std::path::Path;
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use libloading::os::unix::{Library as UnixLibrary, RTLD_GLOBAL, RTLD_NOW};
 
 use crate::engine::cuda::errors::unavailable;
 use crate::error::{Error, Kind, Result};
@@ -23,8 +24,33 @@ type DeleteGuard = unsafe extern "C" fn(*mut c_void) -> i32;
 /// cudaStreamNonBlocking: the stream does not wait for the default stream.
 const NON_BLOCKING: c_uint = 1;
 
+/// `libtorch_cuda.so`, opened so that torch finds its CUDA half. Never closed: torch keeps pointers
+/// into it.
+pub(crate) struct Library {
+    library: ManuallyDrop<UnixLibrary>,
+    path: PathBuf,
+}
+
+impl Library {
+    /// Opens it. This must come before torch is asked anything about CUDA: it remembers that there
+    /// was none.
+    pub(crate) fn open(path: &Path) -> Result<Library> {
+        // SAFETY: the library was found to be the other half of the loaded libtorch; its
+        // initialisers register CUDA with torch, as they do in every PyTorch process.
+        let library = unsafe { UnixLibrary::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
+        let library = library.map_err(|error| {
+            unavailable("libtorch_cuda.so can't be opened")
+                .file(path)
+                .expected("", error.to_string())
+        })?;
+        Ok(Library { library: ManuallyDrop::new(library), path: path.to_path_buf() })
+    }
+}
+
 /// CUDA as torch uses it, for as long as the process lives.
 pub(crate) struct Runtime {
+    /// `libtorch_cuda.so`.
+    pub(crate) library: PathBuf,
     get_version: GetVersion,
     set_device: SetDevice,
     mem_get_info: MemGetInfo,
@@ -45,18 +71,9 @@ struct Stream(*mut c_void);
 unsafe impl Send for Stream {}
 
 impl Runtime {
-    /// Opens `libtorch_cuda.so` so that torch finds its CUDA half. This must come before torch is
-    /// asked anything about CUDA: it remembers that there was none.
-    pub(crate) fn open(path: &Path) -> Result<Runtime> {
-        // SAFETY: the library was found to be the other half of the loaded libtorch; its
-        // initialisers register CUDA with torch, as they do in every PyTorch process.
-        let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-        let library = library.map_err(|error| {
-            unavailable("libtorch_cuda.so can't be opened")
-                .file(path)
-                .expected("", error.to_string())
-        })?;
-        let runtime = Runtime {
+    /// The functions of an opened library.
+    pub(crate) fn new(Library { library, path }: Library) -> Result<Runtime> {
+        Ok(Runtime {
             get_version: function(&library, b"cudaRuntimeGetVersion\0")?,
             set_device: function(&library, b"cudaSetDevice\0")?,
             mem_get_info: function(&library, b"cudaMemGetInfo\0")?,
@@ -64,10 +81,8 @@ impl Runtime {
             create_guard: function(&library, b"aoti_torch_create_cuda_stream_guard\0")?,
             delete_guard: function(&library, b"aoti_torch_delete_cuda_stream_guard\0")?,
             streams: Mutex::new(Vec::new()),
-        };
-        // Never closed: torch keeps pointers into it.
-        std::mem::forget(library);
-        Ok(runtime)
+            library: path,
+        })
     }
 
     /// Version of the CUDA runtime, as 1000·major + 10·minor.
@@ -134,7 +149,7 @@ impl Runtime {
 }
 
 /// A function of the library or of what it is linked with. `F` must be its type.
-fn function<F: Copy>(library: &Library, name: &[u8]) -> Result<F> {
+fn function<F: Copy>(library: &UnixLibrary, name: &[u8]) -> Result<F> {
     // SAFETY: every `F` above is the type of a function pointer as the named header declares it; the
     // library is never closed, so the pointer stays good.
     let symbol = unsafe { library.get::<F>(name) }.map_err(|error| {
