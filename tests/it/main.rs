@@ -26,6 +26,8 @@ mod imports;
 mod inspect;
 /// What holds for every merge: the ends, the same parent twice, threads and memory, several t.
 mod invariants;
+/// `scripts/libtorch.sh`, on environments of links.
+mod libtorch;
 /// The children of the fixtures, against those worked out in float64.
 mod merge;
 /// A merge that is stopped when it is half done.

@@ -38,8 +38,8 @@ impl Search {
     /// Beside the loaded libtorch, below LIBTORCH, in the PyTorch installations of this machine.
     ///
     /// The loaded libtorch is known with links resolved. Where an environment is made of links to a
-    /// store (`uv` with `--link-mode symlink`), what it needs is not beside it there but in the
-    /// environment: that of this program comes next.
+    /// store (`uv` with `--link-mode symlink`), what CUDA needs is not beside it there: so the places
+    /// where this program found it come, too.
     pub(crate) fn of_environment(loaded: &Loaded) -> Search {
         let mut places = Places::new();
         if let Some(lib) = loaded.cpu.parent() {
@@ -51,7 +51,14 @@ impl Search {
             places.push(root.join("lib"));
             places.push(root.join("cuda/torch/lib"));
         }
-        for prefix in own_prefix().into_iter().chain(python_prefixes()) {
+        let program = std::env::current_exe().unwrap_or_default();
+        // Where the program's run path finds libtorch.
+        for above in program.ancestors().skip(1).take(4) {
+            places.push(above.join("libtorch/lib"));
+            places.push(above.join("libtorch/cuda/torch/lib"));
+        }
+        let own_environment = program.ancestors().nth(2).map(Path::to_path_buf);
+        for prefix in own_environment.into_iter().chain(python_prefixes()) {
             places.extend(torch_below(&prefix));
         }
         Search { loaded: loaded.cpu.clone(), places }
@@ -78,12 +85,6 @@ fn version_of(lib: &Path) -> Option<String> {
     }
     let text = fs::read_to_string(root.join("build-version")).ok()?;
     Some(text.trim().to_owned())
-}
-
-/// The environment whose `bin` this program is in.
-fn own_prefix() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?;
-    Some(program.parent()?.parent()?.to_path_buf())
 }
 
 /// Directories below which Python's packages are.

@@ -42,6 +42,9 @@ impl Library {
             unavailable("libtorch_cuda.so can't be opened")
                 .file(path)
                 .expected("", error.to_string())
+                .with_hint(
+                    "what it needs is missing beside it: install that PyTorch anew, with CUDA",
+                )
         })?;
         Ok(Library { library: ManuallyDrop::new(library), path: path.to_path_buf() })
     }
