@@ -8,7 +8,7 @@ use tch::{Kind as TorchKind, Tensor};
 use crate::engine::cpu::narrow::Narrow;
 use crate::engine::torch::calls::{TorchResult, torch_error};
 use crate::engine::torch::ops::{
-    PIECE, add_scaled, dot, head, is_narrow, scale_into, scratch, widen,
+    PIECE, add_scaled, dot, head, is_narrow, round_into, rounds_twice, scale_into, scratch, widen,
 };
 use crate::error::Result;
 use crate::merge::Sums;
@@ -28,6 +28,7 @@ struct Wide {
     a: Tensor,
     b: Tensor,
     out: Tensor,
+    low: Tensor,
     factor: Tensor,
 }
 
@@ -51,6 +52,7 @@ impl Kernel {
                 a: scratch(TorchKind::Double, PIECE)?,
                 b: scratch(TorchKind::Double, PIECE)?,
                 out: scratch(TorchKind::Double, PIECE)?,
+                low: scratch(TorchKind::Double, PIECE)?,
                 factor: scratch(TorchKind::Double, 1)?,
             });
         }
@@ -121,7 +123,17 @@ impl Kernel {
             (head(&wide.a, numel)?, head(&wide.b, numel)?, head(&wide.out, numel)?);
         scale_into(&sum, &wide.factor, s0, &a)?;
         add_scaled(&mut sum, &wide.factor, s1, &b)?;
-        out.f_copy_(&sum).or_torch("convert")
+        round_into(out, &sum, &head(&wide.low, numel)?).or_torch("convert")
+    }
+
+    /// out = a, rounded to nearest even. What was widened stays.
+    pub(crate) fn convert(&mut self, a: &Tensor, out: &mut Tensor) -> Result<()> {
+        if !rounds_twice(a.kind(), out.kind()) {
+            return out.f_copy_(a).or_torch("convert");
+        }
+        let wide = self.wide()?;
+        let copy = widen(&wide.out, a)?;
+        round_into(out, &copy, &head(&wide.low, a.numel())?).or_torch("convert")
     }
 }
 

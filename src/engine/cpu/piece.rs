@@ -7,7 +7,7 @@ use crate::engine::read::slot::{Digests, Slot};
 use crate::engine::read::source::Source;
 use crate::engine::task::errors::overflow_error;
 use crate::engine::task::tensor_task::{ChildDecision, Task, Written};
-use crate::engine::torch::calls::{TorchResult, torch_error};
+use crate::engine::torch::calls::torch_error;
 use crate::engine::torch::ops::{computed_kind, count_nonfinite, is_narrow};
 use crate::engine::write::children::Children;
 use crate::engine::write::span::SpanOut;
@@ -113,12 +113,12 @@ impl Merger<'_> {
         match (how, &piece.views) {
             (Some(how), [Some(_), Some(_)]) => {
                 if how.t == 0.0 {
-                    copy(task, piece, 0, out)?;
+                    self.copy(task, piece, 0, out)?;
                 } else if how.t == 1.0 {
-                    copy(task, piece, 1, out)?;
+                    self.copy(task, piece, 1, out)?;
                 } else if how.coefficients.path.is_line() && piece.same_bytes(task) {
                     // On a line, equal elements stay what they are; float32 would round them.
-                    copy(task, piece, 0, out)?;
+                    self.copy(task, piece, 0, out)?;
                 } else {
                     let mut view = out.view(computed_kind(task.plan.dtype)?, numel)?;
                     let widened = widened.ok_or_else(|| torch_error("a piece is not widened"))?;
@@ -133,7 +133,7 @@ impl Merger<'_> {
                 {
                     written.differs = true;
                 }
-                copy(task, piece, side, out)?;
+                self.copy(task, piece, side, out)?;
             }
         }
         let converted =
@@ -149,18 +149,24 @@ impl Merger<'_> {
         }
         out.advance(numel * item)
     }
-}
 
-/// Copies one side's piece to a child, converted where the dtypes differ.
-fn copy(task: &Task<'_>, piece: &Piece<'_>, side: usize, out: &mut SpanOut<'_>) -> Result<()> {
-    let missing = || torch_error("a side is missing");
-    let source: &Source<'_> = task.sides()[side].ok_or_else(missing)?;
-    if source.tensor.dtype == task.plan.dtype {
-        let bytes = piece.bytes(side);
-        out.bytes_mut(bytes.len())?.copy_from_slice(bytes);
-        return Ok(());
+    /// Copies one side's piece to a child, converted where the dtypes differ.
+    fn copy(
+        &mut self,
+        task: &Task<'_>,
+        piece: &Piece<'_>,
+        side: usize,
+        out: &mut SpanOut<'_>,
+    ) -> Result<()> {
+        let missing = || torch_error("a side is missing");
+        let source: &Source<'_> = task.sides()[side].ok_or_else(missing)?;
+        if source.tensor.dtype == task.plan.dtype {
+            let bytes = piece.bytes(side);
+            out.bytes_mut(bytes.len())?.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let from = piece.views[side].as_ref().ok_or_else(missing)?;
+        let mut to = out.view(computed_kind(task.plan.dtype)?, piece.numel)?;
+        self.kernel.convert(from, &mut to)
     }
-    let from = piece.views[side].as_ref().ok_or_else(missing)?;
-    let mut to = out.view(computed_kind(task.plan.dtype)?, piece.numel)?;
-    to.f_copy_(from).or_torch("convert")
 }

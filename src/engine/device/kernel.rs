@@ -11,7 +11,7 @@ use crate::engine::device::memory::{Block, Places};
 use crate::engine::device::trouble::{Attempt, DeviceResult};
 use crate::engine::torch::buffer::Buffer;
 use crate::engine::torch::calls::to_i64;
-use crate::engine::torch::ops::PIECE;
+use crate::engine::torch::ops::{PIECE, round_into, rounds_twice};
 use crate::merge::Sums;
 
 /// Scratch for chunks, in a block.
@@ -83,7 +83,21 @@ impl Kernel<'_> {
         let _ = sum.f_mul_scalar_(s0).or_trouble("scale")?;
         let _ = term.f_mul_scalar_(s1).or_trouble("scale")?;
         let _ = sum.f_add_(&term).or_trouble("add")?;
-        out.f_copy_(&sum).or_trouble("convert")
+        self.round_into(out, &sum)
+    }
+
+    /// out = a, rounded to nearest even.
+    pub(crate) fn copy(&self, a: &Tensor, out: &mut Tensor) -> Attempt<()> {
+        if !rounds_twice(a.kind(), out.kind()) {
+            return out.f_copy_(a).or_trouble("copy");
+        }
+        self.round_into(out, &self.widen(0, a, a.numel())?)
+    }
+
+    fn round_into(&self, out: &mut Tensor, wide: &Tensor) -> Attempt<()> {
+        // A blend needs no products.
+        let low = self.block.view(self.places.products, TorchKind::Double, wide.numel())?;
+        round_into(out, wide, &low).or_trouble("convert")
     }
 
     /// A chunk in float64, zeros behind it up to `length`.

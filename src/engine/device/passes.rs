@@ -208,9 +208,9 @@ impl<'j> Passes<'j> {
         let factors = (how.coefficients.s0, how.coefficients.s1);
         let mut blended = false;
         if how.t == 0.0 {
-            child.f_copy_(a).or_trouble("copy")?;
+            kernel.copy(a, &mut child)?;
         } else if how.t == 1.0 {
-            child.f_copy_(b).or_trouble("copy")?;
+            kernel.copy(b, &mut child)?;
         } else if line && up.equal.iter().all(|equal| *equal) {
             // On a line, equal elements stay what they are; rounding might change them.
             child.f_copy_(a).or_trouble("copy")?;

@@ -1,11 +1,11 @@
 //! Computes the vocabulary rows that a parent lacks, piece by piece. A "row" holds the values of
 //! one token, along whichever dimension tokens are counted.
 
-use tch::{Kind as TorchKind, Tensor};
+use tch::Tensor;
 
 use crate::engine::read::interleave::Interleave;
 use crate::engine::torch::calls::{TorchResult, torch_error};
-use crate::engine::torch::ops::is_narrow;
+use crate::engine::torch::ops::round_into;
 use crate::error::Result;
 use crate::merge::Extension;
 
@@ -90,7 +90,11 @@ impl Filler {
                 })?
             }
         };
-        out.f_copy_(&round_once(&made, out.kind())?).or_torch("convert")
+        // What is made may be a view of rows that others are made of.
+        let mut wide = made.f_empty_like().or_torch("allocate")?;
+        wide.f_copy_(&made).or_torch("copy")?;
+        let scratch = wide.f_empty_like().or_torch("allocate")?;
+        round_into(out, &wide, &scratch).or_torch("convert")
     }
 
     /// The part of a row that is in a block.
@@ -137,53 +141,6 @@ impl Filler {
     }
 }
 
-/// float64 rows for a narrower kind, so that torch's way through float32 rounds them once.
-///
-/// Rounding to odd keeps in the last bit that something was cut off, so the next rounding, to
-/// nearest and to at least two bits fewer, is that of the exact value (Boldo and Melquiond, 2008).
-fn round_once(made: &Tensor, kind: TorchKind) -> Result<Tensor> {
-    if made.kind() != TorchKind::Double || !is_narrow(kind) {
-        return Ok(made.shallow_clone());
-    }
-    let values: Vec<f64> = Vec::try_from(made).or_torch("read rows")?;
-    let odd: Vec<f32> = values.into_iter().map(round_to_odd).collect();
-    Tensor::f_from_slice(&odd).or_torch("allocate")
-}
-
-fn round_to_odd(value: f64) -> f32 {
-    #[expect(clippy::cast_possible_truncation, reason = "what is cut off goes into the last bit")]
-    let nearest = value as f32;
-    let back = f64::from(nearest);
-    if back == value || !nearest.is_finite() {
-        return nearest;
-    }
-    let towards_zero =
-        if back.abs() > value.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
-    f32::from_bits(towards_zero | 1)
-}
-
 fn row_tensor(values: &[f64]) -> Result<Tensor> {
     Tensor::f_from_slice(values).or_torch("allocate")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_just_beyond_a_tie_is_rounded_away_from_it() {
-        // 1 + 2⁻¹¹ is half way between two float16 values; a 2⁻⁵⁰th more decides.
-        let tie = 1.0 + 2f64.powi(-11);
-        let made = Tensor::from_slice(&[tie, tie + 2f64.powi(-50), -tie - 2f64.powi(-50)]);
-        let odd = round_once(&made, TorchKind::Half).unwrap().to_kind(TorchKind::Half);
-        let found: Vec<f64> = Vec::try_from(odd.to_kind(TorchKind::Double)).unwrap();
-        let next = 1.0 + 2f64.powi(-10);
-        assert_eq!(found, [1.0, next, -next]);
-    }
-
-    #[test]
-    fn values_beyond_float32_stay_infinite() {
-        assert!(round_to_odd(1e300).is_infinite());
-        assert_eq!(round_to_odd(-0.25), -0.25);
-    }
 }
