@@ -19,7 +19,7 @@ use crate::engine::task::errors::{changed, explain, nonfinite_error};
 use crate::engine::task::tensor_task::{
     Decision, Finished, Scan, Task, Written, add_up, decide, widest_scanned,
 };
-use crate::engine::task::units::{Unit, units};
+use crate::engine::task::units::{Order, Unit, units};
 use crate::engine::task::worker::Worker;
 use crate::engine::torch::calls::use_one_thread;
 use crate::engine::write::block::Part;
@@ -94,10 +94,13 @@ pub fn execute(
         (threads, whole_bytes, keep_bytes) = (planned.threads, planned.keep_bytes(), 0);
         share = Some(planned);
     }
+    let first = settings.devices.first();
+    let chunk = first.zip(share).map(|(device, share)| (device.device, share.chunk_bytes()));
     let parents = [primary, secondary];
     let contents = Contents::new(parents, &tasks, &finished);
     let left_over = contents.left_over(parents, &tasks, &finished);
-    let units = units(&tasks, &finished, parents, whole_bytes, left_over);
+    let order = if share.is_some() { Order::LargestFirst } else { Order::Stored };
+    let units = units(&tasks, &finished, parents, (whole_bytes, order), left_over);
     let keep = Keep::new(keep_bytes, widest_scanned(&tasks));
     let pool = Pool {
         plan,
@@ -105,7 +108,7 @@ pub fn execute(
         contents,
         finished: Mutex::new(finished),
         tasks,
-        children: Children::new(children, threads, settings.interrupted),
+        children: Children::new(children, (threads, chunk), settings.interrupted),
         settings,
         reporter,
         queue: Mutex::new(Queue { units, running: 0, error: None }),

@@ -1,5 +1,5 @@
-//! Host memory of a device's worker: the parents' chunks are read into it and copied to the device,
-//! the children's are copied back to it.
+//! Host memory of a device's worker: the parents' chunks are read into it and copied to the device; sums
+//! are copied back to it.
 
 use tch::{Device, Tensor};
 
@@ -16,8 +16,6 @@ use crate::error::Result;
 pub(crate) struct HostBuffers {
     /// A chunk of the primary and of the secondary.
     sides: Slot,
-    /// A chunk of a child.
-    pub(crate) child: Buffer,
     /// Sums of a chunk's pieces.
     pub(crate) sums: Buffer,
 }
@@ -44,7 +42,6 @@ impl HostBuffers {
         let bytes = places.chunk() * item;
         Ok(HostBuffers {
             sides: Slot::pinned(bytes, device)?,
-            child: Buffer::pinned(bytes, device)?,
             sums: Buffer::pinned(3 * places.pieces * size_of::<f64>(), device)?,
         })
     }

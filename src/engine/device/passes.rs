@@ -177,12 +177,9 @@ impl<'j> Passes<'j> {
             for (child, out) in outs.iter_mut().enumerate() {
                 let how = decision.and_then(|decision| decision.children.get(child));
                 let how = how.ok_or_else(|| torch_error("a child has no decision"))?;
-                written.nonfinite += self.make(task, &up, (start, numel), how, last)?;
-                let bytes = &self.host.child.bytes()[..numel * item_bytes(task)];
-                for piece in bytes.chunks(PIECE) {
-                    out.bytes_mut(piece.len())?.copy_from_slice(piece);
-                    out.advance(piece.len())?;
-                }
+                let blended = self.make(task, &up, numel, how)?;
+                let check = blended.filter(|_| last);
+                written.nonfinite += self.bring_down(task, (start, numel), how, check, out)?;
             }
         }
         written.read = digests.crcs();
@@ -190,15 +187,14 @@ impl<'j> Passes<'j> {
         Ok(written)
     }
 
-    /// Makes a chunk of one child and copies it down; its NaN and Inf, where they are allowed.
+    /// Makes a chunk of one child on the device; the factors, where it is more than a copy.
     fn make(
-        &mut self,
+        &self,
         task: &Task<'_>,
         up: &Uploaded,
-        (start, numel): (u64, usize),
+        numel: usize,
         how: &ChildDecision,
-        check: bool,
-    ) -> Attempt<u64> {
+    ) -> Attempt<Option<(f64, f64)>> {
         self.ask_for_memory()?;
         let kind = computed_kind(task.plan.dtype)?;
         let [a, b] = &up.views;
@@ -206,7 +202,6 @@ impl<'j> Passes<'j> {
         let mut child = kernel.block.view(self.places.child, kind, numel)?;
         let line = how.coefficients.path.is_line();
         let factors = (how.coefficients.s0, how.coefficients.s1);
-        let mut blended = false;
         if how.t == 0.0 {
             kernel.copy(a, &mut child)?;
         } else if how.t == 1.0 {
@@ -216,33 +211,53 @@ impl<'j> Passes<'j> {
             child.f_copy_(a).or_trouble("copy")?;
         } else {
             kernel.blend(a, b, factors, &mut child)?;
-            blended = true;
             let equal = up.equal.iter().enumerate().filter(|(_, equal)| line && **equal);
             for (piece, _) in equal {
                 let mut piece_of_child = piece_view(&child, piece)?;
                 piece_of_child.f_copy_(&piece_view(a, piece)?).or_trouble("copy")?;
             }
+            return Ok(Some(factors));
         }
-        let mut down = self.host.child.view(0, kind, numel)?;
-        down.f_copy_(&child).or_trouble("copy from the device")?;
-        if self.device.faults.as_ref().is_some_and(|faults| faults.download()) {
-            let bytes = self.host.child.bytes_mut();
-            bytes[numel * item_bytes(task) - 1] ^= 0x5a;
-        }
-        if check && blended {
-            self.check_last_blend(task, numel, factors, &down)?;
-        }
-        if !how.check {
-            return Ok(0);
-        }
+        Ok(None)
+    }
+
+    /// Copies the chunk that was made down to where it is written from, in few parts, and looks at it
+    /// there: its NaN and Inf, where they are allowed. With the factors, its end is held to the CPU's.
+    fn bring_down(
+        &self,
+        task: &Task<'_>,
+        (start, numel): (u64, usize),
+        how: &ChildDecision,
+        check: Option<(f64, f64)>,
+        out: &mut SpanOut<'_>,
+    ) -> Attempt<u64> {
+        let (kind, item) = (computed_kind(task.plan.dtype)?, item_bytes(task));
+        let child = self.kernel()?.block.view(self.places.child, kind, numel)?;
+        let wrong = self.device.faults.as_ref().is_some_and(|faults| faults.download());
+        let pieces = numel.div_ceil(PIECE);
+        let most = (self.children.queue.room() / (PIECE * item)).max(1);
+        let step = pieces.div_ceil(pieces.div_ceil(most)) * PIECE;
         let mut nonfinite = 0;
-        for piece in 0..numel.div_ceil(PIECE) {
-            let (count, first) = count_nonfinite(&piece_view(&down, piece)?)?;
-            if count > 0 && !self.options.allow_nonfinite {
-                let first = start + (piece * PIECE) as u64 + first.unwrap_or(0);
-                return Err(overflow_error(task, count, first).into());
+        for (first, length) in parts(&(0..numel as u64), step) {
+            let place = usize::try_from(first).unwrap_or(numel);
+            let is_last = place + length == numel;
+            let mut down = out.view(kind, length)?;
+            down.f_copy_(&part(&child, place, length)?).or_trouble("copy from the device")?;
+            if wrong && is_last {
+                out.bytes_mut(length * item)?[length * item - 1] ^= 0x5a;
             }
-            nonfinite += count;
+            if let Some(factors) = check.filter(|_| is_last) {
+                self.check_last_blend(task, numel, factors, &down)?;
+            }
+            for piece in 0..if how.check { length.div_ceil(PIECE) } else { 0 } {
+                let (count, at) = count_nonfinite(&piece_view(&down, piece)?)?;
+                if count > 0 && !self.options.allow_nonfinite {
+                    let at = start + first + (piece * PIECE) as u64 + at.unwrap_or(0);
+                    return Err(overflow_error(task, count, at).into());
+                }
+                nonfinite += count;
+            }
+            out.advance(length * item)?;
         }
         Ok(nonfinite)
     }
@@ -348,9 +363,9 @@ impl<'j> Passes<'j> {
         factors: (f64, f64),
         child: &Tensor,
     ) -> Attempt<()> {
-        let length = numel.min(CHECKED);
+        let length = child.numel().min(CHECKED);
         let [a, b] = self.host.sides(task, numel - length, length)?;
-        let found = part(child, numel - length, length)?;
+        let found = part(child, child.numel() - length, length)?;
         let checked = self.checker.check_blend(&a, &b, factors, &found);
         checked.map_err(|trouble| named(trouble, task))
     }

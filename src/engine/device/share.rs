@@ -4,9 +4,13 @@ use crate::engine::device::memory::{FEWEST_PIECES, MOST_PIECES, Places};
 use crate::engine::devices::ComputeDevice;
 use crate::engine::task::tensor_task::Task;
 
-/// No tensor larger than this is kept on a device between the passes: more than one worker should
-/// have a hand in it, and an interrupt should not wait for it.
-const KEEP_MOST_BYTES: usize = 2 << 30;
+/// A tensor that is kept on a device between the passes is the work of one worker. One that is more than
+/// a worker's part of the merge, and more than this many bytes, is copied up twice instead, by several
+/// workers, so that the others don't wait for one at the end.
+const KEEP_ALWAYS_BYTES: u64 = 256 << 20;
+
+/// No larger tensor is kept, for an interrupt waits for the unit that a worker is at.
+const KEEP_MOST_BYTES: u64 = 2 << 30;
 
 /// Workers and what each may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +40,16 @@ impl Share {
             sides.chain([task.plan.dtype]).map(|dtype| dtype.size_bytes()).collect::<Vec<_>>()
         });
         let item = usize::try_from(items.max().unwrap_or(1)).unwrap_or(8);
-        let largest = merged().map(Task::kept_bytes).max().unwrap_or(0);
+        let all = merged().map(Task::kept_bytes).fold(0, u64::saturating_add);
+        let most = most_kept(all, threads);
+        let kept = merged().map(Task::kept_bytes).filter(|bytes| *bytes <= most);
+        let largest = kept.max().unwrap_or(0);
         let free = devices.iter().map(|device| device.free_bytes).min().unwrap_or(0);
         let bytes = usize::try_from(device_bytes.unwrap_or(free / 2)).unwrap_or(usize::MAX);
         Share::of(bytes, largest, item, threads, devices.len())
     }
 
+    /// `largest` is the largest tensor that is to be kept.
     fn of(bytes: usize, largest: u64, item: usize, threads: usize, devices: usize) -> Share {
         let devices = devices.max(1);
         let fewest = Places::new(FEWEST_PIECES, item).kept;
@@ -54,8 +62,13 @@ impl Share {
         let scratch = Places::new(pieces, item).kept;
         // Two sides, each rounded up in the block.
         let largest = usize::try_from(largest).unwrap_or(usize::MAX).saturating_add(2048);
-        let kept = share.saturating_sub(scratch).min(largest).min(KEEP_MOST_BYTES);
+        let kept = share.saturating_sub(scratch).min(largest);
         Share { threads: per_device * devices, block_bytes: scratch + kept, pieces, item }
+    }
+
+    /// The most bytes of a chunk.
+    pub(crate) fn chunk_bytes(&self) -> usize {
+        Places::new(self.pieces, self.item).chunk() * self.item
     }
 
     /// Bytes of both sides of a tensor that a worker can keep between the passes.
@@ -65,9 +78,25 @@ impl Share {
     }
 }
 
+/// The largest tensor that is kept, where all merged ones have so many bytes.
+fn most_kept(all: u64, threads: usize) -> u64 {
+    let workers = u64::try_from(threads.max(1)).unwrap_or(u64::MAX);
+    (all / workers).clamp(KEEP_ALWAYS_BYTES, KEEP_MOST_BYTES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_worker_is_left_with_more_than_its_part_but_what_is_small() {
+        let gb = 1_000_000_000;
+        // 0.5 billion elements in float16, both sides; 7 billion; 70 billion.
+        assert_eq!(most_kept(2 * gb, 16), KEEP_ALWAYS_BYTES);
+        assert_eq!(most_kept(28 * gb, 16), 1_750_000_000);
+        assert_eq!(most_kept(280 * gb, 16), KEEP_MOST_BYTES);
+        assert_eq!(most_kept(2 * gb, 1), 2 * gb);
+    }
 
     #[test]
     fn a_device_is_never_asked_for_more_than_its_share() {

@@ -1,5 +1,7 @@
 //! `Children`: the children being written, as workers and writing threads share them.
 
+use tch::Device;
+
 use crate::checkpoint::ChildWriter;
 use crate::engine::write::block::Part;
 use crate::engine::write::queue::{Queue, Role};
@@ -14,13 +16,13 @@ pub(crate) struct Children<'a> {
 }
 
 impl<'a> Children<'a> {
-    /// For this many workers.
+    /// For this many workers; `chunk` as [`Queue::new`] takes it.
     pub(crate) fn new(
         writers: &'a [ChildWriter],
-        workers: usize,
+        (workers, chunk): (usize, Option<(Device, usize)>),
         interrupted: &'a (dyn Fn() -> Option<Error> + Sync),
     ) -> Children<'a> {
-        Children { writers, queue: Queue::new(workers, writers), interrupted }
+        Children { writers, queue: Queue::new(workers, writers, chunk), interrupted }
     }
 
     /// A span of a storage in every child, `offset` bytes from the storage's start.

@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::checkpoint::ChildWriter;
+use tch::Device;
+
+use crate::checkpoint::{ChildWriter, DIRECT_ALIGNMENT};
+use crate::engine::torch::ops::{PIECE, WIDEST};
 use crate::engine::write::block::{Block, Part};
 use crate::error::Result;
 
@@ -13,6 +16,11 @@ const BLOCKS_BYTES: usize = 64 << 20;
 /// Bytes of a block: large enough for the disk, small enough for a core's cache.
 const LARGEST: usize = 1 << 20;
 const SMALLEST: usize = 128 << 10;
+
+/// Bytes that all blocks together should take at most where they are page-locked, and those of one at
+/// least. Each takes a power of two, to which torch rounds page-locked memory up.
+const LOCKED_BYTES: usize = 128 << 20;
+const LEAST_LOCKED: usize = 1 << 20;
 
 /// Threads that write, and so requests that the disk has at once.
 const THREADS: usize = 4;
@@ -33,9 +41,12 @@ pub(crate) struct Queue {
     behind: Condvar,
     /// A block is free, or everything is written.
     free: Condvar,
+    /// Bytes of a block, and how many may be put into it at once.
     size: usize,
+    room: usize,
     most: usize,
     spills: bool,
+    device: Device,
 }
 
 /// What a thread that writes does.
@@ -68,11 +79,21 @@ impl std::fmt::Debug for State {
 }
 
 impl Queue {
-    /// For this many workers, each of which fills a block of every child at a time.
-    pub(crate) fn new(workers: usize, children: &[ChildWriter]) -> Queue {
+    /// For this many workers, each of which fills a block of every child at a time. `chunk`: the device
+    /// from which the children are copied into the blocks, and the most bytes that are at once.
+    pub(crate) fn new(
+        workers: usize,
+        children: &[ChildWriter],
+        chunk: Option<(Device, usize)>,
+    ) -> Queue {
         // A flush at the end would wait for the page cache, so nothing is gained by filling it.
         let spills = children.iter().any(|child| !child.is_flushed());
-        Queue::of(workers, children.len(), spills)
+        let mut queue = Queue::of(workers, children.len(), spills);
+        if let Some((device, bytes)) = chunk {
+            queue.device = device;
+            queue.make_room(bytes);
+        }
+        queue
     }
 
     pub(crate) fn of(workers: usize, children: usize, spills: bool) -> Queue {
@@ -87,9 +108,26 @@ impl Queue {
             behind: Condvar::new(),
             free: Condvar::new(),
             size,
+            room: PIECE * WIDEST,
             most,
             spills,
+            device: Device::Cpu,
         }
+    }
+
+    /// Lets the blocks take chunks of this many bytes whole, or in a few parts where all blocks together
+    /// would take too much memory.
+    fn make_room(&mut self, chunk: usize) {
+        self.size = SMALLEST;
+        let besides = self.size + 2 * DIRECT_ALIGNMENT;
+        let fit = (LOCKED_BYTES / self.most).max(1);
+        let all = (1 << fit.ilog2()).min((chunk + besides).next_power_of_two()).max(LEAST_LOCKED);
+        self.room = all - besides;
+    }
+
+    /// The most bytes that a block takes at once.
+    pub(crate) fn room(&self) -> usize {
+        self.room
     }
 
     /// The threads that are to call [`Queue::run`].
@@ -120,7 +158,7 @@ impl Queue {
             if state.made < self.most || state.failed {
                 state.made += 1;
                 drop(state);
-                return Block::new(self.size);
+                return Block::new(self.size, self.room, self.device);
             }
             state = self.wait(&self.free, state);
         }
@@ -339,5 +377,24 @@ mod tests {
         assert_eq!(Queue::of(2, 1, false).size, 1 << 20);
         assert_eq!(Queue::of(16, 5, false).size, 512 << 10);
         assert_eq!(Queue::of(64, 16, false).size, 128 << 10);
+    }
+
+    #[test]
+    fn chunks_come_down_whole_where_there_is_memory_for_it() {
+        for (workers, children, chunk) in [
+            (1, 1, 1 << 20),
+            (4, 1, 4 << 20),
+            (16, 1, 4 << 20),
+            (16, 16, 4 << 20),
+            (16, 1, 16 << 20),
+        ] {
+            let mut queue = Queue::of(workers, children, false);
+            queue.make_room(chunk);
+            let block = queue.size + queue.room + 2 * DIRECT_ALIGNMENT;
+            assert!(block.is_power_of_two() && queue.room >= PIECE * WIDEST, "{queue:?}");
+            let all = block * queue.most;
+            assert!(all <= LOCKED_BYTES || block == LEAST_LOCKED, "{queue:?}");
+            assert_eq!(queue.room >= chunk, workers <= 4, "{queue:?}");
+        }
     }
 }
