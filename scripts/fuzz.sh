@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes the readers and the plan: any bytes must be read or refused, never end in a crash, a hang or much memory.
-#   scripts/fuzz.sh [SECONDS] [TARGET...]       each target for so long (60 s); targets: pickle file index plan
+#   scripts/fuzz.sh [SECONDS] [TARGET...]       each target for so long (60 s); targets: pickle file safetensors index plan
 #   scripts/fuzz.sh --runs N [TARGET...]        each target so many times
 #   scripts/fuzz.sh --keep [TARGET...]          shrinks what was found to fuzz/corpus/TARGET.hex, which the tests run
 # What was found stays in fuzz/target/corpus; an input that fails in fuzz/artifacts. Needs no nightly Rust and no torch.
@@ -15,7 +15,7 @@ case "${1:-}" in
 [0-9]*) limit=-max_total_time=$1 && shift ;;
 esac
 targets=("$@")
-((${#targets[@]})) || targets=(pickle file index plan)
+((${#targets[@]})) || targets=(pickle file safetensors index plan)
 
 need_compilers
 if ! cargo fuzz --version >/dev/null 2>&1; then
@@ -28,7 +28,7 @@ python3 scripts/fuzz_seeds.py fuzz/target/seeds
 programs=fuzz/target/$(rustc -vV | sed -n 's/^host: //p')/release
 
 # The longest input of a target: longer ones find nothing more and make every run slower.
-declare -A longest=([pickle]=4096 [file]=12288 [index]=4096 [plan]=256)
+declare -A longest=([pickle]=4096 [file]=12288 [safetensors]=4096 [index]=4096 [plan]=256)
 for target in "${targets[@]}"; do
     [[ -n "${longest[$target]:-}" ]] || die "no such target: $target"
     corpus=fuzz/target/corpus/$target

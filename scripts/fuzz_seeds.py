@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Seeds for the fuzz targets. Needs no packages.
 
-    scripts/fuzz_seeds.py FOLDER        makes FOLDER/pickle, FOLDER/file, FOLDER/index, FOLDER/plan, from
-                                        fuzz/corpus/*.hex and from the files of tests/data
+    scripts/fuzz_seeds.py FOLDER        makes FOLDER/pickle, FOLDER/file, FOLDER/safetensors, FOLDER/index,
+                                        FOLDER/plan, from fuzz/corpus/*.hex and from the files of tests/data
     scripts/fuzz_seeds.py --keep TARGET FOLDER
                                         writes the files of FOLDER to fuzz/corpus/TARGET.hex, a line each
 """
@@ -63,6 +63,12 @@ def without_crc(data):
     return data
 
 
+def with_count(data):
+    """A header of safetensors behind a byte that says how much data follows it."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return bytes([min(len(data[end:]), 255)]) + data[8:end]
+
+
 def keep(target, folder):
     """The files of a folder as lines of hexadecimal digits: one file instead of hundreds."""
     seeds = sorted((path.read_bytes() for path in Path(folder).iterdir()), key=lambda seed: (len(seed), seed))
@@ -79,6 +85,9 @@ def fill(target):
         data = path.read_bytes()
         if len(data) > MOST_BYTES * 8:
             continue
+        if path.suffix == ".safetensors" or path.name.startswith("s-"):
+            save(target / "safetensors", data)
+            save(target / "safetensors", with_count(data))
         if path.name.endswith(".index.json"):
             save(target / "index", data)
         elif path.suffix in (".bin", ".pkl", ""):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes tests/data/format/*.bin with torch, and what torch says of them to expected.json.
+"""Writes tests/data/format/*.bin with torch and *.safetensors with safetensors, and what torch says of them
+to expected.json and safetensors.json.
 
-Needs torch (2.11.0 made the committed files). Values come from a fixed generator, so running it
+Needs torch and safetensors (2.11.0 and 0.8.0 made the committed files). Values come from a fixed generator, so running it
 again with the same torch gives the same bytes, but for the storage keys of legacy files, which are
 addresses.
 """
@@ -13,6 +14,7 @@ import warnings
 import zipfile
 
 import torch
+from safetensors.torch import load_file, save_file
 
 warnings.simplefilter("ignore")
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "format"
@@ -67,6 +69,23 @@ def cases():
     }, {"_use_new_zipfile_serialization": False}
 
 
+def tensors():
+    """A tensor of each dtype that safetensors has, but for F4; of no element, and of no dimension."""
+    whole = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8]
+    small = [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
+    floating = [torch.float64, torch.float32, torch.float16, torch.bfloat16, *small]
+    yield "mask", torch.tensor([True, False, True])
+    for dtype in whole:
+        yield f"z.{dtype}", torch.arange(3).to(dtype)
+    for dtype in floating:
+        yield f"a.{dtype}", values(2, 3).to(dtype)
+    yield "e8m0", torch.tensor([126, 127, 128], dtype=torch.uint8).view(torch.float8_e8m0fnu)
+    yield "c64", torch.tensor([1 + 2j], dtype=torch.complex64)
+    yield "empty", torch.empty(0, 3)
+    yield "scale", torch.tensor(0.5)
+    yield 'quote"\u00e9', values(1)
+
+
 def describe(path, state_dict, nest, skipped):
     storages = {}
     tensors = []
@@ -114,6 +133,9 @@ def main():
             deflate(path, deflated)
             expected.append(describe(deflated, state_dict, None, []))
     (OUT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    path = OUT / "dtypes.safetensors"
+    save_file(dict(tensors()), path, metadata={"format": "pt"})
+    (OUT / "safetensors.json").write_text(json.dumps(describe(path, load_file(path), None, []), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import socket
 import sys
 from pathlib import Path
 
-from hostile import gadgets, large, leftovers, machine, meaning, models, others, zips
+from hostile import gadgets, headers, large, leftovers, machine, meaning, models, others, zips
 from hostile.carriers import archive, entries
 from hostile.opcodes import pairs, tensor, whole
 
@@ -32,7 +32,7 @@ def good_shard(name):
 
 def cases():
     """Every case as an entry of the manifest, and the bytes of those that are single files."""
-    for rows in (gadgets, machine, meaning, zips, others, leftovers):
+    for rows in (gadgets, machine, meaning, zips, others, leftovers, headers):
         for name, row, what, data, rule, says in rows.rows():
             yield entry(name, row, what, {"model.bin": {"file": f"files/{name}"}}, "model.bin", rule, says), data
     for name, row, what, files, rule, says in models.rows():

@@ -60,4 +60,15 @@ def rows():
     yield "p12-ordered-dicts-of-one-list", "P12", "one list of pairs as ten thousand dicts", recipe, "PickleLimit", ""
     yield "p12-a-tensor-of-many-names", "P12", "a tensor of 64 dimensions under 400,000 names", {"names": 400_000}, "PickleLimit", ""
     yield "p12-storages-without-tensors", "P12", "300,000 storages that no tensor uses", {"mentions": 300_000}, "PickleLimit", ""
+    # Headers of safetensors: a length, what is repeated, an end.
+    for name, what, start, unit, count, end, rule in [
+        ("nested", "an entry of 100,000 arrays in each other", b'{"w":{"x":', b"[", 100_000, b"]" * 100_000 + b"}}", "SafetensorsHeader"),
+        ("nested-open", "100,000 arrays that are not closed", b'{"w":', b"[", 100_000, b"", "SafetensorsHeader"),
+        ("dimensions", "ten million dimensions", b'{"w":{"shape":[', b"0,", 10**7, b"0]}}", "SafetensorsHeader"),
+        ("entries", "four million entries", b"{", b'"w":{},', 4 * 10**6, b'"w":{}}', "SafetensorsHeader"),
+        ("blanks", "a header of 60 MB of blanks", b"{", b" ", 60 * 10**6, b"", "SafetensorsHeader"),
+    ]:
+        length = (len(start) + len(unit) * count + len(end)).to_bytes(8, "little")
+        recipe = {"repeat": [[(length + start).hex(), 1], [unit.hex(), count], [end.hex(), 1]]}
+        yield f"s-{name}", "S", what, recipe, rule, ""
     yield "z13-a-million-entries", "Z13", "a million empty entries", {"entries": 10**6}, "ZipStructure", "131072 entries"

@@ -112,11 +112,12 @@ fn text(checkpoint: &Checkpoint) -> String {
     ));
     for (file, container) in checkpoint.files.iter().zip(&checkpoint.containers) {
         let writer = match container {
-            Container::Zip => "torch 1.6 and later",
-            Container::Legacy => "before torch 1.6",
+            Container::Zip => " (torch 1.6 and later)",
+            Container::Legacy => " (before torch 1.6)",
+            Container::Safetensors => "",
         };
         text.push_str(&format!(
-            "\n{}: {} ({writer}), {}",
+            "\n{}: {}{writer}, {}",
             escape(&file.path().file_name().unwrap_or_default().to_string_lossy()),
             container.name(),
             human_bytes(file.len())

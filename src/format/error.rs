@@ -12,7 +12,7 @@ pub enum Rule {
     Empty,
     /// The file ends before what its own numbers promise.
     Truncated,
-    /// A known file of another kind (LFS pointer, HTML page, safetensors, gzip, ...).
+    /// A known file of another kind (LFS pointer, HTML page, gzip, ...).
     WrongKind,
     /// Not recognised at all.
     UnknownKind,
@@ -38,6 +38,10 @@ pub enum Rule {
     Unsupported,
     /// The legacy stream breaks its own rules.
     Legacy,
+    /// The header of a safetensors file is none: its length, its JSON, an entry.
+    SafetensorsHeader,
+    /// Bytes of a safetensors file that no tensor claims, or two do.
+    SafetensorsData,
     /// A tensor that leaves its storage, or whose numbers make no sense.
     TensorBounds,
     /// A storage whose bytes do not fit what the pickle says of it.

@@ -6,9 +6,9 @@ use crate::error::Error;
 use crate::format::error::FormatError;
 use crate::format::index_json::Index;
 use crate::format::inflate::inflate_pieces;
+use crate::format::load::read_state_dict;
 use crate::format::state_dict::{ByteOrder, Container, Encoding, StateDict};
 use crate::format::torch::collect::{ReadOptions, collect};
-use crate::format::torch::load::read_state_dict;
 use crate::format::torch::pickle::machine::read_pickle;
 use crate::format::torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
 use crate::format::torch::pickle::stack::{SHARED_VALUES, Source};
@@ -105,6 +105,29 @@ pub fn file(bytes: &[u8]) -> bool {
         assert!(records >= state_dict.storages.len(), "fewer records than storages");
     }
     true
+}
+
+/// A whole safetensors file and, behind a byte that says how much data follows, the header of one.
+pub fn safetensors(bytes: &[u8]) -> bool {
+    let whole = file(bytes);
+    let Some((data_bytes, header)) = bytes.split_first() else { return whole };
+    let mut made = (header.len() as u64).to_le_bytes().to_vec();
+    made.extend_from_slice(header);
+    made.resize(made.len() + usize::from(*data_bytes), 0);
+    match read_state_dict(&made, &ReadOptions::default()) {
+        Ok(state_dict) => {
+            check_state_dict(&state_dict, made.len() as u64);
+            if state_dict.container == Container::Safetensors {
+                let sizes = state_dict.storages.iter().map(|storage| storage.size_bytes);
+                assert_eq!(sizes.sum::<u64>(), u64::from(*data_bytes), "a byte is claimed by none");
+            }
+            true
+        }
+        Err(error) => {
+            check_error(error);
+            whole
+        }
+    }
 }
 
 /// An index JSON.
@@ -235,6 +258,11 @@ mod tests {
     #[test]
     fn any_file_is_read_or_refused() {
         replay(include_str!("../../fuzz/corpus/file.hex"), file);
+    }
+
+    #[test]
+    fn any_safetensors_file_is_read_or_refused() {
+        replay(include_str!("../../fuzz/corpus/safetensors.hex"), safetensors);
     }
 
     #[test]

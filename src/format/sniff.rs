@@ -10,13 +10,12 @@ pub(super) enum Kind {
     Zip,
     /// Something that starts with a pickle: the legacy format, or a bare pickle.
     Pickle,
+    /// safetensors.
+    Safetensors,
 }
 
 /// Bytes read: enough for tar's signature, a magic number and the first words of a text.
 const HEAD_BYTES: u64 = 1024;
-
-/// Longest header that the safetensors library reads, in bytes.
-const MAX_SAFETENSORS_HEADER: u64 = 100_000_000;
 
 const DOWNLOAD: &str = "download the file again";
 
@@ -71,6 +70,10 @@ pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
             FormatError::new(Rule::Empty, "file", "a torch checkpoint", found).hint(DOWNLOAD)
         );
     }
+    // Before pickles: a header of 640 bytes begins as one of protocol 2.
+    if is_safetensors(&head) {
+        return Ok(Kind::Safetensors);
+    }
     if head.starts_with(b"PK\x03\x04") {
         return Ok(Kind::Zip);
     }
@@ -105,15 +108,6 @@ fn refusal(source: &dyn ReadAt, head: &[u8]) -> FormatError {
     let length = source.len();
     if let Some((_, kind, advice)) = SIGNATURES.iter().find(|row| head.starts_with(row.0)) {
         return wrong(kind, advice);
-    }
-    match safetensors_header(head) {
-        Some(end) if end <= length => {
-            return wrong("a safetensors file", "give the tool .bin files");
-        }
-        Some(end) if end <= MAX_SAFETENSORS_HEADER => {
-            return wrong("a safetensors file, cut short", "give the tool whole .bin files");
-        }
-        _ => {}
     }
     let tar = head.get(257..262) == Some(b"ustar")
         || (length.is_multiple_of(512) && TAR_MEMBERS.iter().any(|name| head.starts_with(name)));
@@ -156,11 +150,13 @@ fn ends_as_zip(source: &dyn ReadAt) -> bool {
     read.is_ok() && tail.windows(4).any(|four| four == b"PK\x05\x06")
 }
 
-/// Where the header of a safetensors file ends: eight bytes of length, then a JSON object.
-fn safetensors_header(head: &[u8]) -> Option<u64> {
-    let length = u64::from_le_bytes(head.get(..8)?.try_into().ok()?);
-    let end = length.checked_add(8)?;
-    (head.get(8) == Some(&b'{')).then_some(end)
+/// Whether these are eight bytes of length, then a JSON object. The length may be any, but for those
+/// that are the start of another file: a text's first characters, a zip's signature and version.
+fn is_safetensors(head: &[u8]) -> bool {
+    let Some((length, rest)) = head.split_first_chunk::<8>() else { return false };
+    let small = u64::from_le_bytes(*length) < 1 << 32;
+    let text = length.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    rest.first() == Some(&b'{') && (small || (!text && !head.starts_with(b"PK")))
 }
 
 /// The text behind a byte order mark and white space.

@@ -11,7 +11,8 @@ use crate::tensor::{DType, Layout};
 pub struct StateDict {
     /// Which container the file is.
     pub container: Container,
-    /// Tensors in the order of the pickle's dict; names are unique.
+    /// Tensors in the order of the pickle's dict, of safetensors in the order of their bytes; names
+    /// are unique.
     pub tensors: Vec<Tensor>,
     /// Storages in order of first use.
     pub storages: Vec<Storage>,
@@ -43,6 +44,8 @@ pub enum Container {
     Zip,
     /// Consecutive pickles, `torch.save` before 1.6.
     Legacy,
+    /// safetensors.
+    Safetensors,
 }
 
 impl Container {
@@ -51,6 +54,7 @@ impl Container {
         match self {
             Container::Zip => "zip",
             Container::Legacy => "legacy",
+            Container::Safetensors => "safetensors",
         }
     }
 
@@ -58,7 +62,7 @@ impl Container {
     pub fn has_checksums(self) -> bool {
         match self {
             Container::Zip => true,
-            Container::Legacy => false,
+            Container::Legacy | Container::Safetensors => false,
         }
     }
 }
@@ -79,7 +83,7 @@ pub struct Tensor {
 /// A run of bytes that tensors are views of.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// torch's key: `0`, `1`, ... or an address as text.
+    /// torch's key: `0`, `1`, ... or an address as text; in safetensors the tensor's name.
     pub key: String,
     /// Bytes of the storage once decoded.
     pub size_bytes: u64,

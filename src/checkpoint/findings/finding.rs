@@ -110,6 +110,13 @@ pub enum Finding {
         #[serde(skip)]
         refused: bool,
     },
+    /// safetensors, which have no checksums.
+    Safetensors {
+        file: String,
+        /// As in `Unchecked`.
+        #[serde(skip)]
+        refused: bool,
+    },
     /// The state dict was found under a key.
     Nested { file: String, key: String },
     /// Entries that are no tensors.
@@ -156,6 +163,7 @@ impl Finding {
             Finding::Refused { .. }
             | Finding::Unchecked { refused: true, .. }
             | Finding::Legacy { refused: true, .. }
+            | Finding::Safetensors { refused: true, .. }
             | Finding::Damaged { .. }
             | Finding::NonFinite { .. }
             | Finding::Unmapped { .. }
@@ -172,6 +180,7 @@ impl Finding {
             Finding::ConfigDType { .. }
             | Finding::Unchecked { .. }
             | Finding::Legacy { .. }
+            | Finding::Safetensors { .. }
             | Finding::Buffers { .. }
             | Finding::Repeated { .. }
             | Finding::Nested { .. }
@@ -198,7 +207,9 @@ impl Finding {
         match self {
             Finding::Refused { hint, .. } => hint.as_deref(),
             Finding::Damaged { .. } => Some("download or copy that file again"),
-            Finding::Unchecked { refused: true, .. } | Finding::Legacy { refused: true, .. } => {
+            Finding::Unchecked { refused: true, .. }
+            | Finding::Legacy { refused: true, .. }
+            | Finding::Safetensors { refused: true, .. } => {
                 Some("save it again with torch.save, or leave out --require-checksums")
             }
             Finding::Unmapped { .. } | Finding::Lacking { .. } | Finding::Differing { .. } => {
@@ -296,6 +307,11 @@ impl fmt::Display for Finding {
             Finding::Legacy { file, .. } => write!(
                 f,
                 "no CRC: {}: the format of torch before 1.6 has none, so bytes can't be checked",
+                escape(file)
+            ),
+            Finding::Safetensors { file, .. } => write!(
+                f,
+                "no CRC: {}: safetensors have none, so bytes can't be checked",
                 escape(file)
             ),
             Finding::Nested { file, key } => {

@@ -12,9 +12,11 @@ pub fn summary(findings: &[Finding], tensors: usize, bytes: u64) -> String {
         let both: Vec<String> = std::iter::once(errors).chain(warnings).collect();
         return format!("not whole: {}", both.join(", "));
     }
-    let unchecked = findings
-        .iter()
-        .any(|found| matches!(found, Finding::Unchecked { .. } | Finding::Legacy { .. }));
+    let bare = |found: &Finding| {
+        use Finding::{Legacy, Safetensors, Unchecked};
+        matches!(found, Unchecked { .. } | Legacy { .. } | Safetensors { .. })
+    };
+    let unchecked = findings.iter().any(bare);
     let checked = if unchecked { "CRCs not all there" } else { "every CRC checked" };
     let unexamined = findings.iter().any(|found| matches!(found, Finding::Unexamined { .. }));
     let finite = if unexamined { "all that was looked at finite" } else { "all finite" };

@@ -22,7 +22,7 @@ use crate::checkpoint::side_files::tokenizer::TokenizerFacts;
 use crate::checkpoint::weights::directory::{Weights, weights_of};
 use crate::checkpoint::weights::parts::Parts;
 use crate::error::{Error, Result};
-use crate::format::ReadOptions;
+use crate::format::{Container, ReadOptions};
 use crate::tensor::DType;
 
 /// What could be opened of a checkpoint, and what was found.
@@ -167,10 +167,12 @@ impl Survey {
             let values = opaque_values(&state_dict.opaque);
             self.findings.push(Finding::Opaque { file: file.clone(), values });
         }
-        if !state_dict.container.has_checksums() {
-            let refused = self.strictness.require_checksums;
-            self.findings.push(Finding::Legacy { file, refused });
-        }
+        let refused = self.strictness.require_checksums;
+        self.findings.extend(match state_dict.container {
+            Container::Zip => None,
+            Container::Legacy => Some(Finding::Legacy { file, refused }),
+            Container::Safetensors => Some(Finding::Safetensors { file, refused }),
+        });
         self.checkpoint.push(source, state_dict);
     }
 

@@ -38,7 +38,7 @@ const STORAGE_BYTES: usize = 2 * (size_of::<(String, Mention)>() + size_of::<(St
 /// # Errors
 /// [`Rule::WrongKind`] where the first pickle is not the magic number, [`Rule::Legacy`] where the
 /// stream breaks its rules, [`Rule::Truncated`] where it ends early, and what the pickles break.
-pub(super) fn read(source: &dyn ReadAt, options: &ReadOptions) -> Result<StateDict, FormatError> {
+pub(crate) fn read(source: &dyn ReadAt, options: &ReadOptions) -> Result<StateDict, FormatError> {
     let none = &OpaqueNames::default();
     let ((), start) = with_pickle(source, 0, "first pickle", none, |pickle| {
         if pickle.long(pickle.root()) == Some(MAGIC) {

@@ -66,8 +66,8 @@ impl Machine<'_> {
 mod tests {
     use super::*;
     use crate::format::error::Rule;
+    use crate::format::load::read_state_dict;
     use crate::format::torch::collect::ReadOptions;
-    use crate::format::torch::load::read_state_dict;
     use crate::format::torch::pickle::names::opaque::OpaqueNames;
     use crate::format::torch::pickle::stack::Source;
     use crate::format::torch::pickle::write::pickler::data_pkl;

@@ -5,9 +5,9 @@ use super::build::{
     call, checkpoint, dict, entry, global, int, pickle, storage, tensor, text, tuple, usual, zip,
 };
 use crate::format::error::{FormatError, Rule};
+use crate::format::load::read_state_dict;
 use crate::format::state_dict::StateDict;
 use crate::format::torch::collect::ReadOptions;
-use crate::format::torch::load::read_state_dict;
 use crate::format::torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
 
 fn options(key: Option<&str>, opaque: &[&str]) -> ReadOptions {

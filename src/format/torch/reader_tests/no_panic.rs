@@ -5,8 +5,8 @@ use super::build::{call, checkpoint, dict, global, text, usual};
 use super::fixtures::FILES;
 use super::read;
 use crate::format::fuzzing::check_state_dict as check;
+use crate::format::load::read_state_dict;
 use crate::format::torch::collect::ReadOptions;
-use crate::format::torch::load::read_state_dict;
 use crate::format::torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
 
 /// xorshift64*, with a fixed seed: the same files on every run.
