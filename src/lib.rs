@@ -9,15 +9,16 @@
 //! use std::path::Path;
 //!
 //! use llm_slerp_merge::checkpoint::Checkpoint;
-//! use llm_slerp_merge::merge::{MergeOptions, plan};
+//! use llm_slerp_merge::merge::{Child, MergeOptions, plan};
 //!
 //! # fn main() -> llm_slerp_merge::Result<()> {
 //! let models = Path::new("tests/data/llama");
 //! let primary = Checkpoint::open(&models.join("primary"))?;
 //! let secondary = Checkpoint::open(&models.join("secondary"))?;
-//! let plan = plan(&primary, &secondary, &MergeOptions { t: vec![0.3], ..MergeOptions::default() })?;
+//! let options = MergeOptions { children: vec![Child::at(0.3)], ..MergeOptions::default() };
+//! let plan = plan(&primary, &secondary, &options)?;
 //! for storage in &plan.storages {
-//!     println!("{} {} {:?}", storage.name, storage.dtype, storage.shape);
+//!     println!("{} {} {:?} {:?}", storage.name, storage.dtype, storage.shape, storage.t);
 //! }
 //! # assert_eq!(plan.storages[0].name, "model.embed_tokens.weight");
 //! # Ok(())

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::outcome::{JobResult, Status};
 use crate::checkpoint::Opening;
 use crate::engine::{DeviceChoice, Interrupted, Job};
-use crate::merge::MergeOptions;
+use crate::merge::{Child, MergeOptions};
 
 /// A merge that can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,11 +50,19 @@ pub struct JobOptions {
 }
 
 impl JobOptions {
-    /// Whether both differ in t at most.
-    pub(crate) fn differ_in_t_only(&self, other: &JobOptions) -> bool {
+    /// Whether both differ in their children at most.
+    pub(crate) fn differ_in_children_only(&self, other: &JobOptions) -> bool {
         let mut other = other.clone();
-        other.merge.t.clone_from(&self.merge.t);
+        other.merge.children.clone_from(&self.merge.children);
         *self == other
+    }
+
+    /// Whether both differ in what t the tensors have that no filter fits, at most.
+    pub(crate) fn differ_in_t_only(&self, other: &JobOptions) -> bool {
+        let (ours, theirs) = (&self.merge.children, &other.merge.children);
+        let mut pairs = ours.iter().flat_map(|one| theirs.iter().map(move |other| (one, other)));
+        self.differ_in_children_only(other)
+            && pairs.all(|(one, other)| one.schedule.filters == other.schedule.filters)
     }
 
     /// The merge of these parents, with no outputs yet.
@@ -76,8 +84,8 @@ impl JobOptions {
 /// A child that is to be made, or is there already.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedChild {
-    /// Its place between the parents.
-    pub t: f64,
+    /// What it is called, and where it lies between the parents.
+    pub child: Child,
     /// Its directory.
     pub output: PathBuf,
     /// Bytes that it takes.

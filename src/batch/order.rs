@@ -17,7 +17,7 @@ pub struct Order {
     pub primary: OsString,
     /// Model at t = 1.
     pub secondary: OsString,
-    /// Everything else that is asked for, with one value of t per child.
+    /// Everything else that is asked for, with each child.
     pub options: JobOptions,
     /// Directory of each child.
     pub outputs: Vec<OsString>,
@@ -39,12 +39,14 @@ mod tests {
     use super::*;
     use crate::batch::job::tests::options;
     use crate::format::{OpaqueName, OpaqueNames};
+    use crate::merge::{Child, Filter};
     use crate::tensor::DType;
 
     #[test]
     fn an_order_is_one_line_that_is_read_as_it_was_written() {
         let mut options = options();
-        options.merge.t = vec![0.1, 1.0 / 3.0];
+        let filters = [Filter::parse("mlp=0,0.7").unwrap()];
+        options.merge.children = Child::each(&[0.1, 1.0 / 3.0], &filters);
         options.merge.dtype = Some(DType::BFloat16);
         options.opening.opaque = OpaqueNames::new([OpaqueName::parse("a.B").unwrap()]);
         let order = Order {

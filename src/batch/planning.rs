@@ -11,6 +11,7 @@ use crate::batch::sweep::{Sweep, sweeps};
 use crate::checkpoint::{Checkpoint, Room, check_output, file_of, resolved, room_at};
 use crate::engine::{ChildState, Interrupted, Prepared, prepare};
 use crate::error::{Error, Kind, Result};
+use crate::merge::Schedule;
 use crate::tensor::escape;
 
 /// Parses a merge's arguments as the command line does.
@@ -64,7 +65,7 @@ struct Draft {
 impl Draft {
     fn new(entry: Entry, resolve: Resolved<'_>) -> Result<Draft> {
         let options = resolve(&entry.arguments)?;
-        let outputs = entry.outputs(&options.merge.t)?;
+        let outputs = entry.outputs(&options.merge.children)?;
         Ok(Draft { entry, options, outputs })
     }
 
@@ -254,10 +255,10 @@ fn look_at_outputs(
     let index = draft.entry.index;
     let mut children = Vec::new();
     let mut sound = prepared.is_some();
-    for (t, output) in draft.options.merge.t.iter().zip(&draft.outputs) {
-        match look_at_output(draft, prepared, output, *t) {
+    for (child, output) in draft.options.merge.children.iter().zip(&draft.outputs) {
+        match look_at_output(draft, prepared, output, &child.schedule) {
             Ok(present) => children.push(PlannedChild {
-                t: *t,
+                child: child.clone(),
                 output: output.clone(),
                 bytes: prepared.map_or(0, Prepared::child_bytes),
                 files: prepared.map_or(0, Prepared::child_files),
@@ -284,7 +285,7 @@ fn look_at_output(
     draft: &Draft,
     prepared: Option<&Prepared>,
     output: &Path,
-    t: f64,
+    schedule: &Schedule,
 ) -> Result<bool> {
     let overwrite = draft.options.overwrite;
     let files = draft.parents();
@@ -293,7 +294,7 @@ fn look_at_output(
         // Without the parents, whether it is their child is unknown; its path can be checked.
         return check_output(output, &parents, true).map(|()| false);
     };
-    match prepared.child_state(output, t)? {
+    match prepared.child_state(output, schedule)? {
         ChildState::Done => return Ok(true),
         ChildState::Other(difference) if !overwrite && output.is_dir() => {
             check_output(output, &parents, true)?;

@@ -18,7 +18,7 @@ pub struct Sweep {
     pub primary: PathBuf,
     /// Model at t = 1.
     pub secondary: PathBuf,
-    /// The options of its first merge; those of the others differ in t only.
+    /// The options of its first merge; those of the others differ in their children only.
     pub options: JobOptions,
     /// The children to be made, each with the position of its merge.
     pub children: Vec<(usize, PlannedChild)>,
@@ -27,7 +27,7 @@ pub struct Sweep {
 impl Sweep {
     /// The order to make every child, with these options and every child's t.
     pub(crate) fn order(&self, mut options: JobOptions) -> Order {
-        options.merge.t = self.children.iter().map(|child| child.1.t).collect();
+        options.merge.children = self.children.iter().map(|child| child.1.child.clone()).collect();
         Order {
             batch_pid: rustix::process::getpid().as_raw_pid(),
             primary: self.primary.clone().into(),
@@ -69,7 +69,7 @@ pub(crate) fn sweeps(jobs: &[PlannedJob]) -> Vec<Sweep> {
         let known = sweeps.iter_mut().find(|(known_primary, known_secondary, sweep)| {
             *known_primary == primary
                 && *known_secondary == secondary
-                && sweep.options.differ_in_t_only(&job.options)
+                && sweep.options.differ_in_children_only(&job.options)
                 && sweep.children.len() + children.len() <= MOST_CHILDREN
         });
         match known {
@@ -96,12 +96,12 @@ pub(crate) fn sweeps(jobs: &[PlannedJob]) -> Vec<Sweep> {
 mod tests {
     use super::*;
     use crate::batch::job::tests::options;
-    use crate::merge::MergeOptions;
+    use crate::merge::{Child, MergeOptions};
 
     fn job(index: usize, primary: &str, fsync: bool, t: &[f64]) -> PlannedJob {
-        let merge = MergeOptions { t: t.to_vec(), ..MergeOptions::default() };
+        let merge = MergeOptions { children: Child::each(t, &[]), ..MergeOptions::default() };
         let child = |t: &f64| PlannedChild {
-            t: *t,
+            child: Child::at(*t),
             output: PathBuf::from(format!("{index}-{t}")),
             bytes: 1,
             files: 1,
@@ -130,10 +130,10 @@ mod tests {
         let jobs: Vec<&[usize]> = found.iter().map(|sweep| sweep.jobs.as_slice()).collect();
         assert_eq!(jobs, [&[0, 2][..], &[1], &[3]]);
         let order = found[0].order(options());
-        assert_eq!(order.options.merge.t, [0.1, 0.2, 0.3]);
+        assert_eq!(order.options.merge.children, Child::each(&[0.1, 0.2, 0.3], &[]));
         assert_eq!(order.outputs, ["0-0.1", "2-0.2", "2-0.3"]);
         let alone = found[0].clone().split();
-        assert_eq!(alone[1].order(options()).options.merge.t, [0.2, 0.3]);
+        assert_eq!(alone[1].order(options()).options.merge.children, Child::each(&[0.2, 0.3], &[]));
         assert_eq!(alone.len(), 2);
     }
 

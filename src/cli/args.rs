@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::checkpoint::{Opening, Strictness, TokenizerMode};
 use crate::engine::DeviceChoice;
 use crate::format::{OpaqueName, OpaqueNames};
-use crate::merge::{Extend, MergeOptions, Method, Missing};
+use crate::merge::{Child, Extend, Filter, MergeOptions, Method, Missing, parse_t};
 use crate::tensor::DType;
 
 /// Exit codes, at the end of `--help`.
@@ -92,6 +92,10 @@ pub(crate) struct MergeArgs {
     #[arg(short, long, value_delimiter = ',', default_value = "0.5", value_parser = parse_t)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) t: Vec<f64>,
+    /// t of the tensors whose names hold FILTER (* fits all), in place of --t; several values are
+    /// spread over the layers. May be repeated: the first that fits wins
+    #[arg(long, value_name = "FILTER=T[,T...]", value_parser = Filter::parse)]
+    pub(crate) t_for: Vec<Filter>,
     /// How two tensors become one
     #[arg(long, value_enum, default_value_t = Method::Slerp)]
     pub(crate) method: Method,
@@ -152,7 +156,8 @@ pub(crate) struct MergeArgs {
 impl From<&MergeArgs> for MergeOptions {
     fn from(args: &MergeArgs) -> MergeOptions {
         MergeOptions {
-            t: args.t.clone(),
+            children: Child::each(&args.t, &args.t_for),
+            foreign_filters: false,
             method: args.method,
             dtype: args.dtype,
             max_shard_bytes: args.max_shard_size,
@@ -302,14 +307,6 @@ fn dtype_parser() -> impl TypedValueParser<Value = ChildDType> {
     let words = [DType::Float16, DType::BFloat16, DType::Float32].map(DType::name);
     PossibleValuesParser::new(std::iter::once("keep").chain(words))
         .map(|word| DType::from_name(&word))
-}
-
-/// Parses a value of t.
-pub(crate) fn parse_t(text: &str) -> Result<f64, String> {
-    match text.trim().parse::<f64>() {
-        Ok(t) if (0.0..=1.0).contains(&t) => Ok(t),
-        _ => Err(format!("t must lie in 0..=1, got `{text}`")),
-    }
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {

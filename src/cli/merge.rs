@@ -12,7 +12,7 @@ use crate::engine::{
     ComputeDevice, Interrupted, Job, Outcome, Prepared, Settings, expand_outputs, prepare, run,
 };
 use crate::error::{Error, Kind, Result};
-use crate::merge::MergePlan;
+use crate::merge::{MergeOptions, MergePlan};
 use crate::tensor::{JsonPath, escape};
 
 /// Shows what merge would do.
@@ -105,15 +105,16 @@ pub(crate) fn cores() -> usize {
 
 /// What the arguments ask for.
 pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
+    let options = MergeOptions::from(args);
     let outputs = match &args.output {
-        Some(output) => expand_outputs(output, &args.t)?,
+        Some(output) => expand_outputs(output, &options.children)?,
         None => Vec::new(),
     };
     Ok(Job {
         primary: args.primary.clone(),
         secondary: args.secondary.clone(),
         outputs,
-        options: args.into(),
+        options,
         overwrite: args.overwrite,
         resume: args.resume,
         fsync: !args.no_fsync,

@@ -75,6 +75,7 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
         "dtype".to_owned(),
         "shape".to_owned(),
         "action".to_owned(),
+        "t".to_owned(),
         "shard".to_owned(),
     ]];
     let mut shard_of = vec![0usize; plan.tensors.len()];
@@ -98,14 +99,17 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
             let lines = if extension.axis == 0 { "rows" } else { "columns" };
             action.push_str(&format!(", {side} +{added} {lines}"));
         }
+        let mut t = storage.t.iter().map(|t| short(*t)).collect::<Vec<_>>().join(", ");
         if !std::mem::replace(&mut first[tensor.storage], false) {
             action = format!("tied to {}", escape(&storage.name));
+            t.clear();
         }
         rows.push([
             escape(&tensor.name),
             storage.dtype.to_string(),
             format!("{:?}", storage.shape),
             action,
+            t,
             shard_of[position].to_string(),
         ]);
     }
@@ -135,6 +139,12 @@ pub(crate) fn shards(count: usize) -> String {
     if count == 1 { "1 file".to_owned() } else { format!("{count} shards") }
 }
 
+/// A number with four decimals at most.
+fn short(t: f64) -> String {
+    let text = format!("{t:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// The plan in a few lines: what is merged into what, and how.
 pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
     let plan = &prepared.plan;
@@ -151,11 +161,13 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
         }
     }
     let path = |path: &std::path::Path| escape(&path.to_string_lossy());
-    let t: Vec<String> = plan.options.t.iter().map(f64::to_string).collect();
+    let t: Vec<String> =
+        plan.options.children.iter().map(|child| child.schedule.to_string()).collect();
+    let plain = plan.options.children.iter().all(|child| child.schedule.filters.is_empty());
     let mut rows = vec![
         ["primary".to_owned(), path(&prepared.primary.path)],
         ["secondary".to_owned(), path(&prepared.secondary.path)],
-        ["t".to_owned(), t.join(", ")],
+        ["t".to_owned(), t.join(if plain { ", " } else { "; " })],
         [
             if t.len() == 1 { "child" } else { "children" }.to_owned(),
             format!(

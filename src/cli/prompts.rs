@@ -14,13 +14,13 @@ use inquire::{Confirm, InquireError, Select, Text};
 
 use crate::checkpoint::Opening;
 use crate::checkpoint::check_output;
-use crate::cli::args::{Cli, Command, MergeArgs, OutputArgs, parse_t};
+use crate::cli::args::{Cli, Command, MergeArgs, OutputArgs};
 use crate::cli::find::{Columns, Found, Survey, survey};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{merge, print};
 use crate::engine::{expand_outputs, prepare};
 use crate::error::{Error, Kind, Result};
-use crate::merge::ModelFacts;
+use crate::merge::{Child, ModelFacts, parse_t};
 
 /// Help on the keys, below a list.
 const KEYS: &str = "↑↓ move, type to search, enter takes, esc leaves";
@@ -228,7 +228,7 @@ fn ask_output(parents: &[&Found; 2], t: &str) -> Result<Option<PathBuf>> {
     let paths = parents.map(|parent| parent.path.clone());
     let check = move |out: &Path| {
         let parents = [paths[0].as_path(), paths[1].as_path()];
-        let outputs = expand_outputs(out, &values)?;
+        let outputs = expand_outputs(out, &Child::each(&values, &[]))?;
         outputs.iter().try_for_each(|output| check_output(output, &parents, false))
     };
     let name = format!("{}-{}", stem(parents[0]), stem(parents[1]));

@@ -43,8 +43,8 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
     job.primary = locate(&job.primary)?;
     job.secondary = locate(&job.secondary)?;
     let outputs = job.outputs.clone();
-    if !outputs.is_empty() && outputs.len() != job.options.t.len() {
-        return Err(Error::new(Kind::Internal, "not as many outputs as values of t"));
+    if !outputs.is_empty() && outputs.len() != job.options.children.len() {
+        return Err(Error::new(Kind::Internal, "not as many outputs as children"));
     }
     let files = [file_of(&job.primary), file_of(&job.secondary)];
     let parents = [files[0].as_path(), files[1].as_path()];
@@ -143,7 +143,7 @@ pub fn run(
         log::info!("{} is complete", output.display());
     }
     let report = if complete.len() == prepared.outputs.len() {
-        MergeReport { t: prepared.plan.options.t.clone(), ..MergeReport::default() }
+        MergeReport::default()
     } else {
         let mut writers = writers(&mut prepared, settings)?;
         match make(&prepared, &mut writers, settings, reporter) {
@@ -160,16 +160,16 @@ pub fn run(
 fn writers(prepared: &mut Prepared, settings: &Settings<'_>) -> Result<Vec<ChildWriter>> {
     let layouts = std::mem::take(&mut prepared.layouts);
     let n_children = prepared.missing().count();
-    let pairs = prepared.outputs.iter().zip(&prepared.plan.options.t);
+    let pairs = prepared.outputs.iter().zip(0..);
     let mut writers = Vec::with_capacity(layouts.len());
-    for (((output, t), layout), complete) in pairs.zip(layouts).zip(&prepared.complete) {
+    for (((output, child), layout), complete) in pairs.zip(layouts).zip(&prepared.complete) {
         if *complete {
             writers.push(ChildWriter::complete(layout));
             continue;
         }
         let parents = [&prepared.primary, &prepared.secondary];
-        let origin = provenance::origin(prepared, *t)?;
-        let header = resume::header(&prepared.plan, parents, settings.devices, origin)?;
+        let origin = provenance::origin(prepared, child)?;
+        let header = resume::header(&prepared.plan, child, parents, settings.devices, origin)?;
         let Job { fsync, resume, .. } = prepared.job;
         let how = Opened { fsync, header: &header, resume, n_children };
         match ChildWriter::create(output, layout, how) {
@@ -201,10 +201,10 @@ fn make(
         settings,
         reporter,
     )?;
-    for (writer, t) in writers.iter().zip(&prepared.plan.options.t) {
+    for (child, writer) in writers.iter().enumerate() {
         let Some(staging) = writer.staging() else { continue };
         prepared.side_files.write(staging)?;
-        let provenance = provenance::text(prepared, &report, *t)?;
+        let provenance = provenance::text(prepared, &report, child)?;
         staging.write_file(provenance::FILE_NAME, provenance.as_bytes())?;
     }
     while !writers.is_empty() {

@@ -14,7 +14,7 @@ use crate::engine::identity::{Content, same_bytes};
 use crate::engine::prepared::Prepared;
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
-use crate::merge::{EdgeRows, MergeOptions, Warning};
+use crate::merge::{EdgeRows, Filter, Schedule, Warning};
 use crate::tensor::JsonPath;
 
 /// The file's name in the child's directory.
@@ -36,8 +36,11 @@ pub enum ChildState {
 struct Origin<'a> {
     tool: &'static str,
     version: &'static str,
-    t: f64,
-    options: MergeOptions,
+    /// t of the tensors that no filter fits.
+    t: Option<f64>,
+    #[serde(skip_serializing_if = "<[Filter]>::is_empty")]
+    t_for: &'a [Filter],
+    options: Value,
     primary: Parent,
     secondary: Parent,
     tokenizer: Option<&'a str>,
@@ -86,23 +89,34 @@ struct ParentFile {
     content: Option<Content>,
 }
 
-/// The text of slerp_merge.json for the child at `t`.
-pub(crate) fn text(prepared: &Prepared, report: &MergeReport, t: f64) -> Result<String> {
+/// The text of slerp_merge.json for the child at this place.
+pub(crate) fn text(prepared: &Prepared, report: &MergeReport, child: usize) -> Result<String> {
+    let schedule = schedule(prepared, child)?;
     let value = Provenance {
-        origin: Origin::of(prepared, t, Some(&report.contents)),
+        origin: Origin::of(prepared, schedule, Some(&report.contents)).map_err(unmade)?,
         warnings: prepared.plan.warnings.iter().chain(&report.warnings).collect(),
         devices: &report.devices,
-        tensors: report.tensors.iter().map(|report| Tensor::of(report, t)).collect(),
+        tensors: report.tensors.iter().map(|tensor| Tensor::of(tensor, child)).collect(),
     };
     let mut text = serde_json::to_string_pretty(&value).map_err(unmade)?;
     text.push('\n');
     Ok(text)
 }
 
-/// What the child at `t` is made from and how, as in slerp_merge.json, as far as it is known before
-/// the data is read.
-pub(crate) fn origin(prepared: &Prepared, t: f64) -> Result<Value> {
-    serde_json::to_value(Origin::of(prepared, t, None)).map_err(unmade)
+/// What the child at this place is made from and how, as in slerp_merge.json, as far as it is known
+/// before the data is read.
+pub(crate) fn origin(prepared: &Prepared, child: usize) -> Result<Value> {
+    origin_of(prepared, schedule(prepared, child)?)
+}
+
+fn origin_of(prepared: &Prepared, schedule: &Schedule) -> Result<Value> {
+    Origin::of(prepared, schedule, None).and_then(serde_json::to_value).map_err(unmade)
+}
+
+fn schedule(prepared: &Prepared, child: usize) -> Result<&Schedule> {
+    let child = prepared.plan.options.children.get(child);
+    let child = child.ok_or_else(|| Error::new(Kind::Internal, "more outputs than children"));
+    child.map(|child| &child.schedule)
 }
 
 fn unmade(error: serde_json::Error) -> Error {
@@ -110,13 +124,13 @@ fn unmade(error: serde_json::Error) -> Error {
 }
 
 impl Prepared {
-    /// Whether `output` holds the very child that this merge would make at `t`.
+    /// Whether `output` holds the very child that this merge would make by `schedule`.
     ///
     /// # Errors
     /// [`Kind::Output`] where the output can't be looked at; those of reading a parent without CRCs
     /// again; what [`Job::interrupted`](crate::engine::Job::interrupted) says.
-    pub fn child_state(&self, output: &Path, t: f64) -> Result<ChildState> {
-        child_state(self, output, t, &|| self.job.interrupted.go_on())
+    pub fn child_state(&self, output: &Path, schedule: &Schedule) -> Result<ChildState> {
+        child_state(self, output, schedule, &|| self.job.interrupted.go_on())
     }
 
     /// Notes which children a resumed merge need not make.
@@ -126,10 +140,11 @@ impl Prepared {
         }
         let files = [file_of(&self.job.primary), file_of(&self.job.secondary)];
         let parents = [files[0].as_path(), files[1].as_path()];
-        for (position, (output, t)) in self.outputs.iter().zip(&self.plan.options.t).enumerate() {
+        let children = &self.plan.options.children;
+        for (position, (output, child)) in self.outputs.iter().zip(children).enumerate() {
             // With --overwrite, an older child of the same merge may be about to be replaced.
             let begun = (self.job.overwrite && has_journal(output)) || is_marked(output);
-            if !begun && self.child_state(output, *t)? == ChildState::Done {
+            if !begun && self.child_state(output, &child.schedule)? == ChildState::Done {
                 self.complete[position] = true;
             } else {
                 check_output(output, &parents, self.job.overwrite)?;
@@ -139,7 +154,7 @@ impl Prepared {
     }
 }
 
-/// Whether `output` holds the child that `prepared` would make at `t`: made by this version, with
+/// Whether `output` holds the child that `prepared` would make by `schedule`: made by this version, with
 /// these options, from parents of these fingerprints, all files there at their sizes, config and
 /// tokenizer files of the same content. A parent's file that keeps no CRCs is read again where it
 /// may not be the one that the merge read; `go_on` is asked meanwhile.
@@ -150,7 +165,7 @@ impl Prepared {
 fn child_state(
     prepared: &Prepared,
     output: &Path,
-    t: f64,
+    schedule: &Schedule,
     go_on: &dyn Fn() -> Result<()>,
 ) -> Result<ChildState> {
     let other = |words: &str| Ok(ChildState::Other(words.to_owned()));
@@ -160,11 +175,12 @@ fn child_state(
         Existing::Other(words) => return Ok(ChildState::Other(words)),
         Existing::Child { provenance, modified_ns } => (provenance, modified_ns),
     };
-    let wanted = origin(prepared, t)?;
+    let wanted = origin_of(prepared, schedule)?;
     for (key, words) in [
         ("tool", "it was made by another tool"),
         ("version", "it was made by another version of this tool"),
         ("t", "it was made with another t"),
+        ("t_for", "it was made with another t for some tensors"),
         ("options", "it was made with other options"),
         ("tokenizer", "it has another tokenizer"),
         ("edges", "its added rows are made from other edge rows"),
@@ -206,25 +222,36 @@ fn without_content(mut files: Value) -> Value {
 }
 
 impl Origin<'_> {
-    fn of<'a>(prepared: &'a Prepared, t: f64, contents: Option<&ContentSums>) -> Origin<'a> {
+    fn of<'a>(
+        prepared: &'a Prepared,
+        schedule: &'a Schedule,
+        contents: Option<&ContentSums>,
+    ) -> serde_json::Result<Origin<'a>> {
+        let number = schedule.number();
+        let mut options = serde_json::to_value(&prepared.plan.options)?;
+        if let Some(options) = options.as_object_mut() {
+            // What is the same with other children, and with flags in place of a recipe.
+            options.remove("children");
+            options.remove("foreign_filters");
+        }
         let sums = |lane: usize| contents.map_or(&[][..], |contents| &contents[lane]);
-        Origin {
+        Ok(Origin {
             tool: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
-            t,
-            options: MergeOptions { t: vec![t], ..prepared.plan.options.clone() },
+            t: number.or(schedule.rest),
+            t_for: if number.is_some() { &[] } else { &schedule.filters },
+            options,
             primary: Parent::of(&prepared.primary, sums(0)),
             secondary: Parent::of(&prepared.secondary, sums(1)),
             tokenizer: prepared.side_files.tokenizer_reason.as_deref(),
             edges: prepared.plan.edges.as_ref(),
-        }
+        })
     }
 }
 
 impl Tensor<'_> {
-    fn of(report: &TensorReport, t: f64) -> Tensor<'_> {
-        let merged = report.action.is_merge();
-        Tensor { report, t: merged.then_some(t) }
+    fn of(report: &TensorReport, child: usize) -> Tensor<'_> {
+        Tensor { report, t: report.t.get(child).copied() }
     }
 }
 

@@ -11,11 +11,9 @@ use crate::engine::task::tensor_task::{Finished, MadeOn, Task};
 use crate::merge::{Action, MergePlan, Path, Sums, Warning, coefficients};
 use crate::tensor::DType;
 
-/// A finished merge. With several t, the angles are those of all children; only `t` differs.
+/// A finished merge. The angles are those of all children; only t differs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct MergeReport {
-    /// The t of each child.
-    pub t: Vec<f64>,
     /// One entry per distinct tensor of the child, in its order.
     pub tensors: Vec<TensorReport>,
     /// What the merge met on its way.
@@ -42,6 +40,9 @@ pub struct TensorReport {
     pub shape: Vec<u64>,
     /// What was planned.
     pub action: Action,
+    /// t in each child, for merged tensors.
+    #[serde(skip)]
+    pub t: Vec<f64>,
     /// Arc or line, for merged tensors.
     pub path: Option<Path>,
     /// Cosine of the angle between the parents, for merged tensors with a direction.
@@ -143,7 +144,6 @@ impl MergeReport {
         }));
         warnings.extend(parents.iter().flat_map(|parent| unverified(parent)));
         MergeReport {
-            t: plan.options.t.clone(),
             tensors,
             warnings,
             devices: match devices {
@@ -154,7 +154,7 @@ impl MergeReport {
             contents,
             bytes_written: plan
                 .total_size
-                .saturating_mul(u64::try_from(plan.options.t.len()).unwrap_or(1)),
+                .saturating_mul(u64::try_from(plan.options.children.len()).unwrap_or(1)),
         }
     }
 
@@ -187,6 +187,7 @@ impl TensorReport {
             dtype: task.plan.dtype,
             shape: task.plan.shape.clone(),
             action: task.plan.action,
+            t: task.plan.t.clone(),
             path,
             cos_theta: sums.and_then(|sums| sums.cos_theta()).filter(|cos| cos.is_finite()),
             norm_primary: sums.map(|sums| sums.a_squared.sqrt()).filter(|norm| norm.is_finite()),

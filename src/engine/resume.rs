@@ -15,7 +15,7 @@ use crate::engine::settings::Settings;
 use crate::engine::task::tensor_task::{Finished, MadeOn};
 use crate::error::{Error, Kind, Result};
 use crate::format::StorageSum;
-use crate::merge::{MergePlan, Sums};
+use crate::merge::{MergePlan, PlannedStorage, Sums};
 
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
@@ -32,10 +32,11 @@ struct Noted {
     contents: [Option<u32>; 2],
 }
 
-/// The first line of a journal: everything that decides the child's bytes. `origin` is what
+/// The first line of the journal of the child at this place: everything that decides its bytes. `origin` is what
 /// slerp_merge.json says of it.
 pub(crate) fn header(
     plan: &MergePlan,
+    child: usize,
     parents: [&Checkpoint; 2],
     devices: &[ComputeDevice],
     mut origin: Value,
@@ -57,7 +58,13 @@ pub(crate) fn header(
             }
         }
     }
-    let decided = (&plan.tensors, &plan.storages, &plan.shards);
+    // t of this child alone: the others may be other ones when it is gone on with.
+    let own = |storage: &PlannedStorage| PlannedStorage {
+        t: storage.t.get(child).copied().into_iter().collect(),
+        ..storage.clone()
+    };
+    let storages: Vec<PlannedStorage> = plan.storages.iter().map(own).collect();
+    let decided = (&plan.tensors, &storages, &plan.shards);
     let decided = serde_json::to_string(&decided).map_err(|error| {
         Error::new(Kind::Internal, "cannot write the plan").expected("", error.to_string())
     })?;
@@ -65,7 +72,8 @@ pub(crate) fn header(
     if let (Some(header), Value::Object(origin)) = (header.as_object_mut(), origin) {
         header.extend(origin);
         // Counts of NaN and Inf are over all children that are made together.
-        let together = plan.options.allow_nonfinite.then_some(&plan.options.t);
+        let schedules = || plan.options.children.iter().map(|child| &child.schedule);
+        let together = plan.options.allow_nonfinite.then(|| schedules().collect::<Vec<_>>());
         header.insert("together".to_owned(), json!(together));
         // Another device may round a last place otherwise, and the notes name devices by position.
         let devices: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();

@@ -307,8 +307,7 @@ impl Pool<'_> {
         if !sums.is_finite() && !self.plan.options.allow_nonfinite {
             return Err(nonfinite_error(task));
         }
-        let options = &self.plan.options;
-        Ok(decide(task.plan, options.method, &options.t, sums))
+        Ok(decide(task.plan, self.plan.options.method, sums))
     }
 
     /// A tensor's last span is written.

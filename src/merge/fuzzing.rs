@@ -10,6 +10,7 @@ use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
 use crate::merge::plan::merge_plan::{MergePlan, plan as make};
 use crate::merge::plan::planned::Action;
+use crate::merge::recipe::schedule::{Child, Filter};
 use crate::tensor::{DType, Layout};
 
 /// Names that pairing and vocabulary treat differently, and two that they don't know.
@@ -81,7 +82,7 @@ pub fn plan(bytes: &[u8]) -> bool {
                 check(&plan, a, b);
                 accepted = true;
             }
-            Err(error) => assert!(error.kind().exit_code() == 65, "{error}"),
+            Err(error) => assert!(matches!(error.kind().exit_code(), 2 | 65), "{error}"),
         }
     }
     accepted
@@ -96,8 +97,16 @@ fn options(bytes: &mut Bytes<'_>) -> MergeOptions {
         max_shard_bytes: bytes.pick(&[5_000_000_000, 0, 1, 64, 1 << 21], 0),
         extend: bytes.pick(&extends, Extend::Zero),
         missing: bytes.pick(&missing, None),
+        children: children(bytes),
         ..MergeOptions::default()
     }
+}
+
+fn children(bytes: &mut Bytes<'_>) -> Vec<Child> {
+    let texts = ["*=0,1", "w=0.5", "0=0.1,1,0", "absent=1", ""];
+    let filters = (0..bytes.next() % 3).map(|_| bytes.pick(&texts, ""));
+    let filters: Vec<Filter> = filters.filter_map(|text| Filter::parse(text).ok()).collect();
+    Child::each(bytes.pick(&[&[0.5][..], &[0.0, 1.0]], &[0.25]), &filters)
 }
 
 /// A parent as the reader leaves it: unique names, tensors inside their storages.

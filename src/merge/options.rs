@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::TokenizerMode;
+use crate::merge::recipe::schedule::Child;
 use crate::tensor::DType;
 
 /// How two tensors become one.
@@ -73,8 +74,10 @@ pub enum Missing {
 /// Everything that decides what the child is. How fast it is made is the engine's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MergeOptions {
-    /// One child per value, each in 0..=1: 0 is the primary, 1 the secondary.
-    pub t: Vec<f64>,
+    /// The children, at least one.
+    pub children: Vec<Child>,
+    /// Whether the filters were written for a tool that is silent about one that fits no tensor.
+    pub foreign_filters: bool,
     /// slerp or linear.
     pub method: Method,
     /// dtype of the child's floating tensors; `None` keeps each tensor's dtype in the primary.
@@ -102,7 +105,8 @@ impl Default for MergeOptions {
     /// The defaults of the command line; 5 GB is transformers 4.57.3's default shard size.
     fn default() -> MergeOptions {
         MergeOptions {
-            t: vec![0.5],
+            children: vec![Child::at(0.5)],
+            foreign_filters: false,
             method: Method::Slerp,
             dtype: None,
             max_shard_bytes: 5_000_000_000,

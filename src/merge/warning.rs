@@ -137,6 +137,23 @@ pub enum Warning {
         /// The file's name.
         file: String,
     },
+    /// Tensors outside the layers to which a list of t applies.
+    OutsideLayers {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A filter of t that fits no tensor.
+    FilterFitsNone {
+        /// The filter.
+        filter: String,
+    },
+    /// A name whose filter says another t than that of the tensor that it shows.
+    TiedT {
+        /// The name.
+        name: String,
+        /// The tensor's first name, which decides.
+        first: String,
+    },
     /// Something a parent's files say of themselves.
     Note(String),
 }
@@ -274,6 +291,22 @@ impl fmt::Display for Warning {
                 "{} of `{}` without a CRC-32, so the bytes could not be checked",
                 counted(*storages as u64, "storage"),
                 escape(file)
+            ),
+            Warning::OutsideLayers { names } => write!(
+                f,
+                "{} outside the layers {} the first value of its list of t: {}",
+                counted(names.len() as u64, "tensor"),
+                if names.len() == 1 { "gets" } else { "get" },
+                list(names)
+            ),
+            Warning::FilterFitsNone { filter } => {
+                write!(f, "the filter `{}` fits no tensor", escape(filter))
+            }
+            Warning::TiedT { name, first } => write!(
+                f,
+                "`{}` is one tensor with `{}` and has its t, whatever the filters say of the former",
+                escape(name),
+                escape(first)
             ),
             Warning::Note(text) => f.write_str(text),
         }

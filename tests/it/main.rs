@@ -44,6 +44,8 @@ mod prompts;
 mod refusals;
 /// Interrupted merges that are resumed.
 mod resume;
+/// t by name and by layer.
+mod schedules;
 /// SIGINT, SIGTERM and SIGHUP.
 mod signals;
 /// Parents that are fine, and refused where the user is strict.

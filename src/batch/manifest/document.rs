@@ -2,17 +2,17 @@
 //! their names.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
+use crate::batch::manifest::fields::Fields;
 use crate::batch::manifest::options::OptionSpec;
 use crate::batch::manifest::template::{expand, last_component};
 use crate::checkpoint::locate;
 use crate::error::{Error, Kind, Result};
+use crate::merge::Child;
 use crate::tensor::escape;
 
 /// Largest manifest that is read, in bytes.
@@ -49,10 +49,6 @@ pub struct Entry {
     pub arguments: Vec<OsString>,
 }
 
-/// The pairs of an object, in order; a repeated key is refused.
-#[derive(Debug, Default)]
-struct Fields(Vec<(String, Value)>);
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -61,39 +57,6 @@ struct Document {
     #[serde(default)]
     defaults: Fields,
     merges: Vec<Fields>,
-}
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Fields, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Fields, A::Error> {
-        let mut fields = Fields::default();
-        while let Some((key, value)) = map.next_entry::<String, Value>()? {
-            if fields.get(&key).is_some() {
-                return Err(A::Error::custom(format!("key `{key}` is there twice")));
-            }
-            fields.0.push((key, value));
-        }
-        Ok(fields)
-    }
-}
-
-impl Fields {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.0.iter().find(|field| field.0 == key).map(|field| &field.1)
-    }
 }
 
 impl Manifest {
@@ -170,7 +133,7 @@ fn check(
                 wrong.push(refused("text".to_owned()));
             }
         } else if let Some(spec) = specs.iter().find(|spec| spec.name == *key) {
-            wrong.extend(spec.argument(value, dir).err().map(refused));
+            wrong.extend(spec.arguments(value, dir).err().map(refused));
         } else {
             let names = own().chain(specs.iter().map(|spec| spec.name.as_str()));
             let names: Vec<&str> = names.collect();
@@ -228,26 +191,27 @@ impl Entry {
             });
             String::new()
         });
-        let argument = |spec: &OptionSpec| -> Option<OsString> {
-            spec.argument(value(&spec.name)?, dir).ok().flatten()
+        let arguments_of = |spec: &OptionSpec| -> Option<Vec<OsString>> {
+            spec.arguments(value(&spec.name)?, dir).ok()
         };
         if !wrong.is_empty() {
             return Err(wrong);
         }
         let [primary, secondary] = [primary, secondary].map(|name| model(dir, &name));
         let parents = [&primary, &secondary].map(|path| path.clone().into_os_string());
-        let mut arguments: Vec<OsString> = specs.iter().filter_map(argument).collect();
+        let mut arguments: Vec<OsString> =
+            specs.iter().filter_map(arguments_of).flatten().collect();
         arguments.extend(std::iter::once("--".into()).chain(parents));
         Ok(Entry { index, name, primary, secondary, output, dir: dir.to_path_buf(), arguments })
     }
 
-    /// Directory of the child at each t.
+    /// Directory of each child.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where several values of t would go to one directory.
-    pub fn outputs(&self, t: &[f64]) -> Result<Vec<PathBuf>> {
+    /// [`Kind::Usage`] where several children would go to one directory.
+    pub fn outputs(&self, children: &[Child]) -> Result<Vec<PathBuf>> {
         // `dir` is joined afterwards: it may hold braces of its own.
-        let outputs = crate::engine::expand_outputs(Path::new(&self.output), t)?;
+        let outputs = crate::engine::expand_outputs(Path::new(&self.output), children)?;
         Ok(outputs.into_iter().map(|output| self.dir.join(output)).collect())
     }
 }
@@ -287,7 +251,7 @@ mod tests {
         assert_eq!(entry.primary, Path::new("models/a"));
         assert_eq!(entry.secondary, Path::new("/b/c"));
         assert_eq!(entry.arguments, ["--t=0.25,1", "--threads=3", "--", "models/a", "/b/c"]);
-        let outputs = entry.outputs(&[0.25, 1.0]).unwrap();
+        let outputs = entry.outputs(&Child::each(&[0.25, 1.0], &[])).unwrap();
         assert_eq!(outputs, ["models/out/x-0.25", "models/out/x-1"].map(Path::new));
     }
 
@@ -322,6 +286,7 @@ mod tests {
         assert!(parse(&merge("{primary}-{secondary}")).unwrap().entries[0].is_ok());
         for text in [
             r#"{"merges": [{"t": 0.1, "t": 0.2}]}"#,
+            r#"{"merges": [{"t-for": {"mlp": 0.1, "mlp": 0.2}}]}"#,
             r#"{"merges": [], "default": {}}"#,
             r#"{"defaults": {"name": "x"}, "merges": []}"#,
             r#"{"defaults": {"threads": "x"}, "merges": []}"#,

@@ -1,6 +1,7 @@
 //! Reads manifests, and describes them by a JSON Schema.
 
 mod document;
+mod fields;
 mod options;
 mod schema;
 mod template;

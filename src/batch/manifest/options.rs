@@ -36,21 +36,30 @@ pub enum OptionKind {
     Path,
     /// Text, or a whole number (sizes in bytes).
     Text,
+    /// An object: filters in their order, each with its t or an array of them.
+    Filters,
 }
 
 impl OptionSpec {
-    /// The command line's argument for a manifest's value: `--name=value`. `None` where the option
-    /// is left out.
+    /// The command line's arguments for a manifest's value: `--name=value`, one for each filter. None
+    /// where the option is left out.
     ///
     /// # Errors
     /// What was expected, in words, where the value is of another kind.
-    pub fn argument(&self, value: &Value, dir: &Path) -> Result<Option<OsString>, String> {
+    pub fn arguments(&self, value: &Value, dir: &Path) -> Result<Vec<OsString>, String> {
         if self.kind == OptionKind::Flag {
             return match value {
-                Value::Bool(true) => Ok(Some(OsString::from(format!("--{}", self.name)))),
-                Value::Bool(false) => Ok(None),
+                Value::Bool(true) => Ok(vec![OsString::from(format!("--{}", self.name))]),
+                Value::Bool(false) => Ok(Vec::new()),
                 _ => Err("true or false".to_owned()),
             };
+        }
+        if let (OptionKind::Filters, Value::Object(filters)) = (&self.kind, value) {
+            let argument = |(filter, t): (&String, &Value)| {
+                let t = values_of_t(t).ok_or_else(|| self.expected())?;
+                Ok(OsString::from(format!("--{}={filter}={t}", self.name)))
+            };
+            return filters.iter().map(argument).collect();
         }
         let mut argument = OsString::from(format!("--{}=", self.name));
         match value {
@@ -64,7 +73,7 @@ impl OptionSpec {
             }
             value => argument.push(self.text(value, dir)?),
         }
-        Ok(Some(argument))
+        Ok(vec![argument])
     }
 
     fn text(&self, value: &Value, dir: &Path) -> Result<OsString, String> {
@@ -99,8 +108,23 @@ impl OptionSpec {
             OptionKind::Words(words) => format!("one of {}", words.join(", ")),
             OptionKind::Path => "a path".to_owned(),
             OptionKind::Text => "text or a whole number".to_owned(),
+            OptionKind::Filters => {
+                "an object of filters, each with a number or an array of them".to_owned()
+            }
         };
         if self.many { format!("{one}, or an array of them") } else { one }
+    }
+}
+
+/// A number, or several with commas between, as the command line takes them.
+fn values_of_t(value: &Value) -> Option<String> {
+    let number = |value: &Value| value.as_f64().map(|number| number.to_string());
+    match value {
+        Value::Array(values) if !values.is_empty() => {
+            let numbers: Option<Vec<String>> = values.iter().map(number).collect();
+            Some(numbers?.join(","))
+        }
+        value => number(value),
     }
 }
 
@@ -110,23 +134,26 @@ mod tests {
 
     use super::*;
 
-    fn argument(kind: OptionKind, many: bool, value: &Value) -> Result<Option<String>, String> {
+    fn arguments(kind: OptionKind, many: bool, value: &Value) -> Result<Vec<String>, String> {
         let spec =
             OptionSpec { name: "x".to_owned(), help: String::new(), kind, many, default: None };
-        let argument = spec.argument(value, Path::new("dir"))?;
-        Ok(argument.map(|argument| argument.into_string().unwrap()))
+        let arguments = spec.arguments(value, Path::new("dir"))?.into_iter();
+        Ok(arguments.map(|argument| argument.into_string().unwrap()).collect())
     }
 
     #[test]
     fn values_become_arguments_of_the_command_line() {
-        let of = |kind, many, value: Value| argument(kind, many, &value).unwrap();
-        assert_eq!(of(OptionKind::Flag, false, json!(true)).unwrap(), "--x");
-        assert_eq!(of(OptionKind::Flag, false, json!(false)), None);
-        assert_eq!(of(OptionKind::Number, true, json!([0.50, 1])).unwrap(), "--x=0.5,1");
-        assert_eq!(of(OptionKind::Text, false, json!(-1)).unwrap(), "--x=-1");
-        assert_eq!(of(OptionKind::Path, false, json!("a")).unwrap(), "--x=dir/a");
+        let of = |kind, many, value: Value| arguments(kind, many, &value).unwrap();
+        assert_eq!(of(OptionKind::Flag, false, json!(true)), ["--x"]);
+        assert_eq!(of(OptionKind::Flag, false, json!(false)), [""; 0]);
+        assert_eq!(of(OptionKind::Number, true, json!([0.50, 1])), ["--x=0.5,1"]);
+        assert_eq!(of(OptionKind::Text, false, json!(-1)), ["--x=-1"]);
+        assert_eq!(of(OptionKind::Path, false, json!("a")), ["--x=dir/a"]);
         let words = OptionKind::Words(vec!["a".to_owned()]);
-        assert_eq!(of(words, false, json!("a")).unwrap(), "--x=a");
+        assert_eq!(of(words, false, json!("a")), ["--x=a"]);
+        let filters = json!({"self_attn": [0, 0.50, 1], "a=b": 0.3, "*": 1});
+        let expected = ["--x=self_attn=0,0.5,1", "--x=a=b=0.3", "--x=*=1"];
+        assert_eq!(of(OptionKind::Filters, false, filters), expected);
     }
 
     #[test]
@@ -139,10 +166,14 @@ mod tests {
             (OptionKind::Whole, json!(1.5)),
             (OptionKind::Text, json!(["5GB"])),
             (words(), json!("b")),
+            (OptionKind::Filters, json!({"mlp": []})),
+            (OptionKind::Filters, json!({"mlp": "0.5"})),
+            (OptionKind::Filters, json!({"mlp": {"*": 1}})),
+            (OptionKind::Filters, json!("mlp=1")),
         ] {
-            assert!(argument(kind, false, &value).is_err(), "{value}");
+            assert!(arguments(kind, false, &value).is_err(), "{value}");
         }
-        assert!(argument(OptionKind::Number, true, &json!([])).is_err());
-        assert!(argument(OptionKind::Text, true, &json!("a,b")).is_err());
+        assert!(arguments(OptionKind::Number, true, &json!([])).is_err());
+        assert!(arguments(OptionKind::Text, true, &json!("a,b")).is_err());
     }
 }

@@ -61,6 +61,11 @@ fn option(spec: &OptionSpec) -> Value {
         OptionKind::Words(words) => json!({ "enum": words }),
         OptionKind::Path => json!({ "type": "string" }),
         OptionKind::Text => json!({ "type": ["string", "integer"] }),
+        OptionKind::Filters => {
+            let t = json!({ "type": "number", "minimum": 0, "maximum": 1 });
+            let several = json!({ "type": "array", "items": t, "minItems": 1 });
+            json!({ "type": "object", "additionalProperties": { "anyOf": [t, several] } })
+        }
     };
     if spec.many {
         one = json!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] });

@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, Args, FromArgMatches};
 use crate::batch::{JobOptions, OptionKind, OptionSpec};
 use crate::cli::args::MergeArgs;
 use crate::error::{Error, Kind, Result};
+use crate::merge::Filter;
 
 fn merge_command() -> clap::Command {
     MergeArgs::augment_args(clap::Command::new("merge").no_binary_name(true))
@@ -48,6 +49,7 @@ fn kind(arg: &Arg, is_flag: bool) -> OptionKind {
         () if is(TypeId::of::<f64>()) => OptionKind::Number,
         () if is(TypeId::of::<u16>()) => OptionKind::Whole,
         () if is(TypeId::of::<PathBuf>()) => OptionKind::Path,
+        () if is(TypeId::of::<Filter>()) => OptionKind::Filters,
         () => OptionKind::Text,
     }
 }
@@ -96,6 +98,7 @@ mod tests {
         assert!(!names.contains(&"output") && !names.contains(&"help"), "{names:?}");
         let kind = |name: &str| &specs.iter().find(|spec| spec.name == name).unwrap().kind;
         assert_eq!(*kind("t"), OptionKind::Number);
+        assert_eq!(*kind("t-for"), OptionKind::Filters);
         assert_eq!(*kind("threads"), OptionKind::Whole);
         assert_eq!(*kind("memory"), OptionKind::Text);
         assert_eq!(*kind("overwrite"), OptionKind::Flag);

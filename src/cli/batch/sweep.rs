@@ -109,15 +109,15 @@ fn order() -> Result<Order> {
 /// Leaves out the children that exist already.
 fn leave_out_present(job: &mut Job) -> Result<()> {
     let looked_at = prepare(Job { outputs: Vec::new(), ..job.clone() })?;
-    let (mut outputs, mut t) = (Vec::new(), Vec::new());
-    for (output, value) in job.outputs.iter().zip(&job.options.t) {
-        if looked_at.child_state(output, *value)? != ChildState::Done {
+    let (mut outputs, mut children) = (Vec::new(), Vec::new());
+    for (output, child) in job.outputs.iter().zip(&job.options.children) {
+        if looked_at.child_state(output, &child.schedule)? != ChildState::Done {
             outputs.push(output.clone());
-            t.push(*value);
+            children.push(child.clone());
         }
     }
     job.outputs = outputs;
-    job.options.t = t;
+    job.options.children = children;
     Ok(())
 }
 

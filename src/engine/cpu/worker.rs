@@ -70,7 +70,7 @@ impl Worker for CpuWorker<'_> {
         let mut digests = Digests::new();
         let offset = span.start.saturating_mul(task.plan.dtype.size_bytes());
         let mut outs = self.merger.children.spans(storage, offset)?;
-        let check_parents = decision.is_none() && task.must_be_finite();
+        let check_parents = decision.is_none() && (task.must_be_finite() || task.merges());
         let mut kept = kept.into_iter();
         for (start, numel) in parts(&span, PIECE) {
             let mut slot = kept.next();
@@ -81,7 +81,7 @@ impl Worker for CpuWorker<'_> {
                 }
                 None => self.merger.load(&mut self.own, task, (start, numel), &mut digests)?,
             };
-            let blends = decision.map_or(task.merges(), Decision::blends);
+            let blends = task.plan.blends();
             let widened = match blends || check_parents {
                 true => self.merger.widened(&piece, task)?,
                 false => None,
@@ -92,9 +92,9 @@ impl Worker for CpuWorker<'_> {
                 if !sums.is_finite() && !options.allow_nonfinite {
                     return Err(nonfinite_error(task));
                 }
-                // What needs no sums is decided piece by piece.
-                if task.merges() && !task.needs_scan() {
-                    piece_decision = Some(decide(task.plan, options.method, &options.t, sums));
+                // A line and a copy need no angle, so they are decided piece by piece.
+                if task.merges() {
+                    piece_decision = Some(decide(task.plan, options.method, sums));
                 }
                 written.sums.push(sums);
             }
@@ -102,7 +102,7 @@ impl Worker for CpuWorker<'_> {
                 let how = decision
                     .or(piece_decision.as_ref())
                     .and_then(|decision| decision.children.get(child));
-                let how = (how, child + 1 == options.t.len());
+                let how = (how, child + 1 == options.children.len());
                 self.merger.make(task, &piece, widened.as_ref(), how, (out, &mut written))?;
             }
             if let Some(slot) = slot {

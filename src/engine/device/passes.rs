@@ -167,8 +167,8 @@ impl<'j> Passes<'j> {
                 if !total.is_finite() && !self.options.allow_nonfinite {
                     return Err(nonfinite_error(task).into());
                 }
-                // Linear needs no angle, so it is decided chunk by chunk.
-                let how = decide(task.plan, self.options.method, &self.options.t, total);
+                // A line and a copy need no angle, so they are decided chunk by chunk.
+                let how = decide(task.plan, self.options.method, total);
                 chunk_decision = Some(how);
                 written.sums.extend(sums);
             }

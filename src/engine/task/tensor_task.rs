@@ -103,13 +103,6 @@ pub(crate) struct Decision {
     pub(crate) children: Vec<ChildDecision>,
 }
 
-impl Decision {
-    /// Whether any child is more than a copy of a parent.
-    pub(crate) fn blends(&self) -> bool {
-        self.children.iter().any(|child| child.t != 0.0 && child.t != 1.0)
-    }
-}
-
 /// The part of a decision that depends on t.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChildDecision {
@@ -195,7 +188,7 @@ impl<'a> Task<'a> {
 
     /// Whether the angle must be known before the first element can be made.
     pub(crate) fn needs_scan(&self) -> bool {
-        self.plan.action.needs_sums()
+        self.plan.action.needs_sums() && self.plan.blends()
     }
 
     /// Both sides, primary first.
@@ -290,8 +283,9 @@ pub(crate) fn add_up<'s>(spans: impl Iterator<Item = &'s Vec<Sums>>) -> Sums {
 }
 
 /// The coefficients of every child, from the sums over the whole tensor.
-pub(crate) fn decide(plan: &PlannedStorage, method: Method, t: &[f64], sums: Sums) -> Decision {
-    let children = t
+pub(crate) fn decide(plan: &PlannedStorage, method: Method, sums: Sums) -> Decision {
+    let children = plan
+        .t
         .iter()
         .map(|t| {
             let coefficients = coefficients(method, *t, &sums);

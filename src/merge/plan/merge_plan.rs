@@ -13,6 +13,7 @@ use crate::merge::parents::refusals::check_parent;
 use crate::merge::parents::shells::check_partners;
 use crate::merge::plan::integers::check_mostly_merged;
 use crate::merge::plan::planned::{PlannedShard, PlannedStorage, PlannedTensor};
+use crate::merge::plan::schedules::set_t;
 use crate::merge::plan::storages::{storages, total_parameters};
 use crate::merge::ties::parents::Ties;
 use crate::merge::vocab::edges::EdgeRows;
@@ -71,8 +72,10 @@ pub fn plan(
             .expected("at least one tensor", "none"));
     }
     let share = ties.share(primary, secondary, &pairs, options.force_config, &mut warnings)?;
-    let (tensors, storages) = storages(primary, secondary, &pairs, &share, options, &mut warnings)?;
+    let (tensors, mut storages) =
+        storages(primary, secondary, &pairs, &share, options, &mut warnings)?;
     check_mostly_merged([primary, secondary], &storages)?;
+    set_t(primary, options, &tensors, &mut storages, &mut warnings)?;
     let members: Vec<SplitTensor> = tensors
         .iter()
         .map(|tensor| SplitTensor {

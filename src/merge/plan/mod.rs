@@ -3,6 +3,7 @@
 pub(crate) mod integers;
 pub(crate) mod merge_plan;
 pub(crate) mod planned;
+pub(crate) mod schedules;
 pub(crate) mod storages;
 #[cfg(test)]
 mod tests;

@@ -37,9 +37,17 @@ pub struct PlannedStorage {
     pub buffer: Option<KnownBuffer>,
     /// Elements.
     pub numel: u64,
+    /// Its t in each child, where both parents go into it; else nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub t: Vec<f64>,
 }
 
 impl PlannedStorage {
+    /// Whether any child is made of both parents, and more than a copy of one.
+    pub fn blends(&self) -> bool {
+        self.t.iter().any(|t| *t != 0.0 && *t != 1.0)
+    }
+
     /// Bytes in the child.
     pub fn size_bytes(&self) -> u64 {
         self.numel * self.dtype.size_bytes()

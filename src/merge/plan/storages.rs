@@ -103,6 +103,7 @@ fn planned(
         extension: pair.extension,
         buffer: pair.buffer,
         numel,
+        t: Vec::new(),
     })
 }
 

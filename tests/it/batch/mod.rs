@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::{Run, command, fixture};
 
 /// Writes a manifest and returns its path.
-fn manifest(dir: &Path, value: &Value) -> PathBuf {
+pub(crate) fn manifest(dir: &Path, value: &Value) -> PathBuf {
     let path = dir.join("merges.json");
     fs::write(&path, value.to_string()).unwrap();
     path
@@ -27,7 +27,7 @@ fn batch(manifest: &Path, options: &[&str]) -> Command {
 }
 
 /// `batch` of a manifest, to its end.
-fn run(manifest: &Path, options: &[&str]) -> Run {
+pub(crate) fn run(manifest: &Path, options: &[&str]) -> Run {
     let output = batch(manifest, options).output().unwrap();
     Run {
         code: output.status.code(),
@@ -42,7 +42,7 @@ fn job(primary: &str, secondary: &str, output: &str, t: f64) -> Value {
 }
 
 /// How each merge ended, in the manifest's order, from `--json`.
-fn results(run: &Run) -> Vec<String> {
+pub(crate) fn results(run: &Run) -> Vec<String> {
     let value = run.json();
     let jobs = value["jobs"].as_array().unwrap().iter();
     jobs.map(|job| job["result"].as_str().unwrap().to_owned()).collect()
