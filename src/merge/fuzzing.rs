@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::checkpoint::{
-    Checkpoint, Inventory, SpecialTokens, StorageEntry, TensorEntry, WeightNames,
+    Checkpoint, Inventory, SpecialTokens, StorageEntry, TensorEntry, Vocabulary, WeightNames,
 };
 use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
@@ -154,6 +154,7 @@ fn parent(bytes: &mut Bytes<'_>) -> Checkpoint {
         inventory,
         config: None,
         special_tokens: SpecialTokens::default(),
+        vocabulary: Vocabulary::default(),
         adapter: None,
         total_parameters: [None, Some(0), Some(u64::MAX)].get(bytes.next() % 3).copied().flatten(),
         notes: Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{
     AdapterConfig, Checkpoint, Config, Inventory, SpecialTokens, StorageEntry, TensorEntry,
-    WeightNames,
+    Vocabulary, WeightNames,
 };
 use crate::format::{ByteOrder, Container, Encoding, ReadOptions};
 use crate::tensor::{DType, Layout};
@@ -13,6 +13,7 @@ pub(crate) struct Headers {
     inventory: Inventory,
     config: Option<String>,
     adapter: Option<AdapterConfig>,
+    vocabulary: Vocabulary,
 }
 
 impl Headers {
@@ -89,6 +90,12 @@ impl Headers {
         self
     }
 
+    /// The same with these words.
+    pub(crate) fn words(mut self, words: &[(u64, &str)]) -> Headers {
+        self.vocabulary = Vocabulary::of_words(words);
+        self
+    }
+
     /// The parent.
     pub(crate) fn open(self) -> Checkpoint {
         let mut special_tokens = SpecialTokens::default();
@@ -103,6 +110,7 @@ impl Headers {
             inventory: self.inventory,
             config: self.config.map(|text| Config::parse(text).expect("a config")),
             special_tokens,
+            vocabulary: self.vocabulary,
             adapter: self.adapter,
             total_parameters: None,
             notes: Vec::new(),

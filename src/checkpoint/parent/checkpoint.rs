@@ -7,6 +7,7 @@ use crate::checkpoint::files::source::FileSource;
 use crate::checkpoint::side_files::adapter::AdapterConfig;
 use crate::checkpoint::side_files::config::Config;
 use crate::checkpoint::side_files::special_tokens::SpecialTokens;
+use crate::checkpoint::side_files::words::vocabulary::Vocabulary;
 use crate::checkpoint::tensors::inventory::Inventory;
 use crate::checkpoint::weights::names::WeightNames;
 use crate::checkpoint::weights::parts::Parts;
@@ -30,6 +31,8 @@ pub struct Checkpoint {
     pub config: Option<Config>,
     /// Ids of special tokens in config.json and generation_config.json.
     pub special_tokens: SpecialTokens,
+    /// The words of its rows, once [`Checkpoint::read_vocabulary`] has read them.
+    pub vocabulary: Vocabulary,
     /// adapter_config.json beside the weights, where there is one.
     pub adapter: Option<AdapterConfig>,
     /// `total_parameters` of the index, where it has the figure.
@@ -55,6 +58,7 @@ impl Checkpoint {
             inventory: Inventory::default(),
             config: None,
             special_tokens: SpecialTokens::default(),
+            vocabulary: Vocabulary::default(),
             adapter: None,
             total_parameters: None,
             notes: Vec::new(),
@@ -69,6 +73,17 @@ impl Checkpoint {
         self.containers.push(state_dict.container);
         self.inventory.append(self.files.len(), state_dict);
         self.files.push(source);
+    }
+
+    /// Reads the words of its rows from the tokenizer files beside the weights; a single file has none.
+    ///
+    /// # Errors
+    /// Those of [`Vocabulary::read`].
+    pub fn read_vocabulary(&mut self) -> Result<()> {
+        if let Some(dir) = &self.dir {
+            self.vocabulary = Vocabulary::read(dir)?;
+        }
+        Ok(())
     }
 
     /// Checks that no weight file has changed since it was opened.

@@ -10,3 +10,4 @@ pub(crate) mod special_tokens;
 pub(crate) mod token_ids;
 pub(crate) mod tokenizer;
 pub(crate) mod tokenizer_files;
+pub(crate) mod words;

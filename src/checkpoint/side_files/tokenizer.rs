@@ -92,7 +92,8 @@ fn is_like(name: &str) -> bool {
     role(name, true) == Role::Tokenizer
 }
 
-fn unusable(path: &Path, bytes: &[u8], reason: String) -> Error {
+/// A tokenizer file that is not what its name says.
+pub(crate) fn unusable(path: &Path, bytes: &[u8], reason: String) -> Error {
     let error = Error::new(Kind::Data, "tokenizer file is not usable").file(path);
     if bytes.starts_with(b"version https://git-lfs") {
         return error

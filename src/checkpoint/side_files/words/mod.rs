@@ -1,0 +1,9 @@
+//! The words of a vocabulary: which token each row of the embedding stands for.
+
+pub(crate) mod added;
+pub(crate) mod files;
+pub(crate) mod pieces;
+pub(crate) mod read;
+pub(crate) mod spelling;
+pub(crate) mod tokenizer_json;
+pub(crate) mod vocabulary;
