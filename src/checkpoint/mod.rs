@@ -46,6 +46,7 @@ pub use side_files::config;
 pub use side_files::config::Config;
 pub use side_files::special_tokens::SpecialTokens;
 pub use side_files::tokenizer::{TokenizerFacts, TokenizerMode};
+pub use side_files::words::spelling::Spelling;
 pub use side_files::words::vocabulary::Vocabulary;
 pub use tensors::inventory::{Inventory, StorageEntry, TensorEntry};
 pub use weights::names::WeightNames;

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::checkpoint::{Opening, Strictness, TokenizerMode};
 use crate::engine::DeviceChoice;
 use crate::format::{OpaqueName, OpaqueNames};
-use crate::merge::{Child, Extend, Filter, MergeOptions, Method, Missing, parse_t};
+use crate::merge::{Child, Extend, Filter, MergeOptions, Method, Missing, VocabMode, parse_t};
 use crate::tensor::DType;
 
 /// Exit codes, at the end of `--help`.
@@ -123,6 +123,9 @@ pub(crate) struct MergeArgs {
     /// How the shorter vocabulary is extended
     #[arg(long, value_enum, default_value_t = Extend::Gradient)]
     pub(crate) extend: Extend,
+    /// What becomes of vocabularies that give one row to different words
+    #[arg(long, value_enum, default_value_t = VocabMode::Check)]
+    pub(crate) vocab: VocabMode,
     /// What becomes of a tensor that one parent lacks [default: primary, but refused where more than a
     /// tenth of the model has no partner]
     #[arg(long, value_enum)]
@@ -162,6 +165,7 @@ impl From<&MergeArgs> for MergeOptions {
             dtype: args.dtype,
             max_shard_bytes: args.max_shard_size,
             extend: args.extend,
+            vocab: args.vocab,
             missing: args.missing,
             tokenizer: args.tokenizer,
             allow_nonfinite: args.allow_nonfinite,

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Candidate, Checkpoint, HubEntry, Opening, cache_dir, discover};
+use crate::checkpoint::{
+    Candidate, Checkpoint, HubEntry, Opening, Vocabulary, cache_dir, discover,
+};
 use crate::cli::args::{FindArgs, OutputArgs};
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::merge::{ModelFacts, check_parent, groups, unsure};
+use crate::merge::{ModelFacts, check_parent, clashes, groups, unsure};
 use crate::tensor::{JsonPath, counted, escape, human_count, listed};
 
 /// Unreadable directories that are named in the warning.
@@ -48,6 +50,8 @@ pub(crate) struct Survey {
     pub(crate) groups: Vec<Vec<usize>>,
     /// Indices into `found` of pairs that can be merged with the first as the primary only.
     pub(crate) one_way: Vec<(usize, usize)>,
+    /// Places in `found` of pairs of a group that give one row to different words.
+    pub(crate) clashes: Vec<(usize, usize)>,
     /// Directories that could not be read.
     pub(crate) unreadable: Vec<PathBuf>,
 }
@@ -63,10 +67,17 @@ pub(crate) fn survey(dirs: &[PathBuf], opening: &Opening) -> Result<Survey> {
     let group =
         |members: Vec<usize>| members.iter().filter_map(|m| indices.get(*m).copied()).collect();
     let fits = groups(&models);
+    let clashing = clashes(&models, &fits.groups, &words_of);
     let groups = fits.groups.into_iter().map(group).collect();
     let pair = |(a, b): (usize, usize)| Some((*indices.get(a)?, *indices.get(b)?));
     let one_way = fits.one_way.into_iter().filter_map(pair).collect();
-    Ok(Survey { found, groups, one_way, unreadable: discovery.unreadable })
+    let clashes = clashing.into_iter().filter_map(pair).collect();
+    Ok(Survey { found, groups, one_way, clashes, unreadable: discovery.unreadable })
+}
+
+/// The words of a model's rows; none where its tokenizer can't be read, which merge tells.
+fn words_of(model: &Checkpoint) -> Vocabulary {
+    model.dir.as_deref().and_then(|dir| Vocabulary::read(dir).ok()).unwrap_or_default()
 }
 
 /// What a candidate is, and the headers of one that can be merged.
@@ -195,6 +206,9 @@ fn text(survey: &Survey) -> String {
             true => format!("{}: no two fit each other", counted(models as u64, "model")),
             false => fitting(survey, models),
         });
+        if !survey.clashes.is_empty() {
+            paragraphs.push(clashing(survey));
+        }
         if !survey.one_way.is_empty() {
             paragraphs.push(in_one_order(survey));
         }
@@ -215,6 +229,19 @@ fn text(survey: &Survey) -> String {
         ));
     }
     paragraphs.join("\n\n")
+}
+
+/// The pairs of a letter whose rows stand for different words.
+fn clashing(survey: &Survey) -> String {
+    let name = |place: usize| survey.found.get(place).map(Found::name).unwrap_or_default();
+    let shown = survey.clashes.iter().take(PAIRS_SHOWN);
+    let mut lines: Vec<String> =
+        shown.map(|(a, b)| format!("\n  {} and {}", name(*a), name(*b))).collect();
+    if let Some(more) = survey.clashes.len().checked_sub(PAIRS_SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("\n  and {more} more"));
+    }
+    let pairs = counted(survey.clashes.len() as u64, "pair");
+    format!("{pairs} with one row for different words, merged with --vocab only:{}", lines.concat())
 }
 
 /// The pairs that have no letter in common and can be merged all the same.
@@ -276,10 +303,12 @@ fn as_json(survey: &Survey) -> Value {
     let one_way = survey.one_way.iter().map(
         |(primary, secondary)| json!({ "primary": path(primary), "secondary": path(secondary) }),
     );
+    let clashes = survey.clashes.iter().map(|(a, b)| json!([path(a), path(b)]));
     json!({
         "models": models.collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>(),
         "one_way": one_way.collect::<Vec<_>>(),
+        "clashes": clashes.collect::<Vec<_>>(),
         "unreadable": JsonPath::list(&survey.unreadable),
     })
 }

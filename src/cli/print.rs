@@ -128,6 +128,9 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
             vocab.child()
         ));
     }
+    if let Some(words) = &plan.words {
+        text.push_str(&format!("\nwords: {}", words.sentence()));
+    }
     if let Some(edges) = &plan.edges {
         text.push_str(&format!("\nedge rows: {}", edges.sentence()));
     }
@@ -193,6 +196,9 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
             false => rows_of(vocab.primary),
         };
         rows.push(["vocabulary".to_owned(), words]);
+    }
+    if let Some(words) = &plan.words {
+        rows.push(["words".to_owned(), words.sentence()]);
     }
     if let Some(edges) = &plan.edges {
         rows.push(["edge rows".to_owned(), edges.sentence()]);

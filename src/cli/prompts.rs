@@ -12,15 +12,14 @@ use clap::Parser;
 use inquire::validator::Validation;
 use inquire::{Confirm, InquireError, Select, Text};
 
-use crate::checkpoint::Opening;
-use crate::checkpoint::check_output;
+use crate::checkpoint::{Opening, Vocabulary, check_output};
 use crate::cli::args::{Cli, Command, MergeArgs, OutputArgs};
 use crate::cli::find::{Columns, Found, Survey, survey};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{merge, print};
 use crate::engine::{expand_outputs, prepare};
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Child, ModelFacts, parse_t};
+use crate::merge::{Child, Comparison, ModelFacts, Vocab, VocabMode, parse_t};
 
 /// Help on the keys, below a list.
 const KEYS: &str = "↑↓ move, type to search, enter takes, esc leaves";
@@ -139,12 +138,19 @@ fn ask(survey: &Survey, program: &OsStr) -> Result<Option<Answers>> {
     let Some(secondary) = choose("Secondary (t = 1):", choices(survey, &indices))? else {
         return Ok(None);
     };
-    let Some(t) = ask_t()? else { return Ok(None) };
     let parents = [primary.found, secondary.found];
+    let pair = (primary.index, secondary.index);
+    let clash = survey.clashes.iter().any(|clash| *clash == pair || *clash == (pair.1, pair.0));
+    let vocab = if clash { ask_vocab(parents)? } else { Some(VocabMode::Check) };
+    let Some(vocab) = vocab else { return Ok(None) };
+    let Some(t) = ask_t()? else { return Ok(None) };
     let Some(out) = ask_output(&parents, &t)? else { return Ok(None) };
     let mut command_line: Vec<OsString> = vec![program.to_owned(), "merge".into()];
     command_line.extend(parents.map(|parent| argument(&parent.path)));
     command_line.extend(["-o".into(), argument(&out), "-t".into(), t.into()]);
+    if vocab != VocabMode::Check {
+        command_line.extend(["--vocab".into(), vocab.name().into()]);
+    }
     let cli = Cli::try_parse_from(&command_line).map_err(|error| {
         Error::new(Kind::Internal, "the answers make no command line").caused_by(error)
     })?;
@@ -206,6 +212,18 @@ fn fitted(name: &str, room: usize) -> String {
         return name.to_owned();
     }
     std::iter::once('…').chain(name.chars().skip(length + 1 - room)).collect()
+}
+
+/// What becomes of rows that stand for different words, shown with the first of them.
+fn ask_vocab(parents: [&Found; 2]) -> Result<Option<VocabMode>> {
+    let [ours, theirs] = parents.map(|parent| Vocabulary::read(&parent.path).unwrap_or_default());
+    let every = Vocab { primary: u64::MAX, secondary: u64::MAX };
+    let found = Comparison::of(&ours, &theirs, every).sentence();
+    print::line(&format!("Their vocabularies give one row to different words: {found}"));
+    let choices: Vec<&str> = VocabMode::WAYS_ON.iter().map(|way| way.1).collect();
+    let answer =
+        answered(Select::new("Merge their rows:", choices).with_help_message(KEYS).raw_prompt())?;
+    Ok(answer.and_then(|answer| Some(VocabMode::WAYS_ON.get(answer.index)?.0)))
 }
 
 fn ask_t() -> Result<Option<String>> {

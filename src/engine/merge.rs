@@ -59,6 +59,7 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
     let open = |path: &Path| -> Result<Checkpoint> {
         let mut parent = Checkpoint::open_as(path, &job.opening)?;
         parent.compare(&unsure(&parent))?;
+        parent.read_vocabulary()?;
         Ok(parent)
     };
     let (primary, secondary) = (open(&job.primary)?, open(&job.secondary)?);

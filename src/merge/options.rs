@@ -71,6 +71,32 @@ pub enum Missing {
     Error,
 }
 
+/// What becomes of vocabularies that give one row to different words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "torch", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum VocabMode {
+    /// Refuse them.
+    #[default]
+    Check,
+    /// Merge row by row, whatever the words.
+    Rows,
+}
+
+impl VocabMode {
+    /// The ways on from vocabularies that clash, each with what it does.
+    pub const WAYS_ON: [(VocabMode, &str); 1] =
+        [(VocabMode::Rows, "row by row, whatever the word (reserved rows with new words)")];
+
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            VocabMode::Check => "check",
+            VocabMode::Rows => "rows",
+        }
+    }
+}
+
 /// Everything that decides what the child is. How fast it is made is the engine's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MergeOptions {
@@ -87,6 +113,8 @@ pub struct MergeOptions {
     pub max_shard_bytes: u64,
     /// Extension of the shorter vocabulary.
     pub extend: Extend,
+    /// What becomes of vocabularies that give one row to different words.
+    pub vocab: VocabMode,
     /// Tensors that one parent lacks. `None`: as [`Missing::Primary`], but refused where they are
     /// more than a tenth of the model.
     pub missing: Option<Missing>,
@@ -111,6 +139,7 @@ impl Default for MergeOptions {
             dtype: None,
             max_shard_bytes: 5_000_000_000,
             extend: Extend::Gradient,
+            vocab: VocabMode::Check,
             missing: None,
             tokenizer: TokenizerMode::Auto,
             allow_nonfinite: false,

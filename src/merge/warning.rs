@@ -95,6 +95,8 @@ pub enum Warning {
         /// The tensor.
         name: String,
     },
+    /// Chat templates that differ.
+    ChatTemplates,
     /// config.json has no vocab_size to set.
     NoVocabSize {
         /// The child's rows.
@@ -257,6 +259,9 @@ impl fmt::Display for Warning {
                 f,
                 "`{}` is only in the shorter parent, so its new rows are a gradient between its own edge rows",
                 escape(name)
+            ),
+            Warning::ChatTemplates => f.write_str(
+                "the chat templates of the parents differ; the child has that of its tokenizer",
             ),
             Warning::NoVocabSize { rows } => write!(
                 f,

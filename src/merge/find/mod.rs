@@ -3,3 +3,4 @@
 pub(crate) mod facts;
 pub(crate) mod groups;
 pub(crate) mod sizes;
+pub(crate) mod words;

@@ -6,7 +6,7 @@ use crate::checkpoint::split::{SplitTensor, split};
 use crate::checkpoint::{Checkpoint, WeightNames};
 use crate::error::{Error, Kind, Result};
 use crate::merge::configs::differences::check_configs;
-use crate::merge::options::MergeOptions;
+use crate::merge::options::{MergeOptions, VocabMode};
 use crate::merge::pairs::pairing::pair;
 use crate::merge::parents::adapters;
 use crate::merge::parents::refusals::check_parent;
@@ -16,6 +16,7 @@ use crate::merge::plan::planned::{PlannedShard, PlannedStorage, PlannedTensor};
 use crate::merge::plan::schedules::set_t;
 use crate::merge::plan::storages::{storages, total_parameters};
 use crate::merge::ties::parents::Ties;
+use crate::merge::vocab::comparison::{Comparison, check_words};
 use crate::merge::vocab::edges::EdgeRows;
 use crate::merge::vocab::rows::Vocab;
 use crate::merge::warning::Warning;
@@ -27,6 +28,8 @@ pub struct MergePlan {
     pub options: MergeOptions,
     /// Rows of the vocabularies, where the models have any.
     pub vocab: Option<Vocab>,
+    /// What the words of their rows say of each other.
+    pub words: Option<Comparison>,
     /// Between which rows the shorter one is extended, where the extension is made of its rows.
     pub edges: Option<EdgeRows>,
     /// The child's tensors, in the order of its state dict.
@@ -62,6 +65,7 @@ pub fn plan(
     notes(primary, secondary, &mut warnings);
     check_configs(primary, secondary, options.force_config, &mut warnings)?;
     let vocab = Vocab::of(primary, secondary);
+    let words = compare_words(primary, secondary, vocab, options, &mut warnings)?;
     let edges = vocab.and_then(|vocab| EdgeRows::of(vocab, primary, secondary, options.extend));
     let rows = edges.as_ref().map(|edges| edges.rows).unwrap_or_default();
     let ties = Ties::of(primary, secondary);
@@ -104,6 +108,7 @@ pub fn plan(
     Ok(MergePlan {
         options: options.clone(),
         vocab,
+        words,
         edges: edges.filter(EdgeRows::are_used),
         total_size: split.total_bytes,
         total_parameters: total_parameters(primary, &storages),
@@ -113,6 +118,28 @@ pub fn plan(
         names: primary.names,
         warnings,
     })
+}
+
+/// What the words of both vocabularies say of each other, refused where they may not be merged as asked.
+fn compare_words(
+    primary: &Checkpoint,
+    secondary: &Checkpoint,
+    vocab: Option<Vocab>,
+    options: &MergeOptions,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<Comparison>> {
+    let (ours, theirs) = (&primary.vocabulary, &secondary.vocabulary);
+    if let (Some(template), Some(other)) = (ours.chat_template(), theirs.chat_template())
+        && template != other
+    {
+        warnings.push(Warning::ChatTemplates);
+    }
+    let Some(vocab) = vocab else { return Ok(None) };
+    let words = Comparison::of(ours, theirs, vocab);
+    if options.vocab == VocabMode::Check {
+        check_words(&words, secondary)?;
+    }
+    Ok(Some(words))
 }
 
 fn notes(primary: &Checkpoint, secondary: &Checkpoint, warnings: &mut Vec<Warning>) {

@@ -1,6 +1,8 @@
-//! Counts the rows of the vocabularies, and decides where the shorter one is extended.
+//! Counts the rows of the vocabularies, compares their words, and decides where the shorter one is
+//! extended.
 
 pub(crate) mod axis;
+pub(crate) mod comparison;
 pub(crate) mod edges;
 pub(crate) mod extension;
 pub(crate) mod rows;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::side_files::words::vocabulary::MOST_WORDS;
 use crate::format::json::mask_python_literals;
 
 /// A token that is found in a text before the tokenizer cuts it, and how.
@@ -37,6 +36,9 @@ impl AddedToken {
         AddedToken { content, single_word, lstrip, rstrip, normalized: true, special: false }
     }
 }
+
+/// The most added tokens that a file may name.
+const MOST_ADDED: usize = 1 << 20;
 
 /// What is wrong with a file, in words.
 type Read<T> = std::result::Result<T, String>;
@@ -86,8 +88,8 @@ pub(crate) fn of_added_tokens(bytes: &[u8]) -> Read<Vec<(u64, AddedToken)>> {
 }
 
 fn check_count(count: usize) -> Read<()> {
-    if count > MOST_WORDS {
-        return Err(format!("more than {MOST_WORDS} added tokens"));
+    if count > MOST_ADDED {
+        return Err(format!("more than {MOST_ADDED} added tokens"));
     }
     Ok(())
 }
