@@ -45,7 +45,7 @@ def downloads():
         ("xml-error", b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>', wrong, "XML"),
         ("json-error", b'{"error":"Repository not found"}', wrong, "JSON file"), ("json-array", b'["Too many requests"]', wrong, "JSON file"),
         ("text-error", b"Entry not found", wrong, "text file"), ("text-401", b"Invalid username or password.", wrong, "text file"),
-        ("text-short", b"404", "Empty", "3 bytes"), ("empty", b"", "Empty", "0 bytes"), ("one-byte", b"\x80", "Empty", "1 bytes"),
+        ("text-short", b"404", "Empty", "3 bytes"), ("empty", b"", "Empty", "0 bytes"), ("one-byte", b"\x80", "Empty", "1 byte"),
         ("zeros", bytes(4096), wrong, "zeros"), ("gzip", gzip.compress(good, mtime=0), wrong, "gzip"), ("zlib", zlib.compress(good), "UnknownKind", ""),
         ("7z", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(56), wrong, "7z"), ("rar", b"Rar!\x1a\7\1\0" + bytes(60), wrong, "RAR"),
         ("xz", b"\xfd7zXZ\0\0\4" + bytes(60), wrong, "xz"), ("zstd", b"\x28\xb5\x2f\xfd" + bytes(60), wrong, "zstd"), ("bzip2", b"BZh91AY&SY" + bytes(60), wrong, "bzip2"),

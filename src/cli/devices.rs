@@ -4,7 +4,7 @@ use crate::cli::args::OutputArgs;
 use crate::cli::{merge, print};
 use crate::engine::{Devices, devices as look};
 use crate::error::Result;
-use crate::tensor::{JsonPath, escape, human_bytes};
+use crate::tensor::{JsonPath, counted, escape, human_bytes};
 
 /// Shows what a merge could be computed on.
 pub(crate) fn devices(output: &OutputArgs) -> Result<()> {
@@ -54,6 +54,6 @@ fn rows(devices: &Devices) -> Vec<[String; 2]> {
         };
         rows.push(row(&device.name, format!("{}, {memory}", escape(&device.model))));
     }
-    rows.push(row("cpu", format!("{} cores", merge::cores())));
+    rows.push(row("cpu", counted(merge::cores() as u64, "core")));
     rows
 }

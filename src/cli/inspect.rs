@@ -8,7 +8,7 @@ use crate::cli::print;
 use crate::error::Result;
 use crate::format::{Container, ReadAt};
 use crate::merge::check_parent;
-use crate::tensor::{DType, JsonPath, escape, human_bytes};
+use crate::tensor::{DType, JsonPath, counted, escape, human_bytes};
 
 #[derive(Serialize)]
 struct Model<'c> {
@@ -104,8 +104,9 @@ fn text(checkpoint: &Checkpoint) -> String {
         .map(|storage| storage.size_bytes)
         .fold(0, u64::saturating_add);
     text.push_str(&format!(
-        "\n{} tensors, {elements} elements, {} in {}: {}",
-        checkpoint.inventory.tensors.len(),
+        "\n{}, {}, {} in {}: {}",
+        counted(checkpoint.inventory.tensors.len() as u64, "tensor"),
+        counted(elements, "element"),
         human_bytes(storage_bytes),
         print::shards(checkpoint.files.len()),
         escape(&checkpoint.path.to_string_lossy()),

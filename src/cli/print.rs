@@ -122,8 +122,8 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
     ));
     if let Some(vocab) = plan.vocab {
         text.push_str(&format!(
-            "\nvocabulary: {} rows in the primary, {} in the secondary, {} in the child",
-            vocab.primary,
+            "\nvocabulary: {} in the primary, {} in the secondary, {} in the child",
+            counted(vocab.primary, "row"),
             vocab.secondary,
             vocab.child()
         ));
@@ -183,7 +183,7 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
     ];
     if let Some(vocab) = plan.vocab {
         let rows_of = |rows: u64| match vocab.child() - rows {
-            0 => format!("{rows} rows"),
+            0 => counted(rows, "row"),
             added => format!("{rows} + {added} rows"),
         };
         let words = match vocab.differs() {
@@ -257,7 +257,7 @@ pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, secon
         text.push_str(&format!(", {tied} tied"));
     }
     if counts.rows_added > 0 {
-        text.push_str(&format!("; {} vocabulary rows added", counts.rows_added));
+        text.push_str(&format!("; {} added", counted(counts.rows_added, "vocabulary row")));
     }
     if let (Some(smallest), Some(largest)) = (counts.smallest_angle, counts.largest_angle) {
         text.push_str(&format!("; angles {smallest:.2}° to {largest:.2}°"));

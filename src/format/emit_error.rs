@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::error::{Error as CrateError, Kind};
-use crate::tensor::{DType, escape};
+use crate::tensor::{DType, counted, escape};
 
 /// A state dict or a path that can't become a torch file. Nothing has been written when it arises.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum EmitError {
         count: usize,
     },
     /// A tensor reaches past the end of its storage.
-    #[error("tensor `{}` does not lie inside its storage of {storage_bytes} bytes", escape(name))]
+    #[error("tensor `{}` does not lie inside its storage of {}", escape(name), counted(*storage_bytes, "byte"))]
     OutsideStorage {
         /// The tensor.
         name: String,
@@ -87,7 +87,7 @@ pub enum EmitError {
     #[error("the file would be larger than 9223372036854775807 bytes")]
     TooLarge,
     /// The checksums given at the end are not one per storage.
-    #[error("expected {expected} checksums, one per storage, found {found}")]
+    #[error("expected {}, one per storage, found {found}", counted(*expected as u64, "checksum"))]
     ChecksumCount {
         /// Storages in the file.
         expected: usize,

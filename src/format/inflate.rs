@@ -4,6 +4,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::error::{FormatError, Rule};
 use super::read_at::ReadAt;
+use crate::tensor::counted;
 
 /// Most bytes that one byte of deflate can stand for: a match of 258 bytes in two bits.
 pub(crate) const MAX_RATIO: u64 = 1032;
@@ -58,7 +59,7 @@ pub fn inflate_pieces(
         FormatError::new(Rule::Inflate, "deflated data", expected, found).at(offset)
     };
     if size_bytes > compressed_bytes.saturating_mul(MAX_RATIO) {
-        let found = format!("{size_bytes} bytes from {compressed_bytes}");
+        let found = format!("{} from {compressed_bytes}", counted(size_bytes, "byte"));
         return Err(refuse(format!("at most {MAX_RATIO} bytes for one"), found));
     }
     let mut inflater = Decompress::new(false);
@@ -84,7 +85,7 @@ pub fn inflate_pieces(
                 .decompress(rest, room, FlushDecompress::None)
                 .map_err(|error| refuse("deflate".to_owned(), error.to_string()))?;
             if inflater.total_out() > size_bytes {
-                return Err(refuse(format!("{size_bytes} bytes"), "more".to_owned()));
+                return Err(refuse(counted(size_bytes, "byte"), "more".to_owned()));
             }
             let eaten = inflater.total_in().saturating_sub(before_in);
             let made = inflater.total_out().saturating_sub(before_out);
@@ -107,11 +108,11 @@ pub fn inflate_pieces(
     }
     if inflater.total_in() != compressed_bytes {
         let found = format!("{}", inflater.total_in());
-        return Err(refuse(format!("{compressed_bytes} compressed bytes"), found));
+        return Err(refuse(counted(compressed_bytes, "compressed byte"), found));
     }
     if !ended || inflater.total_out() != size_bytes {
         let found = format!("{}{}", inflater.total_out(), if ended { "" } else { ", and no end" });
-        return Err(refuse(format!("{size_bytes} bytes"), found));
+        return Err(refuse(counted(size_bytes, "byte"), found));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::error::{FormatError, Rule};
 use super::read_at::ReadAt;
+use crate::tensor::counted;
 
 /// A kind of file that we read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
     let mut head = vec![0; usize::try_from(length.min(HEAD_BYTES)).unwrap_or(0)];
     source.read_exact_at(0, &mut head).map_err(|error| FormatError::read("file", 0, error))?;
     if head.len() < 4 {
-        let found = format!("{length} bytes");
+        let found = counted(length, "byte");
         return Err(
             FormatError::new(Rule::Empty, "file", "a torch checkpoint", found).hint(DOWNLOAD)
         );

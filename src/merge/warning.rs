@@ -265,7 +265,8 @@ impl fmt::Display for Warning {
             ),
             Warning::NoVocabSize { rows } => write!(
                 f,
-                "config.json has no vocab_size to set; the child has {rows} vocabulary rows"
+                "config.json has no vocab_size to set; the child has {}",
+                counted(*rows, "vocabulary row")
             ),
             Warning::CustomCode => f.write_str(
                 "config.json names custom code (auto_map), which was not copied; give --copy-code if you trust it",

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::files::read_ahead;
 use crate::error::{Error, Kind, Result};
 use crate::format::{FormatError, ReadAt, Rule};
+use crate::tensor::counted;
 
 /// Files that are kept open at once, over all checkpoints of the process.
 const OPEN_FILES: usize = 24;
@@ -101,7 +102,7 @@ impl FileSource {
     fn changed(&self, now: Identity) -> Error {
         let then = self.identity;
         let (expected, found) = if now.size_bytes != then.size_bytes {
-            (format!("{} bytes", then.size_bytes), format!("{} bytes", now.size_bytes))
+            (counted(then.size_bytes, "byte"), counted(now.size_bytes, "byte"))
         } else if now.inode != then.inode || now.device != then.device {
             ("the same file".to_owned(), "another one of that name".to_owned())
         } else {

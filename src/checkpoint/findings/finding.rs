@@ -270,8 +270,9 @@ impl fmt::Display for Finding {
             ),
             Finding::TotalSize { file, expected, found } => write!(
                 f,
-                "wrong total_size: {}: expected {expected} bytes, found {found}",
-                escape(file)
+                "wrong total_size: {}: expected {}, found {found}",
+                escape(file),
+                counted(*expected, "byte")
             ),
             Finding::WrongShard { file, tensors } => {
                 let file = escape(file);

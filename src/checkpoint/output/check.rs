@@ -10,7 +10,7 @@ use crate::checkpoint::output::existing::PROVENANCE_FILE;
 use crate::checkpoint::output::mount_point::{is_mount_point, is_vacant};
 use crate::checkpoint::output::work_dir::work_dir;
 use crate::error::{Error, Kind, Result};
-use crate::tensor::human_bytes;
+use crate::tensor::{counted, human_bytes};
 
 /// Unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
@@ -137,7 +137,7 @@ impl Room {
     pub fn check_files(&self, files: u64) -> Result<()> {
         match self.free_files {
             Some(free) if free < files => {
-                Err(self.refused(format!("{files} free inodes"), free.to_string()))
+                Err(self.refused(counted(files, "free inode"), free.to_string()))
             }
             _ => Ok(()),
         }

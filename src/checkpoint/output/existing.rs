@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::checkpoint::files::small_file::read_bounded;
 use crate::error::{Error, Kind, Result};
+use crate::tensor::counted;
 
 /// Name of a child's provenance: what made it, and from what.
 pub const PROVENANCE_FILE: &str = "slerp_merge.json";
@@ -55,7 +56,7 @@ pub fn existing_child(output: &Path, files: &[(String, u64)]) -> Result<Existing
     for (name, size_bytes) in files {
         match std::fs::metadata(output.join(name)) {
             Ok(meta) if meta.is_file() && meta.len() == *size_bytes => {}
-            Ok(meta) => return other(format!("its {name} has {} bytes", meta.len())),
+            Ok(meta) => return other(format!("its {name} has {}", counted(meta.len(), "byte"))),
             Err(_) => return other(format!("it has no {name}")),
         }
     }

@@ -10,6 +10,7 @@ use crate::checkpoint::side_files::tokenizer_files::{
     FILES, SPECIAL_TOKENS_MAP, further_files, reader,
 };
 use crate::error::{Error, Kind, Result};
+use crate::tensor::counted;
 use serde::{Deserialize, Serialize};
 
 /// The largest tokenizer file that is read, in bytes.
@@ -157,7 +158,7 @@ pub(crate) fn choose(
         (false, false) => {}
     }
     let longer = |name: &str, more: u64, less: u64| {
-        format!("the {name}'s vocabulary is longer, {more} rows to {less}")
+        format!("the {name}'s vocabulary is longer, {} to {less}", counted(more, "row"))
     };
     match rows_primary.cmp(&rows_secondary) {
         std::cmp::Ordering::Greater => {

@@ -19,7 +19,7 @@ use crate::cli::args::{BatchArgs, Index, OutputArgs};
 use crate::cli::interrupt::{self, Interrupt};
 use crate::cli::{merge, print};
 use crate::error::{Error, Kind, Result};
-use crate::tensor::{escape, human_bytes, listed};
+use crate::tensor::{counted, escape, human_bytes, listed};
 
 pub(crate) use sweep::sweep;
 use watch::Show;
@@ -61,7 +61,8 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
         }
         if !plan.findings.is_empty() && !output.quiet {
             let some = if args.dry_run { "" } else { "; nothing was merged" };
-            print::line(&format!("{} of {count} merges can't be made{some}", plan.refused.len()));
+            let all = counted(count as u64, "merge");
+            print::line(&format!("{} of {all} can't be made{some}", plan.refused.len()));
             if !args.dry_run && !plan.jobs.is_empty() {
                 print::line("hint: --keep-going makes the others");
             }
@@ -215,10 +216,13 @@ fn forecast(plan: &BatchPlan) -> String {
     let children = plan.jobs.iter().flat_map(|job| &job.children).filter(|child| !child.present);
     let bytes = children.clone().map(|child| child.bytes).fold(0, u64::saturating_add);
     format!(
-        "to be made: {} children, {} in all, in {} sweeps",
-        children.count(),
+        "to be made: {}, {} in all, in {}",
+        match children.count() {
+            1 => "1 child".to_owned(),
+            more => format!("{more} children"),
+        },
         human_bytes(bytes),
-        plan.sweeps().len()
+        counted(plan.sweeps().len() as u64, "sweep")
     )
 }
 

@@ -11,6 +11,7 @@ use crate::engine::cuda::errors::unavailable;
 use crate::engine::cuda::library::{self, Loaded, Search};
 use crate::engine::cuda::runtime::{Library, Runtime};
 use crate::error::{Error, Kind, Result};
+use crate::tensor::counted;
 
 /// What is on this machine, whether it is enough or not.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ fn open_first() -> Result<(Runtime, Vec<DriverDevice>)> {
     let seen = tch::Cuda::device_count();
     if seen < 1 {
         return Err(unavailable("torch sees no GPU, though the driver does")
-            .expected(format!("{} devices", devices.len()), seen.to_string())
+            .expected(counted(devices.len() as u64, "device"), seen.to_string())
             .with_hint("see whether `nvidia-smi` works, and CUDA_VISIBLE_DEVICES"));
     }
     Ok((runtime, devices))

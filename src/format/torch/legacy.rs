@@ -18,7 +18,7 @@ use crate::format::torch::pickle::names::opaque::OpaqueNames;
 use crate::format::torch::pickle::stack::{MAX_PICKLE_BYTES, Source};
 use crate::format::torch::pickle::value::{Pickle, Value};
 use crate::format::torch::rebuild::{Mention, Record, key_text, mention};
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 /// The value of the first pickle.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
@@ -191,14 +191,14 @@ fn walk(
             .map_err(|error| FormatError::read(&what, position, error))?;
         let numel = i64::from_le_bytes(numel);
         if u64::try_from(numel) != Ok(mention.numel) {
-            let expected = format!("{} elements", mention.numel);
+            let expected = counted(mention.numel, "element");
             return Err(refuse(Rule::StorageSize, expected, numel.to_string()));
         }
         let file_offset = position.saturating_add(8);
         let end = file_offset.checked_add(mention.size_bytes);
         let Some(end) = end.filter(|end| *end <= source.len()) else {
             let left = source.len().saturating_sub(file_offset);
-            let expected = format!("{} bytes", mention.size_bytes);
+            let expected = counted(mention.size_bytes, "byte");
             return Err(refuse(Rule::Truncated, expected, left.to_string())
                 .hint("the file is cut short; download or copy it again"));
         };

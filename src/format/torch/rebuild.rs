@@ -7,7 +7,7 @@ use crate::format::error::{FormatError, Rule};
 use crate::format::state_dict::{ByteOrder, Encoding, Storage, Tensor};
 use crate::format::torch::pickle::names::globals::{Global, Rebuild, StorageClass};
 use crate::format::torch::pickle::value::{Pickle, Ref, Value};
-use crate::tensor::{DType, Layout, escape};
+use crate::tensor::{DType, Layout, counted, escape};
 
 /// Most dimensions of a tensor, as in torch.
 const MAX_RANK: usize = 64;
@@ -177,7 +177,7 @@ impl Rebuilder<'_> {
                     return self.same_dtype(name, tensor, dtype);
                 }
                 (Global::Rebuild(function), items) => {
-                    let found = format!("{} arguments", items.len());
+                    let found = counted(items.len() as u64, "argument");
                     let what = format!("call of `{}`", function.name());
                     return Err(FormatError::new(Rule::Pickle, what, "torch's arguments", found));
                 }
@@ -211,7 +211,11 @@ impl Rebuilder<'_> {
             storage_offset: self.number("storage offset", offset)?,
         };
         if layout.shape.len() != layout.stride.len() {
-            let found = format!("{} sizes, {} strides", layout.shape.len(), layout.stride.len());
+            let found = format!(
+                "{}, {}",
+                counted(layout.shape.len() as u64, "size"),
+                counted(layout.stride.len() as u64, "stride")
+            );
             return Err(bounds("a stride for each size", found));
         }
         // The tensor lies inside the storage that the pickle mentions, and that inside the record.
@@ -234,11 +238,11 @@ impl Rebuilder<'_> {
     fn storage(&mut self, mention: &Mention) -> Result<usize, FormatError> {
         let record = (self.locate)(mention)?;
         if record.record_bytes < mention.size_bytes {
-            let bytes = mention.size_bytes;
+            let bytes = counted(mention.size_bytes, "byte");
             return Err(FormatError::new(
                 Rule::StorageSize,
                 format!("storage `{}`", escape(&mention.key)),
-                format!("{bytes} bytes ({} of `{}`)", mention.numel, mention.class),
+                format!("{bytes} ({} of `{}`)", mention.numel, mention.class),
                 format!("{}", record.record_bytes),
             )
             .at(record.file_offset));
@@ -378,7 +382,10 @@ fn check_bounds(layout: &Layout, dtype: DType, room_bytes: u64) -> Result<(), Fo
             "shape {:?}, stride {:?} at element {} of {dtype}",
             layout.shape, layout.stride, layout.storage_offset
         );
-        return Err(bounds(&format!("a tensor inside its storage of {room_bytes} bytes"), found));
+        return Err(bounds(
+            &format!("a tensor inside its storage of {}", counted(room_bytes, "byte")),
+            found,
+        ));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::merge::names::buffers::is_buffer;
 use crate::merge::names::embeddings::is_vocab_name;
 use crate::merge::names::numbers::unnumbered;
+use crate::tensor::counted;
 
 /// Empty tensors that a whole model may have.
 const FEW: usize = 3;
@@ -93,8 +94,11 @@ fn empty_refusal(checkpoint: &Checkpoint, shell: &TensorEntry, expected: &str) -
     let floating =
         || checkpoint.inventory.tensors.iter().filter(|tensor| tensor.dtype.is_floating());
     let like = floating().filter(|tensor| tensor.layout.shape == shell.layout.shape).count();
-    let found =
-        format!("shape {:?}, as in {like} of {} tensors", shell.layout.shape, floating().count());
+    let found = format!(
+        "shape {:?}, as in {like} of {}",
+        shell.layout.shape,
+        counted(floating().count() as u64, "tensor")
+    );
     Error::new(
         Kind::Data,
         "the weights are not in this checkpoint: it is a shell, as DeepSpeed ZeRO-3 leaves it",

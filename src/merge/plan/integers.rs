@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, StorageEntry, TensorEntry};
 use crate::error::{Error, Kind, Result};
 use crate::merge::names::buffers::is_buffer;
 use crate::merge::plan::planned::PlannedStorage;
+use crate::tensor::counted;
 
 /// Refuses a child most of whose elements would be the primary's integers although the secondary's may
 /// differ: quantised weights of a scheme that no name gives away.
@@ -25,8 +26,9 @@ pub(crate) fn check_mostly_merged(
         return Ok(());
     };
     let found = format!(
-        "{} in this and other tensors: {lost} of {all} elements would be the primary's, unmerged",
-        largest.dtype
+        "{} in this and other tensors: {lost} of {} would be the primary's, unmerged",
+        largest.dtype,
+        counted(all, "element")
     );
     Err(Error::new(Kind::Data, "most of the child would not be merged")
         .file(&primary.path)

@@ -8,7 +8,7 @@ use crate::merge::pair::Pair;
 use crate::merge::plan::planned::{Action, PlannedStorage, PlannedTensor};
 use crate::merge::ties::share::Share;
 use crate::merge::warning::Warning;
-use crate::tensor::DType;
+use crate::tensor::{DType, counted};
 
 /// The distinct storages of the child, and which of them each name shows.
 pub(crate) fn storages(
@@ -127,7 +127,11 @@ fn check_mergeable(parent: &Checkpoint, tensor: &TensorEntry) -> Result<()> {
         Some(bytes) if bytes <= storage_bytes => Ok(()),
         _ => Err(refuse(
             "a tensor no larger than its storage",
-            format!("an expanded view {:?} over {storage_bytes} bytes", tensor.layout.shape),
+            format!(
+                "an expanded view {:?} over {}",
+                tensor.layout.shape,
+                counted(storage_bytes, "byte")
+            ),
         )
         .with_hint("save it with .contiguous()")),
     }

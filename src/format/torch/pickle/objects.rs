@@ -7,13 +7,15 @@ use crate::format::torch::pickle::opcode::Opcode;
 use crate::format::torch::pickle::stack::{EMPTY_TUPLE, Machine};
 use crate::format::torch::pickle::text;
 use crate::format::torch::pickle::value::{Dict, Ref, Span, Value};
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 impl Machine<'_> {
     pub(super) fn tuple_of(&mut self, count: usize) -> Result<(), FormatError> {
         let at = self.stack.len().checked_sub(count).filter(|at| *at >= self.fence());
         let Some(at) = at else {
-            return Err(self.broken(format!("{count} values for a tuple"), "fewer"));
+            return Err(
+                self.broken(format!("{} for a tuple", counted(count as u64, "value")), "fewer")
+            );
         };
         let items = self.stack.split_off(at);
         self.push_tuple(&items)

@@ -8,7 +8,7 @@ use crate::format::torch::pickle::blocks::Blocks;
 use crate::format::torch::pickle::names::globals::Global;
 use crate::format::torch::pickle::names::opaque::{OpaqueName, OpaqueNames};
 use crate::format::torch::pickle::value::{Arena, Ref, Span, Value};
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 /// Longest pickle, in bytes: some 250,000 tensors. Positions in it are kept in 32 bits.
 pub(crate) const MAX_PICKLE_BYTES: u64 = 48 << 20;
@@ -307,7 +307,7 @@ impl<'a> Machine<'a> {
             return self.limit("a pickle of at most 48 MiB", format!("a value of {needed} bytes"));
         }
         self.starved = (self.source.bytes.len() as u64) < self.source.total && needed <= left;
-        let expected = format!("{} more bytes", needed.max(1));
+        let expected = counted(needed.max(1), "more byte");
         self.error(Rule::Truncated, expected, format!("{left} left"))
     }
 

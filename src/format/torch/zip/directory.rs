@@ -11,7 +11,7 @@ use crate::format::torch::zip::entry::Entry;
 use crate::format::torch::zip::entry_name;
 use crate::format::torch::zip::headers::{Bad, CENTRAL_BYTES, Central, UNREADABLE};
 use crate::format::torch::zip::local_headers;
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 /// Most entries. The largest models have some thousand tensors in a file.
 const MAX_ENTRIES: u64 = 1 << 17;
@@ -29,7 +29,8 @@ pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
     let least = extent.count.checked_mul(CENTRAL_BYTES);
     let too_many = extent.count > MAX_ENTRIES || extent.size > MAX_DIRECTORY_BYTES;
     if too_many || least.is_none_or(|least| least > extent.size) {
-        let found = format!("{} bytes for {} entries", extent.size, extent.count);
+        let found =
+            format!("{} for {}", counted(extent.size, "byte"), counted(extent.count, "entry"));
         let expected =
             "a directory of at most 131072 entries and 24 MiB, with room for its entries";
         return Err(refuse(expected, found).at(extent.offset));
@@ -53,8 +54,8 @@ pub(crate) fn read(source: &dyn ReadAt) -> Result<Vec<Entry>, FormatError> {
         entries.push(entry);
     }
     if cursor.left() != 0 {
-        let found = format!("{} bytes more", cursor.left());
-        return Err(refuse(format!("{} entries", extent.count), found).at(extent.offset));
+        let found = format!("{} more", counted(cursor.left() as u64, "byte"));
+        return Err(refuse(counted(extent.count, "entry"), found).at(extent.offset));
     }
     local_headers::check(source, &mut entries, extent.offset)?;
     Ok(entries)

@@ -12,6 +12,7 @@
 use crate::format::error::{FormatError, Rule};
 use crate::format::read_at::ReadAt;
 use crate::format::torch::zip::headers::{End, End64, IN_ZIP64, Locator};
+use crate::tensor::counted;
 
 /// Where the directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub(super) fn find(source: &dyn ReadAt) -> Result<Extent, FormatError> {
 
 fn read_end(source: &dyn ReadAt, bytes: &[u8], offset: u64) -> Result<Extent, FormatError> {
     let cut = |expected: String| {
-        let found = format!("{} bytes left", bytes.len());
+        let found = format!("{} left", counted(bytes.len() as u64, "byte"));
         FormatError::new(Rule::Truncated, "zip end record", expected, found).at(offset)
     };
     let end = End::read(bytes).ok_or_else(|| cut("22 bytes".to_owned()))?;
@@ -85,7 +86,7 @@ fn read_end(source: &dyn ReadAt, bytes: &[u8], offset: u64) -> Result<Extent, Fo
         }
     };
     if extent.offset.checked_add(extent.size) != Some(directory_end) {
-        let found = format!("{} bytes at {}", extent.size, extent.offset);
+        let found = format!("{} at {}", counted(extent.size, "byte"), extent.offset);
         return Err(refuse(format!("a directory that ends at {directory_end}"), found).at(offset));
     }
     Ok(extent)

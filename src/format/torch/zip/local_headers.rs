@@ -16,7 +16,7 @@ use crate::format::torch::zip::entry::Entry;
 use crate::format::torch::zip::headers::{
     Bad, COMPRESSION_LEVEL, HAS_DESCRIPTOR, IN_ZIP64, LOCAL_BYTES, Local, zip64_field,
 };
-use crate::tensor::escape;
+use crate::tensor::{counted, escape};
 
 /// Checks the local header of every entry and fills in `data_offset`.
 ///
@@ -91,7 +91,7 @@ fn check_one(window: &mut Window<'_>, entry: &mut Entry, end: u64) -> Result<(),
         }
     }
     let expected = if descriptor_is_there { "its data descriptor" } else { "the next entry" };
-    Err(refuse(&what, expected, format!("{behind} other bytes")).at(data_end))
+    Err(refuse(&what, expected, counted(behind, "other byte")).at(data_end))
 }
 
 /// Whether a local header (4.3.7, 4.4.4) repeats what the directory says. With a descriptor the
