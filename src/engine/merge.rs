@@ -7,8 +7,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Checkpoint, ChildLayout, ChildWriter, Opened, ShardSpec, SideFileOptions, SideFiles, Staging,
-    check_apart, check_output, check_room, file_of, locate,
+    Checkpoint, ChildLayout, ChildWriter, Opened, PROVENANCE_FILE, ShardSpec, SideFileOptions,
+    SideFiles, Staging, check_apart, check_output, check_room, file_of, locate,
 };
 use crate::engine::prepared::{Job, Prepared};
 use crate::engine::provenance;
@@ -206,7 +206,7 @@ fn make(
         let Some(staging) = writer.staging() else { continue };
         prepared.side_files.write(staging)?;
         let provenance = provenance::text(prepared, &report, child)?;
-        staging.write_file(provenance::FILE_NAME, provenance.as_bytes())?;
+        staging.write_file(PROVENANCE_FILE, provenance.as_bytes())?;
     }
     while !writers.is_empty() {
         if let Some(error) = (settings.interrupted)() {

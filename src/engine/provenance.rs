@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::checkpoint::{
-    Checkpoint, Existing, check_output, existing_child, file_of, has_journal, is_marked,
+    Checkpoint, Existing, PROVENANCE_FILE, check_output, existing_child, file_of, has_journal,
+    is_marked,
 };
 use crate::engine::contents::ContentSums;
 use crate::engine::identity::{Content, same_bytes};
@@ -16,9 +17,6 @@ use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
 use crate::merge::{EdgeRows, Filter, Schedule, Warning};
 use crate::tensor::JsonPath;
-
-/// The file's name in the child's directory.
-pub(crate) use crate::checkpoint::PROVENANCE_FILE as FILE_NAME;
 
 /// What lies where a child is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +118,8 @@ fn schedule(prepared: &Prepared, child: usize) -> Result<&Schedule> {
 }
 
 fn unmade(error: serde_json::Error) -> Error {
-    Error::new(Kind::Internal, format!("cannot make {FILE_NAME}")).expected("", error.to_string())
+    Error::new(Kind::Internal, format!("cannot make {PROVENANCE_FILE}"))
+        .expected("", error.to_string())
 }
 
 impl Prepared {

@@ -17,7 +17,7 @@ use crate::engine::verify::gauge::{SPARSE_BYTES, Tally, gauge};
 use crate::engine::verify::region::{Region, SPAN_BYTES};
 use crate::engine::verify::suspects::suspects;
 use crate::error::{Error, Kind, Result};
-use crate::format::{Encoding, FormatError, ReadAt, Rule, inflate_pieces};
+use crate::format::{Encoding, FormatError, ReadAt, inflate_pieces};
 use crate::merge::{KnownBuffer, refusals, vocab_rows};
 use crate::tensor::{Crc, DType, RunningCrc};
 
@@ -376,12 +376,8 @@ impl Examiner<'_> {
 }
 
 fn refused(region: &Region<'_>, error: FormatError) -> Error {
-    if error.rule == Rule::Read {
-        let cause = error.source.unwrap_or_else(|| std::io::Error::other("read failed"));
-        return region.file.read_error("cannot read checkpoint", cause);
-    }
     let what = format!("record `{}`: {}", region.name, error.what);
-    Error::from_format(region.file.path(), FormatError { what, ..error })
+    region.file.format_error(FormatError { what, ..error })
 }
 
 fn file_name(path: &Path) -> String {
