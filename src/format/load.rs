@@ -1,4 +1,4 @@
-//! One file -> its state dict, whatever container it is.
+//! Reads the state dict of one file, whatever its container.
 
 use crate::format::error::{FormatError, Rule};
 use crate::format::read_at::ReadAt;

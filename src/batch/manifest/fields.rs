@@ -1,5 +1,5 @@
-//! The keys of an object in their order. One that is there twice, at any depth, is refused: JSON says
-//! nothing of which counts.
+//! Parses an object's keys in order, and refuses a key that is there twice, at any depth: JSON does not
+//! say which counts.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! safetensors' words for element types.
+//! Translates safetensors' names of element types.
 
 use safetensors::Dtype;
 use serde::Deserialize;

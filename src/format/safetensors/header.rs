@@ -1,4 +1,4 @@
-//! The header of a safetensors file as it is written: every entry once, and nothing believed of it yet.
+//! Parses the header of a safetensors file, every entry once, before anything in it is trusted.
 //!
 //! The library reads a header only together with all data, and takes the last of two entries of one
 //! name; so its words are taken from it, and the object is walked here.

@@ -1,4 +1,4 @@
-//! safetensors: eight bytes of length, a header of JSON, then the tensors' bytes.
+//! Reads safetensors: eight bytes of length, a JSON header, then the tensors' bytes.
 //!
 //! ```text
 //! u64 n, little-endian | n bytes of JSON, padded with blanks | data

@@ -1,4 +1,4 @@
-//! A safetensors file -> its state dict: every tensor alone in its storage, every byte claimed once.
+//! Makes a state dict of a safetensors file: every tensor alone in its storage, every byte claimed once.
 
 use crate::format::error::{FormatError, Rule};
 use crate::format::read_at::ReadAt;

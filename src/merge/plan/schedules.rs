@@ -1,4 +1,4 @@
-//! t of each tensor of the plan, in each child.
+//! Computes t of each tensor of the plan, in each child.
 
 use std::collections::BTreeSet;
 

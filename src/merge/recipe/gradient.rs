@@ -1,4 +1,4 @@
-//! Values of t along the layers.
+//! Interpolates values of t along the layers.
 
 use serde::{Deserialize, Serialize};
 

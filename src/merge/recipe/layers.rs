@@ -1,4 +1,4 @@
-//! Which layer of how many a tensor belongs to, by its name.
+//! Finds a tensor's layer, and the number of layers, by its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! How far each tensor of each child lies between the parents.
+//! Decides t of each tensor of each child.
 
 pub(crate) mod gradient;
 pub(crate) mod layers;

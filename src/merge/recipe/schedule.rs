@@ -1,4 +1,4 @@
-//! A child: what it is called, and t of its tensors by their names.
+//! `Child`: a child's name, and t of its tensors by their names.
 
 use serde::{Deserialize, Serialize};
 

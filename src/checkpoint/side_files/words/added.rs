@@ -1,5 +1,5 @@
-//! Added tokens: `added_tokens` of tokenizer.json, `added_tokens_decoder` of tokenizer_config.json,
-//! and added_tokens.json.
+//! Reads added tokens: `added_tokens` of tokenizer.json, `added_tokens_decoder` of
+//! tokenizer_config.json, and added_tokens.json.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Files that are nothing but words: vocab.json and vocab.txt.
+//! Reads vocab.json and vocab.txt, files that hold only words.
 
 use crate::checkpoint::side_files::words::tokenizer_json::ModelWords;
 use crate::checkpoint::side_files::words::vocabulary::Words;

@@ -1,4 +1,4 @@
-//! The words of a vocabulary: which token each row of the embedding stands for.
+//! Reads the words of a vocabulary: the token that each row of the embedding stands for.
 
 pub(crate) mod added;
 pub(crate) mod files;

@@ -1,4 +1,4 @@
-//! Sentencepiece's pieces and tiktoken's ranks.
+//! Reads sentencepiece's pieces and tiktoken's ranks.
 
 use base64::Engine;
 

@@ -1,4 +1,4 @@
-//! The words of a model directory's tokenizer, from the files that transformers would take them from.
+//! Reads the words of a directory's tokenizer, from the files that transformers would take them from.
 
 use std::path::Path;
 

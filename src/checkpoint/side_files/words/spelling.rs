@@ -1,4 +1,5 @@
-//! How a tokenizer spells its words: two vocabularies are compared only where both spell alike.
+//! Recognises how a tokenizer spells its words: two vocabularies are compared only where both spell
+//! alike.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! `tokenizer.json` of the tokenizers library: the words of its model and the added ones.
+//! Reads `tokenizer.json`: the words of its model and the added ones.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a tokenizer calls the rows of its model.
+//! The words that a tokenizer gives to the rows of its model.
 
 use std::collections::{BTreeMap, HashMap};
 
