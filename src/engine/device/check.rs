@@ -1,6 +1,6 @@
-//! Spot-checks a device: recomputes the sums of the last piece of every span, and the last 8,192
-//! elements of every blended span, on the CPU with the same operations, and fails the merge if they
-//! differ by more than rounding.
+//! Spot-checks a device: recomputes the sums of the last piece of every scanned span, and the last
+//! 8,192 elements of every span whose end is blended, on the CPU with the same operations, and
+//! fails the merge if they differ by more than rounding.
 //!
 //! Neither the link nor the GPU's memory has a checksum that this program sees: a device that
 //! computes wrongly, or a copy that was not waited for, shows here.
