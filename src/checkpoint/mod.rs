@@ -21,7 +21,7 @@ mod side_files;
 mod tensors;
 mod weights;
 
-pub use child::copied_files::{SideFileOptions, SideFiles};
+pub use child::copied_files::{ChildRows, SideFileOptions, SideFiles, WordsOfChild};
 pub use child::layout::{ChildLayout, ShardSpec};
 pub use child::split;
 pub use child::weight_files::DIRECT_ALIGNMENT;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::engine::{MergeReport, Prepared};
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Action, MergePlan, Warning};
+use crate::merge::{Action, EdgeRows, MergePlan, Warning};
 use crate::tensor::{JsonPath, counted, escape, human_bytes};
 
 /// An error with its hint and what it leaves; with `--json` the same fields as one object on stdout.
@@ -99,6 +99,10 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
             let lines = if extension.axis == 0 { "rows" } else { "columns" };
             action.push_str(&format!(", {side} +{added} {lines}"));
         }
+        if let Some(rows) = &storage.by_word {
+            let lines = if rows.axis == 0 { "rows" } else { "columns" };
+            action.push_str(&format!(", {} {lines} by word", rows.by.rows));
+        }
         let mut t = storage.t.iter().map(|t| short(*t)).collect::<Vec<_>>().join(", ");
         if !std::mem::replace(&mut first[tensor.storage], false) {
             action = format!("tied to {}", escape(&storage.name));
@@ -125,13 +129,16 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
             "\nvocabulary: {} in the primary, {} in the secondary, {} in the child",
             counted(vocab.primary, "row"),
             vocab.secondary,
-            vocab.child()
+            plan.child_rows().unwrap_or_else(|| vocab.child())
         ));
     }
     if let Some(words) = &plan.words {
         text.push_str(&format!("\nwords: {}", words.sentence()));
     }
-    if let Some(edges) = &plan.edges {
+    if let Some(by) = &plan.by_word {
+        text.push_str(&format!("\nby word: {}", by.sentence()));
+    }
+    for edges in edges(plan) {
         text.push_str(&format!("\nedge rows: {}", edges.sentence()));
     }
     text
@@ -146,6 +153,12 @@ pub(crate) fn shards(count: usize) -> String {
 fn short(t: f64) -> String {
     let text = format!("{t:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The edge rows of the extension, or of each parent whose rows by word are not all there.
+fn edges(plan: &MergePlan) -> impl Iterator<Item = &EdgeRows> {
+    let by_word = plan.by_word.iter().flat_map(|by| by.edges.iter().flatten());
+    plan.edges.iter().chain(by_word.filter(|edges| edges.are_used()))
 }
 
 /// The plan in a few lines: what is merged into what, and how.
@@ -182,7 +195,9 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
         ["tensors".to_owned(), tensors],
     ];
     if let Some(vocab) = plan.vocab {
+        let by_word = plan.by_word.is_some();
         let rows_of = |rows: u64| match vocab.child() - rows {
+            _ if by_word => counted(rows, "row"),
             0 => counted(rows, "row"),
             added => format!("{rows} + {added} rows"),
         };
@@ -200,7 +215,10 @@ pub(crate) fn plan_brief(prepared: &Prepared, place: &str) -> String {
     if let Some(words) = &plan.words {
         rows.push(["words".to_owned(), words.sentence()]);
     }
-    if let Some(edges) = &plan.edges {
+    if let Some(by) = &plan.by_word {
+        rows.push(["by word".to_owned(), by.sentence()]);
+    }
+    for edges in edges(plan) {
         rows.push(["edge rows".to_owned(), edges.sentence()]);
     }
     if let Some(reason) = &prepared.side_files.tokenizer_reason {

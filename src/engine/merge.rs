@@ -7,8 +7,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Checkpoint, ChildLayout, ChildWriter, Opened, PROVENANCE_FILE, ShardSpec, SideFileOptions,
-    SideFiles, Staging, check_apart, check_output, check_room, file_of, locate,
+    Checkpoint, ChildLayout, ChildRows, ChildWriter, Opened, PROVENANCE_FILE, ShardSpec,
+    SideFileOptions, SideFiles, Staging, WordsOfChild, check_apart, check_output, check_room,
+    file_of, locate,
 };
 use crate::engine::prepared::{Job, Prepared};
 use crate::engine::provenance;
@@ -68,7 +69,12 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
         &primary,
         &secondary,
         SideFileOptions {
-            rows: plan.vocab.map(|vocab| (vocab.primary, vocab.secondary)),
+            rows: plan.vocab.map(|vocab| ChildRows {
+                primary: vocab.primary,
+                secondary: vocab.secondary,
+                child: plan.child_rows().unwrap_or_else(|| vocab.child()),
+            }),
+            by_word: by_word(&plan),
             dtype: job.options.dtype,
             tokenizer: job.options.tokenizer,
             copy_code: job.options.copy_code,
@@ -96,6 +102,12 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
     let missing: Vec<PathBuf> = prepared.missing().map(Path::to_path_buf).collect();
     check_room(&missing, prepared.child_bytes(), prepared.child_files())?;
     Ok(prepared)
+}
+
+/// The words that the child's tokenizer must have, where rows are merged by word.
+fn by_word(plan: &MergePlan) -> Option<WordsOfChild<'_>> {
+    let new_words = &plan.by_word.as_ref()?.new_words;
+    Some(WordsOfChild { new_words })
 }
 
 fn layout(plan: &MergePlan, output: &Path) -> Result<ChildLayout> {

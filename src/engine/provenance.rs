@@ -15,7 +15,7 @@ use crate::engine::identity::{Content, same_bytes};
 use crate::engine::prepared::Prepared;
 use crate::engine::report::{MergeReport, TensorReport};
 use crate::error::{Error, Kind, Result};
-use crate::merge::{EdgeRows, Filter, Schedule, Warning};
+use crate::merge::{ByWord, EdgeRows, Filter, Schedule, Warning};
 use crate::tensor::JsonPath;
 
 /// What lies where a child is to be.
@@ -45,6 +45,9 @@ struct Origin<'a> {
     /// Where the added rows begin and end: the ids of special tokens may change without the weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     edges: Option<&'a EdgeRows>,
+    /// Which rows of the parents are which of the child's, where they were merged by word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_word: Option<&'a ByWord>,
 }
 
 #[derive(Serialize)]
@@ -182,6 +185,7 @@ fn child_state(
         ("t_for", "it was made with another t for some tensors"),
         ("options", "it was made with other options"),
         ("tokenizer", "it has another tokenizer"),
+        ("by_word", "its rows stand for other words"),
         ("edges", "its added rows are made from other edge rows"),
     ] {
         if found.get(key) != wanted.get(key) {
@@ -244,6 +248,7 @@ impl Origin<'_> {
             secondary: Parent::of(&prepared.secondary, sums(1)),
             tokenizer: prepared.side_files.tokenizer_reason.as_deref(),
             edges: prepared.plan.edges.as_ref(),
+            by_word: prepared.plan.by_word.as_deref(),
         })
     }
 }

@@ -192,7 +192,7 @@ impl TensorReport {
             cos_theta: sums.and_then(|sums| sums.cos_theta()).filter(|cos| cos.is_finite()),
             norm_primary: sums.map(|sums| sums.a_squared.sqrt()).filter(|norm| norm.is_finite()),
             norm_secondary: sums.map(|sums| sums.b_squared.sqrt()).filter(|norm| norm.is_finite()),
-            rows_added: task.plan.extension.map_or(0, |rows| rows.to_rows - rows.from_rows),
+            rows_added: task.plan.rows_added(),
             device,
         }
     }

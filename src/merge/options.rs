@@ -81,18 +81,32 @@ pub enum VocabMode {
     Check,
     /// Merge row by row, whatever the words.
     Rows,
+    /// Merge by word; the child has the words of both.
+    Union,
+    /// Merge by word; the child has the primary's words.
+    Primary,
 }
 
 impl VocabMode {
     /// The ways on from vocabularies that clash, each with what it does.
-    pub const WAYS_ON: [(VocabMode, &str); 1] =
-        [(VocabMode::Rows, "row by row, whatever the word (reserved rows with new words)")];
+    pub const WAYS_ON: [(VocabMode, &str); 3] = [
+        (VocabMode::Union, "by word; the child has the words of both"),
+        (VocabMode::Primary, "by word; the child has the primary's words"),
+        (VocabMode::Rows, "row by row, whatever the word (reserved rows with new words)"),
+    ];
+
+    /// Whether rows are merged by their words.
+    pub fn is_by_word(self) -> bool {
+        matches!(self, VocabMode::Union | VocabMode::Primary)
+    }
 
     /// The word of the command line.
     pub fn name(self) -> &'static str {
         match self {
             VocabMode::Check => "check",
             VocabMode::Rows => "rows",
+            VocabMode::Union => "union",
+            VocabMode::Primary => "primary",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Side, TensorEntry};
 use crate::merge::names::buffers::KnownBuffer;
+use crate::merge::vocab::by_word::WordRows;
 use crate::merge::vocab::extension::Extension;
 
 /// A child's tensor before its dtype and place are decided. Indices are into the inventories.
@@ -17,6 +18,8 @@ pub(crate) struct Pair {
     pub shape: Vec<u64>,
     /// Set where one side has fewer rows than the child.
     pub extension: Option<Extension>,
+    /// Its rows by word, where they are merged so.
+    pub by_word: Option<WordRows>,
     /// The known buffer that it is, if any.
     pub buffer: Option<KnownBuffer>,
 }
@@ -35,6 +38,6 @@ impl Pair {
         };
         let shape = tensor.layout.shape.clone();
         let name = name.to_owned();
-        Pair { name, primary, secondary, shape, extension: None, buffer: None }
+        Pair { name, primary, secondary, shape, extension: None, by_word: None, buffer: None }
     }
 }

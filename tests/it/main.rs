@@ -62,3 +62,5 @@ mod verify;
 mod vocab;
 /// Parents as people report them in public.
 mod wild;
+/// Vocabularies with different words in a row, and rows merged by word.
+mod words;

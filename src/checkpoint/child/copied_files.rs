@@ -15,8 +15,9 @@ use crate::checkpoint::side_files::config::NewRows;
 use crate::checkpoint::side_files::modules::module_folders;
 use crate::checkpoint::side_files::selection::{SMALL_BYTES, Selection, SideFile, Wanted};
 use crate::checkpoint::side_files::tokenizer::{
-    MAX_TOKENIZER_BYTES, TokenizerFacts, TokenizerMode, choose,
+    MAX_TOKENIZER_BYTES, TokenizerChoice, TokenizerFacts, TokenizerMode, choose,
 };
+use crate::checkpoint::side_files::words::union;
 use crate::checkpoint::weights::names::WeightName;
 use crate::error::{Error, Kind, Result};
 use crate::tensor::{DType, human_bytes};
@@ -47,11 +48,31 @@ pub struct SideFiles {
     pub left_behind: Option<String>,
 }
 
+/// Rows of both vocabularies and of the child's.
+#[derive(Clone, Copy, Debug)]
+pub struct ChildRows {
+    /// The primary's.
+    pub primary: u64,
+    /// The secondary's.
+    pub secondary: u64,
+    /// The child's.
+    pub child: u64,
+}
+
+/// The words of a child whose rows are merged by word: the primary's, and new ones.
+#[derive(Clone, Copy, Debug)]
+pub struct WordsOfChild<'a> {
+    /// Rows and words that the primary's tokenizer lacks.
+    pub new_words: &'a [(u64, String)],
+}
+
 /// What the side files depend on.
 #[derive(Clone, Copy, Debug)]
-pub struct SideFileOptions {
-    /// Rows of both vocabularies, primary first, where the models have any.
-    pub rows: Option<(u64, u64)>,
+pub struct SideFileOptions<'a> {
+    /// Rows of the vocabularies, where the models have any.
+    pub rows: Option<ChildRows>,
+    /// The words of the child, where its rows are merged by word.
+    pub by_word: Option<WordsOfChild<'a>>,
     /// dtype to set in config.json, where `--dtype` changes it.
     pub dtype: Option<DType>,
     /// Whose tokenizer the user asks for.
@@ -72,7 +93,7 @@ impl SideFiles {
     pub fn gather(
         primary: &Checkpoint,
         secondary: &Checkpoint,
-        options: SideFileOptions,
+        options: SideFileOptions<'_>,
     ) -> Result<SideFiles> {
         let mut files = SideFiles::default();
         files.add_config(primary, options)?;
@@ -123,10 +144,10 @@ impl SideFiles {
         Ok(())
     }
 
-    fn add_config(&mut self, primary: &Checkpoint, options: SideFileOptions) -> Result<()> {
+    fn add_config(&mut self, primary: &Checkpoint, options: SideFileOptions<'_>) -> Result<()> {
         let Some(config) = &primary.config else { return Ok(()) };
         // A vocab_size below the rows (padded vocabularies) is corrected as well.
-        let rows = options.rows.map(|(a, b)| NewRows { old: a, new: a.max(b) });
+        let rows = options.rows.map(|rows| NewRows { old: rows.primary, new: rows.child });
         let rewritten = config.rewrite(rows, options.dtype)?;
         self.made.push(("config.json".to_owned(), rewritten.text.into_bytes()));
         Ok(())
@@ -136,15 +157,24 @@ impl SideFiles {
         &mut self,
         primary: &Checkpoint,
         secondary: &Checkpoint,
-        options: SideFileOptions,
+        options: SideFileOptions<'_>,
     ) -> Result<Option<Side>> {
         let facts = |checkpoint: &Checkpoint| match &checkpoint.dir {
             Some(dir) => TokenizerFacts::read(dir),
             None => Ok(TokenizerFacts::default()),
         };
         let (a, b) = (facts(primary)?, facts(secondary)?);
-        let (rows_a, rows_b) = options.rows.unwrap_or((0, 0));
-        let choice = choose(&a, &b, rows_a, rows_b, options.tokenizer);
+        let (rows_a, rows_b) = options.rows.map_or((0, 0), |rows| (rows.primary, rows.secondary));
+        let choice = match options.by_word {
+            Some(_) if options.tokenizer == TokenizerMode::Secondary => {
+                return Err(not_the_secondarys());
+            }
+            Some(_) => TokenizerChoice {
+                side: Some(Side::Primary),
+                reason: "its words are the child's".to_owned(),
+            },
+            None => choose(&a, &b, rows_a, rows_b, options.tokenizer),
+        };
         let (checkpoint, facts) = match choice.side {
             Some(Side::Primary) => (primary, &a),
             Some(Side::Secondary) => (secondary, &b),
@@ -156,8 +186,8 @@ impl SideFiles {
         let side = choice.side.map_or("", Side::name);
         self.tokenizer_reason = Some(format!("the {side}'s: {}", choice.reason));
         let Some(dir) = &checkpoint.dir else { return Ok(choice.side) };
-        if let (Some(highest), Some((rows_a, rows_b))) = (&facts.highest, options.rows) {
-            let rows = rows_a.max(rows_b);
+        if let (Some(highest), Some(rows)) = (&facts.highest, options.rows) {
+            let rows = rows.child;
             if highest.id >= rows {
                 return Err(Error::new(
                     Kind::Data,
@@ -168,7 +198,21 @@ impl SideFiles {
                 .with_hint("give --tokenizer primary or secondary, or mend that tokenizer"));
             }
         }
-        for name in &facts.files {
+        let mut left_out = Vec::new();
+        if let (Some(words), Some(other)) = (options.by_word, &secondary.dir) {
+            let (own, others) =
+                ((dir.as_path(), &primary.vocabulary), (other.as_path(), &secondary.vocabulary));
+            let union = union::files(own, others, words.new_words)?;
+            if !union.made.is_empty() {
+                self.tokenizer_reason = Some(union.reason);
+                left_out = union.left_out;
+                self.made.extend(union.made);
+            }
+        }
+        let is_made = |name: &String| self.made.iter().any(|made| made.0 == *name);
+        let copied: Vec<&String> =
+            facts.files.iter().filter(|name| !is_made(name) && !left_out.contains(name)).collect();
+        for name in copied {
             self.add_copy(dir, name)?;
         }
         Ok(choice.side)
@@ -259,6 +303,11 @@ impl SideFiles {
         }
         Ok(())
     }
+}
+
+fn not_the_secondarys() -> Error {
+    Error::new(Kind::Usage, "the secondary's tokenizer names other rows than the child has")
+        .with_hint("leave --tokenizer out: --vocab union and --vocab primary give the child's own")
 }
 
 /// Refuses a file that must be copied and can't be.

@@ -3,25 +3,22 @@
 
 use tch::Tensor;
 
-use crate::engine::read::interleave::Interleave;
 use crate::engine::torch::calls::{TorchResult, torch_error};
 use crate::engine::torch::ops::round_into;
 use crate::error::Result;
-use crate::merge::Extension;
 
-/// The values of one token, in the order of the blocks of [`Interleave`]. In float64, which holds the
+/// The values of one token, in the order of the blocks of
+/// [`MappedRows`](crate::engine::read::mapped_rows::MappedRows). In float64, which holds the
 /// values of every dtype; a tensor could not be shared by threads.
 pub(crate) type Row = Vec<f64>;
 
-/// Computes the rows `from_rows..to_rows` of a tensor `[..., from_rows, ...]`.
+/// Computes the rows that a parent lacks, which are counted in the child's order.
 #[derive(Debug)]
 pub(crate) struct Filler {
-    from_rows: u64,
     /// Rows to make.
     added: u64,
     /// Elements per row in one block.
     width: usize,
-    places: Interleave,
     values: Values,
 }
 
@@ -34,36 +31,29 @@ pub(crate) enum Values {
     },
     /// The same row again and again.
     Same(Row),
-    /// The longer parent's own rows.
+    /// The other parent's own rows.
     Other,
     Zero,
 }
 
 impl Filler {
-    /// Rows of `width` elements in each block, to be added as `extension` says.
-    pub(crate) fn new(extension: Extension, width: usize, values: Values) -> Filler {
-        Filler {
-            from_rows: extension.from_rows,
-            added: extension.to_rows - extension.from_rows,
-            width,
-            places: Interleave::new(extension, width as u64),
-            values,
-        }
+    /// `added` rows of `width` elements in each block.
+    pub(crate) fn new(added: u64, width: usize, values: Values) -> Filler {
+        Filler { added, width, values }
     }
 
-    /// How the file's elements and the added ones interleave.
-    pub(crate) fn places(&self) -> Interleave {
-        self.places
-    }
-
-    /// Fills `out` with the elements from `start` on, counted over the whole extended tensor, all
-    /// of them added ones of one block. `other` is the longer parent's piece at the same place.
-    pub(crate) fn fill(&self, start: u64, out: &mut Tensor, other: Option<&Tensor>) -> Result<()> {
+    /// Fills `out` with elements of a block's added rows from element `start` of them on. `other` is
+    /// the other parent's piece at the same place.
+    pub(crate) fn fill(
+        &self,
+        (block, start): (u64, u64),
+        out: &mut Tensor,
+        other: Option<&Tensor>,
+    ) -> Result<()> {
         let numel = out.numel();
         if numel == 0 {
             return Ok(());
         }
-        let (block, start) = self.places.place(start);
         let made = match (&self.values, other) {
             (Values::Other, Some(other)) => other.shallow_clone(),
             (Values::Zero | Values::Other, _) => {
@@ -128,9 +118,8 @@ impl Filler {
     /// 16-bit rows the sum of the products is exact in float64, so a value half way between two
     /// others stays there.
     fn weights(&self, first_row: u64, rows: i64) -> Result<(Tensor, Tensor)> {
-        let take: Vec<f64> = (0..u64::try_from(rows).unwrap_or(0))
-            .map(|row| (first_row + row - self.from_rows + 1) as f64)
-            .collect();
+        let take: Vec<f64> =
+            (0..u64::try_from(rows).unwrap_or(0)).map(|row| (first_row + row + 1) as f64).collect();
         let keep: Vec<f64> = take.iter().map(|i| self.steps() - i).collect();
         Ok((row_tensor(&keep)?, row_tensor(&take)?))
     }

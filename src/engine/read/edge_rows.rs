@@ -3,11 +3,12 @@
 use tch::{Device, Kind as TorchKind, Tensor};
 
 use crate::engine::read::added_rows::{Filler, Row, Values};
+use crate::engine::read::mapped_rows::MappedRows;
 use crate::engine::read::source::Source;
 use crate::engine::torch::buffer::Buffer;
 use crate::engine::torch::calls::{TorchResult, torch_error};
 use crate::error::Result;
-use crate::merge::{Extend, Extension};
+use crate::merge::{Edges, Extend};
 
 /// Elements read at once where a mean over all rows is taken.
 const MEAN_ELEMENTS: usize = 1 << 18;
@@ -17,30 +18,27 @@ const MEAN_ELEMENTS: usize = 1 << 18;
 /// Without `long`, bridge and inherit become a gradient (the plan warns of it).
 pub(crate) fn filler(
     mode: Extend,
-    extension: Extension,
+    (rows, axis, edges): (&MappedRows, usize, Edges),
     short: &Source<'_>,
     long: Option<&Source<'_>>,
 ) -> Result<Filler> {
-    let shape = &short.tensor.layout.shape;
-    let behind = shape.get(extension.axis + 1..).unwrap_or_default();
-    let width = behind.iter().fold(1, |width: u64, size| width.saturating_mul(*size));
-    let width = usize::try_from(width).map_err(|_| torch_error("a row is too large"))?;
-    let rows = Rows { n_rows: extension.from_rows, width };
-    let edges = extension.edges;
+    let added = rows.missing();
+    let of = |source: &Source<'_>| Rows::of(source, axis);
+    let rows = of(short)?;
+    let width = rows.width;
     let gradient = || -> Result<Values> {
         let (start, end) = (rows.row(short, edges.last)?, rows.row(short, edges.first)?);
         Ok(Values::Between { start, end })
     };
     let values = match (mode, long) {
         // Without a row of its own there is nothing to start from.
-        _ if extension.from_rows == 0 => match long {
+        _ if rows.n_rows == 0 => match long {
             Some(_) => Values::Other,
             None => Values::Zero,
         },
         (Extend::Gradient | Extend::Error, _) => gradient()?,
         (Extend::Bridge, Some(long)) => {
-            let of_longer = Rows { n_rows: extension.to_rows, width };
-            let end = of_longer.row(long, edges.longer_last)?;
+            let end = of(long)?.row(long, edges.longer_last)?;
             Values::Between { start: rows.row(short, edges.last)?, end }
         }
         (Extend::Inherit, Some(_)) => Values::Other,
@@ -48,7 +46,7 @@ pub(crate) fn filler(
         (Extend::Mean, _) => Values::Same(rows.mean(short)?),
         (Extend::Zero, _) => Values::Zero,
     };
-    Ok(Filler::new(extension, width, values))
+    Ok(Filler::new(added, width, values))
 }
 
 /// The rows of a tensor: `n_rows` of `width` elements in each block.
@@ -59,6 +57,15 @@ struct Rows {
 }
 
 impl Rows {
+    /// Those of a tensor along a dimension.
+    fn of(source: &Source<'_>, axis: usize) -> Result<Rows> {
+        let shape = &source.tensor.layout.shape;
+        let behind = shape.get(axis + 1..).unwrap_or_default();
+        let width = behind.iter().fold(1, |width: u64, size| width.saturating_mul(*size));
+        let width = usize::try_from(width).map_err(|_| torch_error("a row is too large"))?;
+        Ok(Rows { n_rows: shape.get(axis).copied().unwrap_or(0), width })
+    }
+
     /// First element of each block of a source.
     fn blocks(self, source: &Source<'_>) -> impl Iterator<Item = u64> + use<> {
         let block = self.n_rows.saturating_mul(self.width as u64);

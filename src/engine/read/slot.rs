@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tch::{Device, Kind as TorchKind, Tensor};
 
+use crate::engine::read::mapped_rows::MappedRun;
 use crate::engine::read::source::Source;
 use crate::engine::torch::buffer::Buffer;
 use crate::engine::torch::calls::{torch_error, torch_kind};
@@ -61,44 +62,52 @@ impl Slot {
         (start, numel): (u64, usize),
         digests: &mut Digests,
     ) -> Result<()> {
-        // The longer side first: the shorter one's new rows may be taken from it.
-        let short = sides[0].is_some_and(|source| source.filler.is_some());
-        for lane in if short { [1, 0] } else { [0, 1] } {
-            let Some(source) = sides[lane] else { continue };
-            let (first, own) = source.own(start, numel);
+        let mut lacked: [Vec<MappedRun>; 2] = [Vec::new(), Vec::new()];
+        for (lane, source) in sides.into_iter().enumerate() {
+            let Some(source) = source else { continue };
             let item = source.item_bytes();
-            // Piece by piece, so that the digest finds the bytes in the core's cache.
-            let pieces = self.bytes_mut(lane, own * item).chunks_mut(PIECE * item);
-            for (number, piece) in pieces.enumerate() {
-                source.read(first + (number * PIECE) as u64, piece)?;
-                digests.0[lane].update(piece);
+            for run in source.runs(start, numel)? {
+                let Some(from) = run.from else {
+                    lacked[lane].push(run);
+                    continue;
+                };
+                let bytes = self.bytes_mut(lane, numel * item);
+                let bytes = bytes.get_mut(run.range.start * item..run.range.end * item);
+                // Piece by piece, so that the digest finds the bytes in the core's cache.
+                let pieces = bytes.unwrap_or_default().chunks_mut(PIECE * item);
+                for (number, piece) in pieces.enumerate() {
+                    source.read(from + (number * PIECE) as u64, piece)?;
+                    digests.0[lane].update(piece);
+                }
             }
-            if own < numel {
-                self.fill(sides, lane, (start, numel))?;
+        }
+        // When both are read: the rows that one lacks may be the other's.
+        for (lane, lacked) in lacked.into_iter().enumerate() {
+            if !lacked.is_empty() {
+                self.fill(sides, lane, numel, lacked)?;
             }
         }
         Ok(())
     }
 
-    /// Computes the rows that a side lacks; its own elements lie at the front.
+    /// Computes the rows that a side lacks.
     fn fill(
         &mut self,
         sides: Sides<'_, '_>,
         lane: usize,
-        (start, numel): (u64, usize),
+        numel: usize,
+        lacked: Vec<MappedRun>,
     ) -> Result<()> {
         let short = || torch_error("a tensor is shorter than planned");
         let source = sides[lane].ok_or_else(short)?;
         let named = |error: Error| error.tensor(&source.tensor.name);
         let filler = source.filler.as_ref().ok_or_else(|| named(short()))?;
-        let item = source.item_bytes();
-        filler.places().spread(self.bytes_mut(lane, numel * item), (start, numel), item);
         let views = self.views(sides, numel)?;
         let view = views[lane].as_ref().ok_or_else(|| named(short()))?;
-        for run in filler.places().added(start, numel) {
-            let added = |view: &Tensor| part(view, run.start, run.len());
+        for MappedRun { range, block, missing, .. } in lacked {
+            let added = |view: &Tensor| part(view, range.start, range.len());
             let other = views[1 - lane].as_ref().map(added).transpose()?;
-            filler.fill(start + run.start as u64, &mut added(view)?, other.as_ref())?;
+            filler.fill((block, missing), &mut added(view)?, other.as_ref())?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use tch::Kind as TorchKind;
 
 use crate::checkpoint::{Checkpoint, FileSource, StorageEntry, TensorEntry};
 use crate::engine::read::added_rows::Filler;
+use crate::engine::read::mapped_rows::{MappedRows, MappedRun};
 use crate::engine::torch::ops::computed_kind;
 use crate::error::{Error, Kind, Result};
 use crate::format::{
@@ -23,6 +24,8 @@ pub(crate) struct Source<'a> {
     pub(crate) tensor: &'a TensorEntry,
     /// Elements that the file has; the child may have more rows.
     pub(crate) numel: u64,
+    /// Where its rows are in the child; nothing where each is in its place.
+    pub(crate) rows: Option<MappedRows>,
     /// Values of the rows that the file lacks.
     pub(crate) filler: Option<Filler>,
     storage: &'a StorageEntry,
@@ -61,7 +64,17 @@ impl<'a> Source<'a> {
             return Err(lost());
         }
         let (whole, loaded_crc) = (Mutex::new(None), OnceLock::new());
-        Ok(Source { tensor, numel, filler: None, storage, file, direct, whole, loaded_crc })
+        Ok(Source {
+            tensor,
+            numel,
+            rows: None,
+            filler: None,
+            storage,
+            file,
+            direct,
+            whole,
+            loaded_crc,
+        })
     }
 
     /// The file that the tensor lies in.
@@ -83,6 +96,7 @@ impl<'a> Source<'a> {
     /// Whether reading all elements in order reads exactly the bytes that the file's CRC covers.
     pub(crate) fn covers_storage(&self) -> bool {
         self.direct == Some(self.storage.file_offset)
+            && self.rows.as_ref().is_none_or(MappedRows::is_in_order)
             && self.numel.checked_mul(self.tensor.dtype.size_bytes())
                 == Some(self.storage.record_bytes)
     }
@@ -92,18 +106,22 @@ impl<'a> Source<'a> {
         self.direct.is_none()
     }
 
-    /// Which of the `numel` elements from `start` on of the extended tensor are in the file: the
-    /// position of the first one there, and how many.
-    pub(crate) fn own(&self, start: u64, numel: usize) -> (u64, usize) {
-        let (first, end) = match &self.filler {
-            None => (start, start.saturating_add(numel as u64).min(self.numel)),
-            Some(filler) => {
-                let places = filler.places();
-                let end = places.own_before(start.saturating_add(numel as u64));
-                (places.own_before(start), end)
+    /// The `numel` elements of the child's tensor from `start` on, as runs of elements of the file and of
+    /// those that it lacks.
+    pub(crate) fn runs(&self, start: u64, numel: usize) -> Result<Vec<MappedRun>> {
+        let runs = match &self.rows {
+            Some(rows) => rows.runs(start, numel).collect(),
+            None if start.saturating_add(numel as u64) <= self.numel => {
+                vec![MappedRun { range: 0..numel, from: Some(start), block: 0, missing: 0 }]
             }
+            None => Vec::new(),
         };
-        (first, usize::try_from(end.saturating_sub(first)).unwrap_or(numel).min(numel))
+        let covered = runs.last().map_or(0, |run| run.range.end);
+        if covered != numel {
+            let short = Error::new(Kind::Internal, "a tensor is shorter than planned");
+            return Err(short.tensor(&self.tensor.name));
+        }
+        Ok(runs)
     }
 
     /// Fills `buffer` with elements from `start` on; all of them must be in the file.

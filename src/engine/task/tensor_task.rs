@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Side};
 use crate::engine::read::edge_rows::filler;
+use crate::engine::read::mapped_rows::MappedRows;
 use crate::engine::read::slot::Slot;
 use crate::engine::read::source::Source;
 use crate::engine::torch::ops::{PIECE, may_overflow};
 use crate::error::Result;
 use crate::format::StorageSum;
 use crate::merge::{
-    Coefficients, KnownBuffer, MergeOptions, Method, PlannedStorage, Sums, coefficients,
+    Coefficients, KnownBuffer, Mapped, MergeOptions, Method, PlannedStorage, Sums, coefficients,
 };
 use crate::tensor::Crc;
 
@@ -140,14 +141,21 @@ impl<'a> Task<'a> {
         };
         let mut a = open(primary, plan.primary)?;
         let mut b = open(secondary, plan.secondary)?;
-        if let Some(extension) = plan.extension {
-            let (short, long) = match extension.side {
+        for side in [Side::Primary, Side::Secondary] {
+            let Some(Mapped { map, axis, edges }) = plan.mapped(side) else { continue };
+            let (short, long) = match side {
                 Side::Primary => (&mut a, &b),
                 Side::Secondary => (&mut b, &a),
             };
-            if let Some(short) = short {
-                short.filler = Some(filler(options.extend, extension, short, long.as_ref())?);
+            let Some(short) = short else { continue };
+            let behind = short.tensor.layout.shape.get(axis + 1..).unwrap_or_default();
+            let width = behind.iter().fold(1, |width: u64, size| width.saturating_mul(*size));
+            let rows = MappedRows::new(map, width);
+            if rows.missing() > 0 {
+                let how = (&rows, axis, edges);
+                short.filler = Some(filler(options.extend, how, short, long.as_ref())?);
             }
+            short.rows = Some(rows);
         }
         let spans = usize::try_from(plan.numel.div_ceil(SPAN)).unwrap_or(usize::MAX);
         let progress = Progress {

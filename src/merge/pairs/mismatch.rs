@@ -2,7 +2,10 @@
 
 use crate::checkpoint::{Checkpoint, TensorEntry};
 use crate::error::{Error, Kind, Result};
+use crate::merge::names::embeddings::{embedding, is_vocab_name};
 use crate::merge::pair::Pair;
+use crate::merge::vocab::axis::may_have_tokens;
+use crate::merge::vocab::rows::Vocab;
 use crate::tensor::{counted, escape};
 
 /// Mismatches shown in one error; the count of the others follows.
@@ -90,6 +93,30 @@ pub(crate) fn taken_twice(secondary: &Checkpoint, tensor: &TensorEntry, name: &s
         .with_hint("--missing primary leaves the secondary's others out")
 }
 
+/// Refuses a merge by word where a tensor may have rows of tokens that its name does not tell.
+///
+/// # Errors
+/// [`Kind::Data`] with the first such tensor.
+pub(crate) fn check_axes_known(primary: &Checkpoint, pairs: &[Pair], vocab: Vocab) -> Result<()> {
+    let embedding = embedding(&primary.inventory);
+    let width = embedding.and_then(|tensor| tensor.layout.shape.get(1).copied());
+    if vocab.differs() || width == Some(vocab.primary) {
+        return Ok(());
+    }
+    let unknown = pairs.iter().find(|pair| {
+        pair.by_word.is_none()
+            && pair.primary.zip(pair.secondary).is_some()
+            && !is_vocab_name(&pair.name)
+            && may_have_tokens(&pair.shape, vocab.primary)
+    });
+    let Some(pair) = unknown else { return Ok(()) };
+    Err(Error::new(Kind::Data, "a tensor may have a row for each word")
+        .file(&primary.path)
+        .tensor(&pair.name)
+        .expected("the name of an embedding or an output head", format!("{:?}", pair.shape))
+        .with_hint("--vocab rows merges row by row, whatever the word"))
+}
+
 /// Refuses pairs that need an extension, where `--extend error` was given.
 ///
 /// # Errors
@@ -98,6 +125,17 @@ pub(crate) fn check_no_extension(primary: &Checkpoint, pairs: &[Pair]) -> Result
     let lines: Vec<String> = pairs
         .iter()
         .filter_map(|pair| {
+            if let Some(rows) = &pair.by_word {
+                let [ours, theirs] = [0, 1].map(|side| rows.by.maps[side].missing());
+                return (ours + theirs > 0).then(|| {
+                    let name = escape(&pair.name);
+                    format!(
+                        "{name}: {} and {} are missing",
+                        counted(ours, "row"),
+                        counted(theirs, "row")
+                    )
+                });
+            }
             let extension = pair.extension?;
             Some(format!(
                 "{}: {} and {}",

@@ -1,6 +1,7 @@
 //! Pairs the tensors of the two parents, or refuses them with every mismatch.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Side, TensorEntry};
 use crate::error::Result;
@@ -11,17 +12,29 @@ use crate::merge::pair::Pair;
 use crate::merge::pairs::child_order::arrange;
 use crate::merge::pairs::depth::check_depth;
 use crate::merge::pairs::mismatch::{
-    check_no_extension, missing_error, nothing_shared, shape_error, taken_twice,
+    check_axes_known, check_no_extension, missing_error, nothing_shared, shape_error, taken_twice,
 };
 use crate::merge::pairs::unpaired;
 use crate::merge::ties::parents::Ties;
 use crate::merge::ties::share::lost_head_error;
-use crate::merge::vocab::axis::{own_axis, shared_axis};
+use crate::merge::vocab::axis::{own_axis, shared_axis, word_axis};
+use crate::merge::vocab::by_word::{ByWord, WordRows};
 use crate::merge::vocab::edges::Edges;
 use crate::merge::vocab::extension::Extension;
 use crate::merge::vocab::rows::Vocab;
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
+
+/// The rows of both vocabularies and of the child's.
+#[derive(Clone, Copy)]
+pub(crate) struct VocabRows<'a> {
+    /// How many, where the models have any.
+    pub(crate) vocab: Option<Vocab>,
+    /// Between which rows the shorter one is extended.
+    pub(crate) edges: Edges,
+    /// By word, where that was asked for.
+    pub(crate) by_word: Option<&'a Arc<ByWord>>,
+}
 
 /// Pairs the tensors of both parents by name, in the child's order.
 ///
@@ -31,7 +44,7 @@ use crate::tensor::escape;
 pub(crate) fn pair(
     primary: &Checkpoint,
     secondary: &Checkpoint,
-    (vocab, edges): (Option<Vocab>, Edges),
+    vocab: VocabRows<'_>,
     ties: &Ties,
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
@@ -59,7 +72,7 @@ pub(crate) fn pair(
             ours_paired[position] = false;
             only_primary.push(a.name.clone());
             let place = (Side::Primary, position);
-            pairs.push(alone(a, name, place, (vocab, edges), options, warnings));
+            pairs.push(alone(a, name, place, vocab, options, warnings));
             continue;
         };
         paired[other] = true;
@@ -75,17 +88,19 @@ pub(crate) fn pair(
                 secondary: Some(other).filter(|_| comparable && !converted(a, options)),
                 shape: a.layout.shape.clone(),
                 extension: None,
+                by_word: None,
                 buffer: Some(buffer),
             });
             continue;
         }
-        match fit(a, b, vocab, edges) {
-            Ok((shape, extension)) => pairs.push(Pair {
+        match fit(a, b, vocab) {
+            Ok((shape, extension, by_word)) => pairs.push(Pair {
                 name: name.clone(),
                 primary: Some(position),
                 secondary: Some(other),
                 shape,
                 extension,
+                by_word,
                 buffer: KnownBuffer::of(name, a.dtype, &a.layout.shape),
             }),
             Err(mismatch) => mismatches.push(mismatch),
@@ -131,7 +146,7 @@ pub(crate) fn pair(
             }
             for (position, tensor) in &only_secondary {
                 let (name, place) = (&names.theirs[*position], (side, *position));
-                pairs.push(alone(tensor, name, place, (vocab, edges), options, warnings));
+                pairs.push(alone(tensor, name, place, vocab, options, warnings));
             }
         }
         Some(Missing::Primary | Missing::Error) => {}
@@ -159,6 +174,9 @@ pub(crate) fn pair(
             taken: options.missing == Some(Missing::Union),
         });
     }
+    if let (Some(vocab), true) = (vocab.vocab, vocab.by_word.is_some()) {
+        check_axes_known(primary, &pairs, vocab)?;
+    }
     if options.extend == Extend::Error {
         check_no_extension(primary, &pairs)?;
     }
@@ -177,21 +195,31 @@ fn converted(a: &TensorEntry, options: &MergeOptions) -> bool {
     a.dtype.is_floating() && options.dtype.is_some_and(|dtype| dtype != a.dtype)
 }
 
+/// Shape in the child, the extension, and the rows by word.
+type Fitted = (Vec<u64>, Option<Extension>, Option<WordRows>);
+
 /// The child's shape of a pair, with the extension that it needs; else the mismatch in words.
 fn fit(
     a: &TensorEntry,
     b: &TensorEntry,
-    vocab: Option<Vocab>,
-    edges: Edges,
-) -> std::result::Result<(Vec<u64>, Option<Extension>), String> {
+    VocabRows { vocab, edges, by_word }: VocabRows<'_>,
+) -> std::result::Result<Fitted, String> {
     let (shape_a, shape_b) = (&a.layout.shape, &b.layout.shape);
     if a.dtype != b.dtype && !(a.dtype.is_floating() && b.dtype.is_floating()) {
         return Err(format!("{}: {} and {}", escape(&a.name), a.dtype, b.dtype));
     }
-    if shape_a == shape_b {
-        return Ok((shape_a.clone(), None));
+    if let (Some(vocab), Some(by)) = (vocab, by_word)
+        && let Some(axis) = word_axis(&a.name, shape_a, shape_b, vocab)
+        && a.dtype.is_floating()
+    {
+        let mut shape = shape_a.clone();
+        shape[axis] = by.rows;
+        return Ok((shape, None, Some(WordRows { axis, by: Arc::clone(by) })));
     }
-    if let Some(vocab) = vocab
+    if shape_a == shape_b {
+        return Ok((shape_a.clone(), None, None));
+    }
+    if let Some(vocab) = vocab.filter(|_| by_word.is_none())
         && let Some(axis) = shared_axis(&a.name, shape_a, shape_b, vocab)
         && a.dtype.is_floating()
     {
@@ -200,7 +228,8 @@ fn fit(
             if primary_shorter { (Side::Primary, shape_b) } else { (Side::Secondary, shape_a) };
         let from_rows = vocab.primary.min(vocab.secondary);
         let to_rows = vocab.child();
-        return Ok((shape.clone(), Some(Extension { side, from_rows, to_rows, axis, edges })));
+        let extension = Extension { side, from_rows, to_rows, axis, edges };
+        return Ok((shape.clone(), Some(extension), None));
     }
     Err(format!("{}: {shape_a:?} and {shape_b:?}", escape(&a.name)))
 }
@@ -211,18 +240,30 @@ fn alone(
     tensor: &TensorEntry,
     name: &str,
     (side, position): (Side, usize),
-    (vocab, edges): (Option<Vocab>, Edges),
+    VocabRows { vocab, edges, by_word }: VocabRows<'_>,
     options: &MergeOptions,
     warnings: &mut Vec<Warning>,
 ) -> Pair {
     let mut shape = tensor.layout.shape.clone();
-    let mut extension = None;
+    let (mut extension, mut rows_by_word) = (None, None);
     if let Some(vocab) = vocab {
         let own_rows = match side {
             Side::Primary => vocab.primary,
             Side::Secondary => vocab.secondary,
         };
-        if own_rows < vocab.child()
+        if let Some(by) = by_word
+            && let Some(axis) = own_axis(name, &shape, own_rows)
+            && tensor.dtype.is_floating()
+        {
+            shape[axis] = by.rows;
+            rows_by_word = Some(WordRows { axis, by: Arc::clone(by) });
+            if by.map(side).missing() > 0
+                && matches!(options.extend, Extend::Bridge | Extend::Inherit)
+            {
+                warnings.push(Warning::ExtendAlone { name: name.to_owned() });
+            }
+        } else if by_word.is_none()
+            && own_rows < vocab.child()
             && let Some(axis) = own_axis(name, &shape, own_rows)
             && tensor.dtype.is_floating()
         {
@@ -239,5 +280,6 @@ fn alone(
         Side::Secondary => (None, Some(position)),
     };
     let buffer = KnownBuffer::of(name, tensor.dtype, &tensor.layout.shape);
-    Pair { name: name.to_owned(), primary, secondary, shape, extension, buffer }
+    let by_word = rows_by_word;
+    Pair { name: name.to_owned(), primary, secondary, shape, extension, by_word, buffer }
 }

@@ -1,13 +1,16 @@
 //! `MergePlan`: what the child will be, decided from headers, before a byte is written.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
+use crate::checkpoint::config::NewRows;
 use crate::checkpoint::split::{SplitTensor, split};
 use crate::checkpoint::{Checkpoint, WeightNames};
 use crate::error::{Error, Kind, Result};
 use crate::merge::configs::differences::check_configs;
 use crate::merge::options::{MergeOptions, VocabMode};
-use crate::merge::pairs::pairing::pair;
+use crate::merge::pairs::pairing::{VocabRows, pair};
 use crate::merge::parents::adapters;
 use crate::merge::parents::refusals::check_parent;
 use crate::merge::parents::shells::check_partners;
@@ -16,6 +19,7 @@ use crate::merge::plan::planned::{PlannedShard, PlannedStorage, PlannedTensor};
 use crate::merge::plan::schedules::set_t;
 use crate::merge::plan::storages::{storages, total_parameters};
 use crate::merge::ties::parents::Ties;
+use crate::merge::vocab::by_word::{ByWord, by_word};
 use crate::merge::vocab::comparison::{Comparison, check_words};
 use crate::merge::vocab::edges::EdgeRows;
 use crate::merge::vocab::rows::Vocab;
@@ -30,6 +34,8 @@ pub struct MergePlan {
     pub vocab: Option<Vocab>,
     /// What the words of their rows say of each other.
     pub words: Option<Comparison>,
+    /// The child's rows by word, where that was asked for.
+    pub by_word: Option<Arc<ByWord>>,
     /// Between which rows the shorter one is extended, where the extension is made of its rows.
     pub edges: Option<EdgeRows>,
     /// The child's tensors, in the order of its state dict.
@@ -49,6 +55,13 @@ pub struct MergePlan {
     pub warnings: Vec<Warning>,
 }
 
+impl MergePlan {
+    /// Rows of the child's vocabulary, where the models have any.
+    pub fn child_rows(&self) -> Option<u64> {
+        self.by_word.as_ref().map(|by| by.rows).or(self.vocab.map(|vocab| vocab.child()))
+    }
+}
+
 /// Makes the plan, or refuses the parents.
 ///
 /// # Errors
@@ -66,10 +79,14 @@ pub fn plan(
     check_configs(primary, secondary, options.force_config, &mut warnings)?;
     let vocab = Vocab::of(primary, secondary);
     let words = compare_words(primary, secondary, vocab, options, &mut warnings)?;
-    let edges = vocab.and_then(|vocab| EdgeRows::of(vocab, primary, secondary, options.extend));
+    let by_word = by_word(primary, secondary, vocab, options)?;
+    let edges = vocab
+        .filter(|_| by_word.is_none())
+        .and_then(|vocab| EdgeRows::of(vocab, primary, secondary, options.extend));
     let rows = edges.as_ref().map(|edges| edges.rows).unwrap_or_default();
     let ties = Ties::of(primary, secondary);
-    let pairs = pair(primary, secondary, (vocab, rows), &ties, options, &mut warnings)?;
+    let space = VocabRows { vocab, edges: rows, by_word: by_word.as_ref() };
+    let pairs = pair(primary, secondary, space, &ties, options, &mut warnings)?;
     if pairs.is_empty() {
         return Err(Error::new(Kind::Data, "there is nothing to merge")
             .file(&primary.path)
@@ -95,10 +112,11 @@ pub fn plan(
         .zip(split.shards)
         .map(|(file_name, tensors)| PlannedShard { file_name, tensors })
         .collect();
-    if let (Some(vocab), Some(config)) = (vocab, &primary.config)
-        && config.rewrite(Some(vocab.rows()), None)?.lacks_vocab_size
+    let child_rows = by_word.as_ref().map(|by| by.rows).or(vocab.map(|vocab| vocab.child()));
+    if let (Some(vocab), Some(new), Some(config)) = (vocab, child_rows, &primary.config)
+        && config.rewrite(Some(NewRows { old: vocab.primary, new }), None)?.lacks_vocab_size
     {
-        warnings.push(Warning::NoVocabSize { rows: vocab.child() });
+        warnings.push(Warning::NoVocabSize { rows: new });
     }
     if primary.config.as_ref().is_some_and(|config| config.facts().needs_custom_code)
         && !options.copy_code
@@ -109,6 +127,7 @@ pub fn plan(
         options: options.clone(),
         vocab,
         words,
+        by_word,
         edges: edges.filter(EdgeRows::are_used),
         total_size: split.total_bytes,
         total_parameters: total_parameters(primary, &storages),

@@ -1,10 +1,17 @@
 //! The parts of a plan: the child's tensors, their storages and its weight files.
 
+use std::sync::Arc;
+
 use serde::Serialize;
+
+use crate::checkpoint::Side;
 
 use crate::merge::names::buffers::KnownBuffer;
 use crate::merge::options::Method;
+use crate::merge::vocab::by_word::WordRows;
+use crate::merge::vocab::edges::Edges;
 use crate::merge::vocab::extension::Extension;
+use crate::merge::vocab::row_map::RowMap;
 use crate::tensor::DType;
 
 /// One name of the child.
@@ -33,6 +40,9 @@ pub struct PlannedStorage {
     pub secondary: Option<usize>,
     /// Rows that one side lacks.
     pub extension: Option<Extension>,
+    /// Its rows by word, where they are merged so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_word: Option<WordRows>,
     /// The known buffer that it is, if any.
     pub buffer: Option<KnownBuffer>,
     /// Elements.
@@ -52,6 +62,35 @@ impl PlannedStorage {
     pub fn size_bytes(&self) -> u64 {
         self.numel * self.dtype.size_bytes()
     }
+
+    /// How the rows of one parent's tensor are mapped; `None` where each is in its place.
+    pub fn mapped(&self, side: Side) -> Option<Mapped> {
+        if let Some(WordRows { axis, by }) = &self.by_word {
+            let map = by.map(side);
+            let mapped = Mapped { map: Arc::clone(map), axis: *axis, edges: by.edges_of(side) };
+            return (!map.is_identity()).then_some(mapped);
+        }
+        let Extension { from_rows, to_rows, axis, edges, .. } =
+            self.extension.filter(|extension| extension.side == side)?;
+        Some(Mapped { map: Arc::new(RowMap::extended(from_rows, to_rows)), axis, edges })
+    }
+
+    /// Rows that a parent lacks, of both together.
+    pub fn rows_added(&self) -> u64 {
+        let sides = [Side::Primary, Side::Secondary].into_iter();
+        sides.filter_map(|side| self.mapped(side)).map(|mapped| mapped.map.missing()).sum()
+    }
+}
+
+/// The rows of a parent's tensor in the child.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    /// Which row becomes which.
+    pub map: Arc<RowMap>,
+    /// The dimension that they are counted along.
+    pub axis: usize,
+    /// Between which rows those that it lacks are computed.
+    pub edges: Edges,
 }
 
 /// How a tensor of the child is made.

@@ -101,6 +101,7 @@ fn planned(
         primary: pair.primary,
         secondary: pair.secondary,
         extension: pair.extension,
+        by_word: pair.by_word.clone(),
         buffer: pair.buffer,
         numel,
         t: Vec::new(),
@@ -150,6 +151,10 @@ pub(crate) fn total_parameters(primary: &Checkpoint, storages: &[PlannedStorage]
             .map(|storage| match (storage.action, storage.extension) {
                 (Action::CopySecondary, _) if counts(storage) => storage.numel,
                 _ if !counts(storage) => 0,
+                _ if storage.by_word.is_some() => storage.by_word.as_ref().map_or(0, |rows| {
+                    let width = storage.numel.checked_div(rows.by.rows).unwrap_or(0);
+                    (rows.by.rows - rows.by.map(Side::Primary).own()).saturating_mul(width)
+                }),
                 (_, Some(rows)) if rows.side == Side::Primary => {
                     let width = storage.numel.checked_div(rows.to_rows).unwrap_or(0);
                     (rows.to_rows - rows.from_rows).saturating_mul(width)

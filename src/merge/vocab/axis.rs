@@ -23,6 +23,21 @@ pub(crate) fn shared_axis(name: &str, a: &[u64], b: &[u64], vocab: Vocab) -> Opt
     (sizes_fit && differing.next().is_none() && may_be_tokens(name, a, axis)).then_some(axis)
 }
 
+/// The dimension that has one place per token in a pair whose rows are merged by word: the one that
+/// differs, or the one that the name tells where the vocabularies are equally long.
+pub(crate) fn word_axis(name: &str, a: &[u64], b: &[u64], vocab: Vocab) -> Option<usize> {
+    if vocab.differs() {
+        return shared_axis(name, a, b, vocab);
+    }
+    own_axis(name, a, vocab.primary).filter(|_| a == b)
+}
+
+/// Whether a tensor may have one place per token along a dimension that its name does not tell.
+pub(crate) fn may_have_tokens(shape: &[u64], rows: u64) -> bool {
+    let mut places = shape.iter().enumerate().filter(|(_, size)| **size == rows);
+    places.any(|(axis, _)| may_be_tokens("", shape, axis))
+}
+
 /// The dimension that has one place per token in a tensor that one parent alone has, known by name.
 pub(crate) fn own_axis(name: &str, shape: &[u64], rows: u64) -> Option<usize> {
     let axis = match ends_with_any(name, &TOKENS_LAST) {

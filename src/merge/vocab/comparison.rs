@@ -155,8 +155,8 @@ pub(crate) fn check_words(found: &Comparison, secondary: &Checkpoint) -> Result<
         .file(&secondary.path)
         .expected("the primary's words in their rows", found.differences())
         .with_hint(
-            "--vocab rows merges row by row, whatever the word (right where reserved rows were given \
-             new words)",
+            "--vocab union or --vocab primary merges by word, whatever the row; --vocab rows merges \
+             row by row, whatever the word (right where reserved rows were given new words)",
         ))
 }
 
@@ -287,7 +287,7 @@ mod tests {
                 assert_eq!(error.kind(), Kind::Data);
                 assert!(error.to_string().contains(r#"1 difference: 1: "b" and "c""#), "{error}");
                 let hint = error.hint().unwrap_or_default();
-                assert!(["rows"].iter().all(|word| hint.contains(word)));
+                assert!(["union", "primary", "rows"].iter().all(|word| hint.contains(word)));
             }
             let made = plan(&a, &b, &rows).unwrap();
             assert!(made.words.is_some() && made.storages.iter().all(|s| s.extension.is_none()));

@@ -54,11 +54,22 @@ impl EdgeRows {
         if !vocab.differs() {
             return None;
         }
-        let (side, shorter, longer) = match vocab.primary < vocab.secondary {
-            true => (Side::Primary, primary, secondary),
-            false => (Side::Secondary, secondary, primary),
+        let side = if vocab.primary < vocab.secondary { Side::Primary } else { Side::Secondary };
+        Some(EdgeRows::between(side, primary, secondary, vocab, mode))
+    }
+
+    /// The edge rows of the rows that one parent lacks: its own, and the other's last one.
+    pub(crate) fn between(
+        side: Side,
+        primary: &Checkpoint,
+        secondary: &Checkpoint,
+        vocab: Vocab,
+        mode: Extend,
+    ) -> EdgeRows {
+        let (shorter, longer, n, m) = match side {
+            Side::Primary => (primary, secondary, vocab.primary, vocab.secondary),
+            Side::Secondary => (secondary, primary, vocab.secondary, vocab.primary),
         };
-        let n = vocab.primary.min(vocab.secondary);
         let tokens = &shorter.special_tokens;
         let last = edge(tokens, (0..n).rev(), "last", "");
         let first = edge(tokens, 0..n, "first", "");
@@ -67,8 +78,7 @@ impl EdgeRows {
             Side::Secondary => Side::Primary,
         };
         let of_longer = format!(" of the {}", other.name());
-        let longer_last =
-            edge(&longer.special_tokens, (0..vocab.child()).rev(), "last", &of_longer);
+        let longer_last = edge(&longer.special_tokens, (0..m).rev(), "last", &of_longer);
         let rows = Edges { last: last.row, first: first.row, longer_last: longer_last.row };
         let ends = if mode == Extend::Bridge { longer_last } else { first };
         let mut notes: Vec<String> = last.note.into_iter().chain(ends.note).collect();
@@ -79,7 +89,7 @@ impl EdgeRows {
                 "no config of the {side} names its special tokens, so its outermost rows are taken"
             ));
         }
-        Some(EdgeRows { side, rows, notes, mode })
+        EdgeRows { side, rows, notes, mode }
     }
 
     /// Whether the extension makes new rows between them.

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::checkpoint::config::NewRows;
 use crate::checkpoint::{Checkpoint, Inventory};
 use crate::merge::names::embeddings::{embedding, is_head_name};
 
@@ -24,11 +23,6 @@ impl Vocab {
     /// Rows of the child: the longer of the two.
     pub fn child(&self) -> u64 {
         self.primary.max(self.secondary)
-    }
-
-    /// Rows before and after the merge, for the child's config.
-    pub(crate) fn rows(&self) -> NewRows {
-        NewRows { old: self.primary, new: self.child() }
     }
 
     /// Whether one parent must be extended.

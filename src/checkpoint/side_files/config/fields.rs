@@ -17,7 +17,7 @@ const LANGUAGE_MODELS: [&str; 4] =
 const DEEPEST: usize = 4;
 
 /// The fields of one object, in order; values borrow from the text.
-pub(crate) struct Fields<'a>(pub(super) Vec<(String, &'a RawValue)>);
+pub(crate) struct Fields<'a>(pub(crate) Vec<(String, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     pub(crate) fn parse(text: &'a str) -> Result<Fields<'a>> {
@@ -78,7 +78,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 }
 
 /// The range of `part`, a slice of `whole`.
-pub(super) fn span_in(whole: &str, part: &str) -> Option<Range<usize>> {
+pub(crate) fn span_in(whole: &str, part: &str) -> Option<Range<usize>> {
     let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     let end = start.checked_add(part.len())?;
     (end <= whole.len()).then_some(start..end)

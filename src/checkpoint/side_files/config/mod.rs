@@ -14,7 +14,7 @@ use crate::format::json::mask_python_literals;
 use crate::tensor::DType;
 
 pub use facts::ConfigFacts;
-pub(crate) use fields::Fields;
+pub(crate) use fields::{Fields, span_in};
 pub use rewrite::{NewRows, Rewritten, rewrite};
 
 /// The largest config that is read, in bytes.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::format::json::mask_python_literals;
 
@@ -51,12 +52,20 @@ pub(crate) struct TokenizerConfig {
     pub(crate) chat_template: Option<String>,
 }
 
+/// An entry that may be a token; another one names no word.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum MaybeToken {
+    Token(AddedToken),
+    Other(serde::de::IgnoredAny),
+}
+
 /// Reads tokenizer_config.json.
 pub(crate) fn of_tokenizer_config(text: &str) -> Read<TokenizerConfig> {
     #[derive(Deserialize)]
     struct File<'a> {
         #[serde(default)]
-        added_tokens_decoder: Option<BTreeMap<String, AddedToken>>,
+        added_tokens_decoder: Option<BTreeMap<String, MaybeToken>>,
         #[serde(default, borrow)]
         tokenizer_class: Option<&'a serde_json::value::RawValue>,
         #[serde(default, borrow)]
@@ -68,7 +77,9 @@ pub(crate) fn of_tokenizer_config(text: &str) -> Read<TokenizerConfig> {
     for (id, token) in file.added_tokens_decoder.unwrap_or_default() {
         let id =
             id.parse().map_err(|_| format!("`{}` is no token id", crate::tensor::escape(&id)))?;
-        added.push((id, token));
+        if let MaybeToken::Token(token) = token {
+            added.push((id, token));
+        }
     }
     check_count(added.len())?;
     let class = file.tokenizer_class.and_then(|raw| serde_json::from_str(raw.get()).ok());
@@ -79,12 +90,13 @@ pub(crate) fn of_tokenizer_config(text: &str) -> Read<TokenizerConfig> {
     Ok(TokenizerConfig { added, class, chat_template })
 }
 
-/// added_tokens.json: an object of ids.
+/// added_tokens.json: an object of ids. What is no id names no row.
 pub(crate) fn of_added_tokens(bytes: &[u8]) -> Read<Vec<(u64, AddedToken)>> {
-    let tokens: BTreeMap<String, u64> =
+    let tokens: BTreeMap<String, Value> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     check_count(tokens.len())?;
-    Ok(tokens.into_iter().map(|(word, id)| (id, AddedToken::plain(word))).collect())
+    let of_id = |(word, id): (String, Value)| Some((id.as_u64()?, AddedToken::plain(word)));
+    Ok(tokens.into_iter().filter_map(of_id).collect())
 }
 
 fn check_count(count: usize) -> Read<()> {
@@ -116,7 +128,8 @@ mod tests {
         assert!(
             of_tokenizer_config(r#"{"added_tokens_decoder": {"x": {"content": "a"}}}"#).is_err()
         );
-        assert!(of_tokenizer_config(r#"{"added_tokens_decoder": {"1": {}}}"#).is_err());
+        let empty = of_tokenizer_config(r#"{"added_tokens_decoder": {"1": {}}}"#);
+        assert!(empty.is_ok_and(|config| config.added.is_empty()));
         assert!(of_tokenizer_config("{").is_err());
     }
 
@@ -124,7 +137,7 @@ mod tests {
     fn added_tokens_json_names_ids() {
         let found = of_added_tokens(br#"{"<a>": 7}"#).unwrap();
         assert_eq!(found, [(7, AddedToken::plain("<a>".to_owned()))]);
-        assert!(of_added_tokens(br#"{"<a>": -7}"#).is_err());
+        assert_eq!(of_added_tokens(br#"{"<a>": -7}"#).unwrap(), []);
         assert!(of_added_tokens(b"[]").is_err());
     }
 }

@@ -144,7 +144,7 @@ fn of_python_files(
         entries.filter_map(name_of).filter(|name| name.ends_with(".tiktoken")).collect();
     names.sort();
     for name in PIECES.into_iter().chain(names.iter().map(String::as_str)) {
-        let Some(found) = part(dir, name, |bytes| pieces_or_ranks(bytes))? else { continue };
+        let Some(found) = part(dir, name, pieces_or_ranks)? else { continue };
         let (words, alphabet) = match found {
             Pieces::Ranks(words) => (words, Alphabet::Bytes),
             Pieces::Sentencepiece(pieces) => match in_rows(name, class, pieces) {

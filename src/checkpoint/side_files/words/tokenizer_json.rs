@@ -1,5 +1,6 @@
 //! Reads `tokenizer.json`: the words of its model and the added ones.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -65,7 +66,16 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Vocabulary, String> {
         suffix: filled(model.end_of_word_suffix),
     };
     let added = file.added_tokens.unwrap_or_default();
-    let added = added.into_iter().map(|Numbered { id, token }| (id, token)).collect();
+    let mut added: Vec<(u64, AddedToken)> =
+        added.into_iter().map(|Numbered { id, token }| (id, token)).collect();
+    // The library asks the model first for the id of an added token.
+    let mut ids: HashMap<String, &mut u64> =
+        added.iter_mut().map(|(id, token)| (token.content.clone(), id)).collect();
+    for (word, id) in words.entries() {
+        if let Some(stated) = ids.remove(word) {
+            *stated = id;
+        }
+    }
     let unread = model.kind.filter(|_| words.len() == 0);
     Ok(Vocabulary {
         spelling,
@@ -155,6 +165,11 @@ mod tests {
                 "model": {"type": "BPE", "vocab": {"b": 1, "\u0120a": 0, "odd": "1"}, "merges": [["a", "b"]]}}"#
             ),
             of(&[(0, "Ġa"), (1, "b"), (2, "<x>")])
+        );
+        // An id that is stated and not given.
+        assert_eq!(
+            words(r#"{"added_tokens": [{"id": 7, "content": "a"}], "model": {"vocab": {"a": 0}}}"#),
+            of(&[(0, "a")])
         );
         assert_eq!(
             words(r#"{"model": {"vocab": [["<unk>", 0], ["▁a", -1.5]]}}"#),

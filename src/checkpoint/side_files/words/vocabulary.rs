@@ -45,6 +45,11 @@ impl Words {
         Ok(())
     }
 
+    /// Words and ids, in order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.entries.iter().map(|(id, word)| (word.as_str(), *id))
+    }
+
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|(_, word)| word.as_str())
     }
