@@ -16,8 +16,8 @@ from pathlib import Path
 
 from checks.core import CHECKS, REPOSITORY, Context
 
-CHECK_MODULES = ["inspecting", "values", "extension", "dimensions", "with_transformers", "refusals", "families", "big",
-                 "real"]
+CHECK_MODULES = ["inspecting", "values", "extension", "dimensions", "with_transformers", "refusals", "families",
+                 "vocabularies", "big", "real"]
 
 
 def arguments():
