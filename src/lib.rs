@@ -31,6 +31,7 @@
 //! |---|---|---|
 //! | 7 | `cli` | arguments, bars, exit codes |
 //! | 6 | `batch` | many merges from one manifest |
+//! | 5 | [`recipe`] | files that name one merge: mergekit's recipes |
 //! | 4 | `engine` | runs a plan: workers, reading, merging, writing. The only floor that calls libtorch |
 //! | 3 | `merge` | the decisions: options, pairs, vocabulary, plan. No I/O |
 //! | 2 | [`checkpoint`] | a model directory: index, shards, config.json, tokenizer files. All access to model files |
@@ -47,6 +48,7 @@ pub mod engine;
 pub mod error;
 pub mod format;
 pub mod merge;
+pub mod recipe;
 pub mod tensor;
 
 pub use error::{Error, Kind, Result};

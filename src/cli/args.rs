@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::checkpoint::{Opening, Strictness, TokenizerMode};
 use crate::engine::DeviceChoice;
 use crate::format::{OpaqueName, OpaqueNames};
-use crate::merge::{Child, Extend, Filter, MergeOptions, Method, Missing, VocabMode, parse_t};
+use crate::merge::{Extend, Filter, Method, Missing, VocabMode, parse_t};
 use crate::tensor::DType;
 
 /// Exit codes, at the end of `--help`.
@@ -35,7 +35,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Merge two parents into one child
-    #[command(override_usage = "llm-slerp-merge merge [OPTIONS] <PRIMARY> <SECONDARY> -o <OUT>")]
+    #[command(
+        override_usage = "llm-slerp-merge merge [OPTIONS] <PRIMARY> <SECONDARY> -o <OUT>\n       llm-slerp-merge merge [OPTIONS] --recipe <FILE> -o <OUT>"
+    )]
     Merge(Box<MergeArgs>),
     /// Show what merge would do; writes nothing
     Plan(Box<MergeArgs>),
@@ -47,8 +49,10 @@ pub(crate) enum Command {
     Find(FindArgs),
     /// Show the devices that a merge can be computed on, and why CUDA is not available if it isn't
     Devices,
-    /// Make the merges of a manifest
+    /// Make the merges of a manifest, or of recipes
     Batch(BatchArgs),
+    /// Show what a recipe for mergekit is understood to say
+    Recipe(RecipeArgs),
     /// One sweep of a batch, as its own process; not for people
     #[command(hide = true)]
     Sweep,
@@ -81,10 +85,18 @@ pub(crate) struct OutputArgs {
 pub(crate) struct MergeArgs {
     /// Model directory, checkpoint file (FILE::KEY for one of several state dicts in it), or ORG/NAME
     /// in the local Hub cache: the parent at t = 0
-    pub(crate) primary: PathBuf,
+    #[arg(required_unless_present = "recipe")]
+    pub(crate) primary: Option<PathBuf>,
     /// The same: the parent at t = 1
-    pub(crate) secondary: PathBuf,
-    /// Directory to be made for the child; holds {t} where there are several values of t
+    #[arg(required_unless_present = "recipe")]
+    pub(crate) secondary: Option<PathBuf>,
+    /// A recipe for mergekit (YAML) in place of both parents, --t, --t-for and --method; paths in it
+    /// are relative to the working directory
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["primary", "secondary", "t", "t_for", "method"])]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Directory to be made for the child; holds {t} where there are several values of t, and may hold
+    /// {name}, the name of the recipe's file
     #[arg(short, long, value_name = "OUT", value_hint = ValueHint::DirPath)]
     pub(crate) output: Option<PathBuf>,
     /// Place between the parents: 0 is the primary, 1 the secondary. Several values, separated by
@@ -154,25 +166,6 @@ pub(crate) struct MergeArgs {
     pub(crate) force_config: bool,
     #[command(flatten)]
     pub(crate) strict: StrictArgs,
-}
-
-impl From<&MergeArgs> for MergeOptions {
-    fn from(args: &MergeArgs) -> MergeOptions {
-        MergeOptions {
-            children: Child::each(&args.t, &args.t_for),
-            foreign_filters: false,
-            method: args.method,
-            dtype: args.dtype,
-            max_shard_bytes: args.max_shard_size,
-            extend: args.extend,
-            vocab: args.vocab,
-            missing: args.missing,
-            tokenizer: args.tokenizer,
-            allow_nonfinite: args.allow_nonfinite,
-            force_config: args.force_config,
-            copy_code: args.copy_code,
-        }
-    }
 }
 
 /// Checks of a parent beyond those that are always made.
@@ -247,10 +240,30 @@ pub(crate) struct FindArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RecipeArgs {
+    #[command(subcommand)]
+    pub(crate) command: RecipeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecipeCommand {
+    /// Show it as flags of merge, or with --json as a manifest
+    Show {
+        /// The recipe (YAML)
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        recipe: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BatchArgs {
-    /// JSON file that names the merges; paths in it are relative to it
-    #[arg(required_unless_present = "schema")]
-    pub(crate) manifest: Option<PathBuf>,
+    /// JSON file that names the merges, paths in it relative to it; or recipes for mergekit (YAML), as
+    /// many as you like, with -o
+    #[arg(required_unless_present = "schema", value_name = "MANIFEST", value_hint = ValueHint::FilePath)]
+    pub(crate) manifests: Vec<PathBuf>,
+    /// Directories to be made for the children of recipes; {name} is the name of a recipe's file
+    #[arg(short, long, value_name = "OUT", value_hint = ValueHint::DirPath)]
+    pub(crate) output: Option<String>,
     /// Sweeps that run at once; threads and memory are divided among them, devices shared out
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: u16,
@@ -333,17 +346,5 @@ fn parse_index(text: &str) -> Result<Index, String> {
     match text {
         "auto" => Ok(Index::Auto),
         _ => text.parse().map(Index::At).map_err(|_| "expected a whole number or auto".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_has_the_defaults_of_the_options() {
-        let cli = Cli::try_parse_from(["llm-slerp-merge", "merge", "a", "b"]).unwrap();
-        let Command::Merge(args) = cli.command else { panic!("another command") };
-        assert_eq!(MergeOptions::from(args.as_ref()), MergeOptions::default());
     }
 }

@@ -7,12 +7,13 @@ use serde_json::json;
 
 use crate::cli::args::{MergeArgs, OutputArgs};
 use crate::cli::interrupt::Interrupt;
+use crate::cli::recipe::asked::{Asked, asked};
 use crate::cli::{print, progress};
 use crate::engine::{
     ComputeDevice, Interrupted, Job, Outcome, Prepared, Settings, expand_outputs, prepare, run,
 };
 use crate::error::{Error, Kind, Result};
-use crate::merge::{MergeOptions, MergePlan};
+use crate::merge::MergePlan;
 use crate::tensor::{JsonPath, escape};
 
 /// Shows what merge would do.
@@ -105,14 +106,14 @@ pub(crate) fn cores() -> usize {
 
 /// What the arguments ask for.
 pub(crate) fn job(args: &MergeArgs) -> Result<Job> {
-    let options = MergeOptions::from(args);
+    let Asked { primary, secondary, options } = asked(args)?;
     let outputs = match &args.output {
         Some(output) => expand_outputs(output, &options.children)?,
         None => Vec::new(),
     };
     Ok(Job {
-        primary: args.primary.clone(),
-        secondary: args.secondary.clone(),
+        primary,
+        secondary,
         outputs,
         options,
         overwrite: args.overwrite,

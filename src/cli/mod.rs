@@ -11,6 +11,7 @@ mod merge;
 mod print;
 mod progress;
 mod prompts;
+mod recipe;
 mod usage;
 mod verify;
 
@@ -83,6 +84,7 @@ fn execute(cli: &Cli) -> ExitCode {
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         },
+        Command::Recipe(args) => recipe::show::recipe(args, &cli.output),
         Command::Batch(args) => match batch::batch(args, &cli.output) {
             Ok(code) => return code,
             Err(error) => Err(error),

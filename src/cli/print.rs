@@ -1,5 +1,6 @@
 //! Prints everything that the tool prints: results on stdout, messages for people on stderr.
 
+use std::ffi::OsStr;
 use std::io::Write;
 
 use serde::Serialize;
@@ -149,6 +150,16 @@ pub(crate) fn shards(count: usize) -> String {
     if count == 1 { "1 file".to_owned() } else { format!("{count} shards") }
 }
 
+/// A word, quoted where a shell needs that.
+pub(crate) fn quoted(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,@%+=:".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// A number with four decimals at most.
 fn short(t: f64) -> String {
     let text = format!("{t:.4}");
@@ -295,4 +306,19 @@ pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, secon
         human_bytes(rate)
     ));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_so_that_a_shell_gives_them_back() {
+        let words = ["models/a-1.5", "child-{t}", "it's mine", "", "a b"];
+        let quoted: Vec<String> = words.iter().map(|word| quoted(word.as_ref())).collect();
+        assert_eq!(quoted, ["models/a-1.5", "'child-{t}'", r"'it'\''s mine'", "''", "'a b'"]);
+        let script = format!("printf '%s\\n' {}", quoted.join(" "));
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), words.join("\n") + "\n");
+    }
 }

@@ -300,7 +300,7 @@ fn confirm_and_merge(answers: &Answers) -> Result<()> {
     let prepared = prepare(merge::job(&answers.merge)?)?;
     print::line(&format!("\n{}", print::plan_brief(&prepared, &merge::place(&prepared))));
     prepared.plan.warnings.iter().for_each(print::warning);
-    let words: Vec<String> = answers.command_line.iter().map(|word| quoted(word)).collect();
+    let words: Vec<String> = answers.command_line.iter().map(|word| print::quoted(word)).collect();
     print::line(&format!("\nThe same without questions:\n  {}\n", words.join(" ")));
     let confirm = Confirm::new("Merge now?").with_default(true).prompt();
     if answered(confirm)? != Some(true) {
@@ -312,29 +312,9 @@ fn confirm_and_merge(answers: &Answers) -> Result<()> {
     merge::carry_out(prepared, &devices, &answers.merge, &answers.output, &interrupt, started)
 }
 
-/// A word, quoted where a shell needs that.
-fn quoted(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,@%+=:".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.into_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_so_that_a_shell_gives_them_back() {
-        let words = ["models/a-1.5", "child-{t}", "it's mine", "", "a b"];
-        let quoted: Vec<String> = words.iter().map(|word| quoted(word.as_ref())).collect();
-        assert_eq!(quoted, ["models/a-1.5", "'child-{t}'", r"'it'\''s mine'", "''", "'a b'"]);
-        let script = format!("printf '%s\\n' {}", quoted.join(" "));
-        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), words.join("\n") + "\n");
-    }
 
     #[test]
     fn arguments_are_never_taken_for_options() {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Checkpoint, ChildLayout, ChildRows, ChildWriter, Opened, PROVENANCE_FILE, ShardSpec,
+    Checkpoint, ChildLayout, ChildRows, ChildWriter, Opened, PROVENANCE_FILE, ShardSpec, Side,
     SideFileOptions, SideFiles, Staging, WordsOfChild, check_apart, check_output, check_room,
     file_of, locate,
 };
@@ -20,7 +20,7 @@ use crate::engine::settings::Settings;
 use crate::engine::workers::execute;
 use crate::error::{Error, Kind, Result};
 use crate::format::EmitTensor;
-use crate::merge::{MergePlan, plan, unsure};
+use crate::merge::{MergePlan, cut, is_whole, plan, unsure};
 
 /// A finished merge.
 #[derive(Clone, Debug, Serialize)]
@@ -63,7 +63,15 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
         parent.read_vocabulary()?;
         Ok(parent)
     };
-    let (primary, secondary) = (open(&job.primary)?, open(&job.secondary)?);
+    let (mut primary, mut secondary) = (open(&job.primary)?, open(&job.secondary)?);
+    let slices = &job.options.slices;
+    if is_whole(&primary, Side::Primary, slices) && is_whole(&secondary, Side::Secondary, slices) {
+        job.options.slices.clear();
+    } else if !slices.is_empty() {
+        let force = job.options.force_config;
+        primary = cut(primary, Side::Primary, slices, force)?;
+        secondary = cut(secondary, Side::Secondary, slices, force)?;
+    }
     let plan = plan(&primary, &secondary, &job.options)?;
     let side_files = SideFiles::gather(
         &primary,

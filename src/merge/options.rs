@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::TokenizerMode;
 use crate::merge::recipe::schedule::Child;
+use crate::merge::recipe::slices::Slice;
 use crate::tensor::DType;
 
 /// How two tensors become one.
@@ -116,6 +117,9 @@ impl VocabMode {
 pub struct MergeOptions {
     /// The children, at least one.
     pub children: Vec<Child>,
+    /// Which layers the child has, where they are not all: the parents were [cut](crate::merge::cut).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<Slice>,
     /// Whether the filters were written for a tool that is silent about one that fits no tensor.
     pub foreign_filters: bool,
     /// slerp or linear.
@@ -148,6 +152,7 @@ impl Default for MergeOptions {
     fn default() -> MergeOptions {
         MergeOptions {
             children: vec![Child::at(0.5)],
+            slices: Vec::new(),
             foreign_filters: false,
             method: Method::Slerp,
             dtype: None,

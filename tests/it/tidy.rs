@@ -8,7 +8,7 @@ use crate::imports::{Imports, between_rooms, circles, imports};
 
 /// Modules with their floor, lowest first: a floor may use those below it. `report` and `batch`
 /// have a place before they have code.
-const FLOORS: [(&str, usize); 9] = [
+const FLOORS: [(&str, usize); 10] = [
     ("tensor", 0),
     ("error", 0),
     ("format", 1),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, usize); 9] = [
     ("merge", 3),
     ("engine", 4),
     ("report", 5),
+    ("recipe", 5),
     ("batch", 6),
     ("cli", 7),
 ];

@@ -13,6 +13,7 @@ use crate::batch::manifest::template::{expand, last_component};
 use crate::checkpoint::locate;
 use crate::error::{Error, Kind, Result};
 use crate::merge::Child;
+use crate::recipe::Recipe;
 use crate::tensor::escape;
 
 /// Largest manifest that is read, in bytes.
@@ -21,6 +22,9 @@ const LIMIT_BYTES: u64 = 64 << 20;
 /// Keys of a merge that are not options, and whether `defaults` may hold them.
 pub(crate) const OWN_KEYS: [(&str, bool); 4] =
     [("name", false), ("primary", true), ("secondary", true), ("output", true)];
+
+/// Keys of what a recipe says.
+const BY_RECIPE: [&str; 5] = ["primary", "secondary", "t", "t-for", "method"];
 
 /// A manifest as read: each merge in order, or what is wrong with it.
 #[derive(Debug)]
@@ -105,9 +109,12 @@ impl Manifest {
                 }
             }
         };
-        let name = |fields: &Fields| fields.get("name").and_then(Value::as_str).map(str::to_owned);
         Ok(Manifest {
-            names: document.merges.iter().map(name).collect(),
+            names: document
+                .merges
+                .iter()
+                .map(|fields| name_of(fields, &document.defaults))
+                .collect(),
             entries: document.merges.iter().enumerate().map(entry).collect(),
         })
     }
@@ -146,6 +153,22 @@ fn check(
     wrong
 }
 
+/// The name of a merge: its own, or that of its recipe's file.
+fn name_of(fields: &Fields, defaults: &Fields) -> Option<String> {
+    let text =
+        |fields: &Fields, key: &str| fields.get(key).and_then(Value::as_str).map(str::to_owned);
+    text(fields, "name").or_else(|| {
+        let path = text(fields, "recipe").or_else(|| text(defaults, "recipe"))?;
+        Some(Path::new(&path).file_stem()?.to_string_lossy().into_owned())
+    })
+}
+
+/// The recipe of a merge, where it has one.
+fn recipe(fields: &Fields, defaults: &Fields, dir: &Path) -> Result<Option<Recipe>> {
+    let path = fields.get("recipe").or_else(|| defaults.get("recipe")).and_then(Value::as_str);
+    path.map(|path| Recipe::read(&dir.join(path))).transpose()
+}
+
 /// The path of a model: relative to the manifest, or of that name in the local Hub cache.
 fn model(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
@@ -161,17 +184,35 @@ impl Entry {
         dir: &Path,
         specs: &[OptionSpec],
     ) -> std::result::Result<Entry, Vec<Error>> {
-        let value = |key: &str| fields.get(key).or_else(|| defaults.get(key));
-        let text = |key: &str| value(key).and_then(Value::as_str).map(str::to_owned);
         let mut wrong = Vec::new();
+        let recipe = match recipe(fields, defaults, dir) {
+            Ok(recipe) => recipe,
+            Err(error) => return Err(vec![error]),
+        };
+        // What a recipe says, the defaults of other merges do not.
+        let value = |key: &str| {
+            let ours = fields.get(key);
+            let of_recipe = recipe.is_some() && BY_RECIPE.contains(&key);
+            if of_recipe { ours } else { ours.or_else(|| defaults.get(key)) }
+        };
+        if let Some(key) = BY_RECIPE.iter().find(|key| recipe.is_some() && value(key).is_some()) {
+            let words = format!("merges[{index}].{key} stands beside `recipe`, which says it");
+            wrong.push(Error::new(Kind::Usage, words));
+        }
+        let text = |key: &str| value(key).and_then(Value::as_str).map(str::to_owned);
         let mut needed = |key: &str| {
-            if value(key).is_none() {
+            if value(key).is_none() && (recipe.is_none() || !BY_RECIPE.contains(&key)) {
                 wrong.push(Error::new(Kind::Usage, format!("merges[{index}] has no `{key}`")));
             }
             text(key).unwrap_or_default()
         };
         let [primary, secondary, output] = ["primary", "secondary", "output"].map(&mut needed);
-        let name = fields.get("name").and_then(Value::as_str).map(str::to_owned);
+        let name = name_of(fields, defaults);
+        let [primary, secondary] = match &recipe {
+            Some(recipe) => [&recipe.primary, &recipe.secondary]
+                .map(|model| model.to_string_lossy().into_owned()),
+            None => [primary, secondary],
+        };
         let filled = expand(&output, |word| match word {
             "t" => Some("{t}".to_owned()),
             "name" => name.clone(),
@@ -197,11 +238,15 @@ impl Entry {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let [primary, secondary] = [primary, secondary].map(|name| model(dir, &name));
+        // A recipe's models are relative to the working directory, as mergekit has it.
+        let base = if recipe.is_some() { Path::new("") } else { dir };
+        let [primary, secondary] = [primary, secondary].map(|name| model(base, &name));
         let parents = [&primary, &secondary].map(|path| path.clone().into_os_string());
         let mut arguments: Vec<OsString> =
             specs.iter().filter_map(arguments_of).flatten().collect();
-        arguments.extend(std::iter::once("--".into()).chain(parents));
+        if recipe.is_none() {
+            arguments.extend(std::iter::once("--".into()).chain(parents));
+        }
         Ok(Entry { index, name, primary, secondary, output, dir: dir.to_path_buf(), arguments })
     }
 

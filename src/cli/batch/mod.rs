@@ -6,14 +6,15 @@ mod watch;
 
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::batch::{
-    BatchPlan, Finding, JobResult, Manifest, PlannedJob, Record, RunSettings, Selection, Status,
-    plan, run, schema,
+    BatchPlan, Finding, JobResult, Manifest, OptionSpec, PlannedJob, Record, RunSettings,
+    Selection, Status, plan, run, schema,
 };
 use crate::cli::args::{BatchArgs, Index, OutputArgs};
 use crate::cli::interrupt::{self, Interrupt};
@@ -33,10 +34,10 @@ const SOME_FAILED: u8 = 1;
 /// Makes the merges of a manifest.
 pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
     let specs = options::specs();
-    let Some(path) = args.manifest.as_deref().filter(|_| !args.schema) else {
+    if args.schema {
         return print::json(&schema(&specs)).map(|()| ExitCode::SUCCESS);
-    };
-    let manifest = Manifest::read(path, &specs)?;
+    }
+    let manifest = manifest(args, &specs)?;
     let count = manifest.entries.len();
     if args.count {
         return print::result(&count.to_string()).map(|()| ExitCode::SUCCESS);
@@ -92,6 +93,38 @@ pub(crate) fn batch(args: &BatchArgs, output: &OutputArgs) -> Result<ExitCode> {
         interrupt::reraise(error.kind());
     }
     Ok(code)
+}
+
+/// The manifest that is named, or that of the recipes that are.
+fn manifest(args: &BatchArgs, specs: &[OptionSpec]) -> Result<Manifest> {
+    let is_recipe = |path: &&PathBuf| {
+        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        extension.is_some_and(|extension| extension == "yml" || extension == "yaml")
+    };
+    let recipes = args.manifests.iter().filter(is_recipe).count();
+    match (args.manifests.as_slice(), recipes, &args.output) {
+        ([path], 0, None) => Manifest::read(path, specs),
+        (_, 0, Some(_)) => Err(Error::new(Kind::Usage, "--output stands beside a manifest")
+            .with_hint(
+                "a manifest names each child's directory: `\"output\": \"children/{name}\"`",
+            )),
+        (_, 0, None) => Err(Error::new(Kind::Usage, "more than one manifest")
+            .with_hint("one batch has one manifest, or as many recipes (.yml, .yaml) as you like")),
+        (all, count, _) if count < all.len() => {
+            Err(Error::new(Kind::Usage, "a manifest beside recipes")
+                .with_hint("name the recipes in the manifest: `\"recipe\": \"x.yml\"`"))
+        }
+        (_, _, None) => Err(Error::new(Kind::Usage, "no output is named")
+            .with_hint("name the children's directories: -o 'children/{name}'")),
+        (all, _, Some(output)) => {
+            let merge = |path: &PathBuf| {
+                let no_text = || Error::new(Kind::Usage, "a recipe's path is no text").file(path);
+                Ok(json!({ "recipe": path.to_str().ok_or_else(no_text)?, "output": output }))
+            };
+            let merges = all.iter().map(merge).collect::<Result<Vec<_>>>()?;
+            Manifest::parse(&json!({ "merges": merges }).to_string(), Path::new(""), specs)
+        }
+    }
 }
 
 /// Prints the results of `--json`, and returns the exit code.

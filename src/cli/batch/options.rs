@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, Args, FromArgMatches};
 
 use crate::batch::{JobOptions, OptionKind, OptionSpec};
 use crate::cli::args::MergeArgs;
+use crate::cli::recipe::asked::asked;
 use crate::error::{Error, Kind, Result};
 use crate::merge::Filter;
 
@@ -63,7 +64,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<JobOptions> {
     let args = MergeArgs::from_arg_matches(&matches).map_err(usage)?;
     args.device.check()?;
     Ok(JobOptions {
-        merge: (&args).into(),
+        merge: asked(&args)?.options,
         opening: (&args.strict).into(),
         overwrite: args.overwrite,
         fsync: !args.no_fsync,

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Kind, Result};
+use crate::merge::names::heads::is_head;
 use crate::merge::options::MergeOptions;
 use crate::merge::plan::planned::{Action, PlannedStorage, PlannedTensor};
-use crate::merge::recipe::layers::Layers;
+use crate::merge::recipe::layers::{Layers, layer};
 use crate::merge::recipe::schedule::{Child, Filter};
+use crate::merge::recipe::slices::{Slice, place};
 use crate::merge::warning::Warning;
 use crate::tensor::escape;
 
@@ -27,21 +29,22 @@ pub(crate) fn set_t(
     let filters = || options.children.iter().flat_map(|child| &child.schedule.filters);
     check_children(&options.children)?;
     let config = primary.config.as_ref().map(|config| config.values());
-    let layers = match filters().any(|filter| !filter.t.is_flat()) {
-        true => layers(primary, tensors, config)?,
-        false => Layers::default(),
+    let by_layer = filters().any(|filter| !filter.t.is_flat()) || !options.slices.is_empty();
+    let places = Places {
+        layers: if by_layer { layers(primary, tensors, config)? } else { Layers::default() },
+        slices: &options.slices,
     };
     let mut outside = BTreeSet::new();
     for (place, storage) in storages.iter_mut().enumerate() {
         if !matches!(storage.action, Action::Slerp | Action::Linear) {
             continue;
         }
-        let at = layers.place(&storage.name);
+        let at = places.of(&storage.name);
         let mut t = Vec::with_capacity(options.children.len());
         for child in &options.children {
             t.push(t_of(child, &storage.name, at)?);
-            let filter = child.schedule.filter_of(&storage.name);
-            if at.is_none() && filter.is_some_and(|filter| !filter.t.is_flat()) {
+            let filter = filter_of(child, &storage.name, at);
+            if at.x.is_none() && filter.is_some_and(|filter| !filter.t.is_flat()) {
                 outside.insert(place);
             }
         }
@@ -55,7 +58,7 @@ pub(crate) fn set_t(
     }
     let differs = |tensor: &&PlannedTensor| {
         let storage = &storages[tensor.storage];
-        let at = layers.place(&tensor.name);
+        let at = places.of(&tensor.name);
         let children = options.children.iter().zip(&storage.t);
         tensor.name != storage.name
             && children.into_iter().any(|(child, t)| {
@@ -86,11 +89,47 @@ fn layers(
     }
 }
 
-fn t_of(child: &Child, name: &str, at: Option<f64>) -> Result<f64> {
-    let schedule = &child.schedule;
-    let filter = schedule.filter_of(name);
+/// Where the tensors of a child stand.
+struct Places<'p> {
+    layers: Layers,
+    slices: &'p [Slice],
+}
+
+/// Where a tensor stands.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    slice: Option<&'p Slice>,
+    /// 0..=1 along the layers; `None` outside.
+    x: Option<f64>,
+}
+
+impl<'p> Places<'p> {
+    fn of(&self, name: &str) -> Place<'p> {
+        let x = self.layers.place(name);
+        let number = layer(name).filter(|_| x.is_some()).map(|layer| layer.number);
+        match number.and_then(|number| place(self.slices, number)) {
+            Some((slice, x)) => Place { slice: Some(slice), x: Some(x) },
+            // As in mergekit: what comes before the layers is of the first slice, the rest of the last.
+            None if is_before_layers(name) => Place { slice: self.slices.first(), x },
+            None => Place { slice: self.slices.last(), x },
+        }
+    }
+}
+
+/// Whether a tensor outside the layers is one of the embeddings, which come first.
+fn is_before_layers(name: &str) -> bool {
+    !is_head(name) && ["emb", "wte", "wpe"].iter().any(|piece| name.contains(piece))
+}
+
+fn filter_of<'f>(child: &'f Child, name: &str, at: Place<'f>) -> Option<&'f Filter> {
+    let own = at.slice.and_then(|slice| slice.filters.iter().find(|filter| filter.fits(name)));
+    own.or_else(|| child.schedule.filter_of(name))
+}
+
+fn t_of(child: &Child, name: &str, at: Place<'_>) -> Result<f64> {
     // As in mergekit, what is outside the layers stands where they begin.
-    let t = filter.map_or(schedule.rest, |filter| filter.t.at(at.unwrap_or(0.0)));
+    let of = |filter: &Filter| filter.t.at(at.x.unwrap_or(0.0));
+    let t = filter_of(child, name, at).map_or(child.schedule.rest, of);
     t.ok_or_else(|| {
         Error::new(Kind::Usage, "nothing says what t of a tensor is")
             .tensor(name)
@@ -121,7 +160,9 @@ fn check_filters(
     warnings: &mut Vec<Warning>,
 ) -> Result<()> {
     let mut told = BTreeSet::new();
-    for filter in options.children.iter().flat_map(|child| &child.schedule.filters) {
+    let of_slices = options.slices.iter().flat_map(|slice| &slice.filters);
+    let of_children = options.children.iter().flat_map(|child| &child.schedule.filters);
+    for filter in of_slices.chain(of_children) {
         let fits = tensors.iter().any(|tensor| filter.fits(&tensor.name));
         if fits || !told.insert(&filter.filter) {
             continue;

@@ -52,7 +52,8 @@ pub(crate) fn layer(name: &str) -> Option<Layer<'_>> {
     let mut before = "";
     for part in name.split('.') {
         let end = start + part.len();
-        let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number = digits && (part.len() == 1 || !part.starts_with('0'));
         if is_number && start > 0 {
             let number = part.parse().ok().filter(|_| before != EXPERTS)?;
             return Some(Layer { stack: &name[..start - 1], number, rest: &name[end..] });
@@ -104,11 +105,17 @@ impl Layers {
     }
 
     /// The only stack and its layers; `None` where there is none, or more than one.
-    #[cfg(test)]
     pub(crate) fn only(&self) -> Option<(&str, u64)> {
         let mut stacks = self.stacks.iter();
         let (stack, length) = stacks.next()?;
         stacks.next().is_none().then_some((stack.as_str(), *length))
+    }
+
+    /// The stacks in words.
+    pub(crate) fn shown(&self) -> String {
+        let stacks = self.stacks.iter().map(|(stack, length)| format!("{stack}.N: {length}"));
+        let stacks = stacks.collect::<Vec<_>>().join(", ");
+        if stacks.is_empty() { "none".to_owned() } else { stacks }
     }
 
     /// What is wrong where the config gives depths and no stack has one of them: the depths, and the
@@ -150,6 +157,7 @@ mod tests {
         for (name, expected) in [
             ("model.layers.10.mlp.experts.3.w", Some(("model.layers", 10, ".mlp.experts.3.w"))),
             ("h.7", Some(("h", 7, ""))),
+            ("h.07.w", None),
             ("encoder.block.0.layer.1.w", Some(("encoder.block", 0, ".layer.1.w"))),
             ("0.layers.2.w", Some(("0.layers", 2, ".w"))),
             ("experts.3.w", None),

@@ -3,3 +3,4 @@
 pub(crate) mod gradient;
 pub(crate) mod layers;
 pub(crate) mod schedule;
+pub(crate) mod slices;

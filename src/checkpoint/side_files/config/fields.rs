@@ -6,8 +6,7 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::checkpoint::side_files::config::unusable;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Keys under which a multimodal model's config has that of its language model.
 const LANGUAGE_MODELS: [&str; 4] =
@@ -82,4 +81,9 @@ pub(crate) fn span_in(whole: &str, part: &str) -> Option<Range<usize>> {
     let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     let end = start.checked_add(part.len())?;
     (end <= whole.len()).then_some(start..end)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
+pub(super) fn unusable(error: serde_json::Error) -> Error {
+    Error::new(Kind::Data, "config is not usable").expected("a JSON object", error.to_string())
 }

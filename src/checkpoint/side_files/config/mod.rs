@@ -2,6 +2,7 @@
 
 mod facts;
 mod fields;
+mod layers;
 mod rewrite;
 
 use std::path::Path;
@@ -9,11 +10,12 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::files::small_file::read_text_bounded;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::json::mask_python_literals;
 use crate::tensor::DType;
 
 pub use facts::ConfigFacts;
+use fields::unusable;
 pub(crate) use fields::{Fields, span_in};
 pub use rewrite::{NewRows, Rewritten, rewrite};
 
@@ -60,6 +62,15 @@ impl Config {
         &self.values
     }
 
+    /// The config of a model whose layer i is layer `picks[i]` of this one's `depth` layers; `force`
+    /// cuts it although it counts layers in another way.
+    ///
+    /// # Errors
+    /// [`Kind::Data`] where it counts layers in a way that does not hold for them.
+    pub fn with_layers(&self, depth: u64, picks: &[u64], force: bool) -> Result<Config> {
+        Config::parse(layers::with_layers(&self.text, depth, picks, force)?)
+    }
+
     /// Its text as read.
     pub fn text(&self) -> &str {
         &self.text
@@ -74,14 +85,10 @@ impl Config {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
-fn unusable(error: serde_json::Error) -> Error {
-    Error::new(Kind::Data, "config is not usable").expected("a JSON object", error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     pub(super) const LLAMA: &str = r#"{
   "architectures": ["LlamaForCausalLM"],
