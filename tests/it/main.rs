@@ -40,6 +40,8 @@ mod names;
 mod outputs;
 /// The tool alone on a terminal, driven by keys.
 mod prompts;
+/// Recipes for mergekit.
+mod recipes;
 /// Parents that are refused.
 mod refusals;
 /// Interrupted merges that are resumed.

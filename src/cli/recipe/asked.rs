@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::checkpoint::TokenizerMode;
 use crate::cli::args::MergeArgs;
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Child, Extend, MergeOptions};
+use crate::merge::{Child, Extend, MergeOptions, VocabMode};
 use crate::recipe::Recipe;
 
 /// Both parents and everything that decides what the children are.
@@ -66,8 +66,11 @@ pub(crate) fn asked(args: &MergeArgs) -> Result<Asked> {
         if options.tokenizer != TokenizerMode::Auto {
             return said_twice("tokenizer");
         }
+        if options.vocab == VocabMode::Rows {
+            return said_twice("vocab");
+        }
         options.tokenizer = tokenizer;
-        // mergekit would go by the words then; rows that are no words of both can't be paired.
+        // mergekit goes by the words then, which comes to the rows where both have the same ones.
         options.extend = Extend::Error;
     }
     Ok(Asked { primary: recipe.primary, secondary: recipe.secondary, options })
