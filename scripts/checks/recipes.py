@@ -125,8 +125,10 @@ def distance(ours, theirs, own_roundings):
     if theirs.dtype == torch.float32 and not own_roundings:
         return (apart.norm() / b.norm().clamp(min=1e-30)).item() / RELATIVE
     epsilon = torch.finfo(theirs.dtype).eps
-    # One unit in the last place; each rounding more is half a unit of values as large as the parents'.
-    allowed = b.abs() * epsilon + own_roundings * epsilon * b.abs().max() + torch.finfo(theirs.dtype).tiny
+    # One unit in the last place, and float32's own rounding where the parents cancel each other; each
+    # rounding more is half a unit of values as large as the parents'.
+    largest = b.abs().max()
+    allowed = b.abs() * epsilon + (own_roundings * epsilon + 1e-6) * largest + torch.finfo(theirs.dtype).tiny
     return (apart / allowed).max().item()
 
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod by_layer;
 mod devices;
 mod find;
 mod generate;

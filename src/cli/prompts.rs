@@ -12,14 +12,14 @@ use clap::Parser;
 use inquire::validator::Validation;
 use inquire::{Confirm, InquireError, Select, Text};
 
-use crate::checkpoint::{Opening, Vocabulary, check_output};
+use crate::checkpoint::{Checkpoint, Opening, Vocabulary, check_output};
 use crate::cli::args::{Cli, Command, MergeArgs, OutputArgs};
 use crate::cli::find::{Columns, Found, Survey, survey};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::{merge, print};
+use crate::cli::{by_layer, merge, print};
 use crate::engine::{expand_outputs, prepare};
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Child, Comparison, ModelFacts, Vocab, VocabMode, parse_t};
+use crate::merge::{Child, Comparison, Filter, ModelFacts, Vocab, VocabMode, parse_t};
 
 /// Help on the keys, below a list.
 const KEYS: &str = "↑↓ move, type to search, enter takes, esc leaves";
@@ -143,11 +143,12 @@ fn ask(survey: &Survey, program: &OsStr) -> Result<Option<Answers>> {
     let clash = survey.clashes.iter().any(|clash| *clash == pair || *clash == (pair.1, pair.0));
     let vocab = if clash { ask_vocab(parents)? } else { Some(VocabMode::Check) };
     let Some(vocab) = vocab else { return Ok(None) };
-    let Some(t) = ask_t()? else { return Ok(None) };
-    let Some(out) = ask_output(&parents, &t)? else { return Ok(None) };
+    let Some(places) = ask_t(primary.found)? else { return Ok(None) };
+    let Some(out) = ask_output(&parents, &places)? else { return Ok(None) };
     let mut command_line: Vec<OsString> = vec![program.to_owned(), "merge".into()];
     command_line.extend(parents.map(|parent| argument(&parent.path)));
-    command_line.extend(["-o".into(), argument(&out), "-t".into(), t.into()]);
+    command_line.extend(["-o".into(), argument(&out)]);
+    command_line.extend(places.arguments());
     if vocab != VocabMode::Check {
         command_line.extend(["--vocab".into(), vocab.name().into()]);
     }
@@ -226,31 +227,81 @@ fn ask_vocab(parents: [&Found; 2]) -> Result<Option<VocabMode>> {
     Ok(answer.and_then(|answer| Some(VocabMode::WAYS_ON.get(answer.index)?.0)))
 }
 
-fn ask_t() -> Result<Option<String>> {
+/// Where the children lie between the parents.
+struct Places {
+    /// Values for `-t`.
+    t: Vec<f64>,
+    /// Filters for `--t-for`.
+    filters: Vec<Filter>,
+}
+
+impl Places {
+    /// The arguments that say so.
+    fn arguments(&self) -> Vec<OsString> {
+        let t: Vec<String> = self.t.iter().map(f64::to_string).collect();
+        let filters = self.filters.iter().flat_map(|f| ["--t-for".to_owned(), f.to_string()]);
+        let all = self.filters.iter().any(Filter::fits_all);
+        let t = ["-t".to_owned(), t.join(",")].into_iter().filter(|_| !all);
+        t.chain(filters).map(OsString::from).collect()
+    }
+
+    /// What the child's name ends with.
+    fn ending(&self) -> String {
+        match (self.filters.as_slice(), self.t.as_slice()) {
+            ([], [t]) => format!("t{t}"),
+            ([], _) => "t{t}".to_owned(),
+            _ => "by-layer".to_owned(),
+        }
+    }
+}
+
+fn ask_t(primary: &Found) -> Result<Option<Places>> {
     let check = |text: &str| {
-        Ok(match text.split(',').try_for_each(|t| parse_t(t).map(drop)) {
-            Ok(()) => Validation::Valid,
-            Err(why) => Validation::Invalid(why.into()),
+        let numbers = || text.split(',').try_for_each(|t| parse_t(t).map(drop));
+        Ok(match text.trim() == by_layer::WORDS {
+            true => Validation::Valid,
+            false => {
+                numbers().map_or_else(|why| Validation::Invalid(why.into()), |()| Validation::Valid)
+            }
         })
     };
     let text = Text::new("Place between them (t):")
         .with_default("0.5")
         .with_validator(check)
-        .with_help_message("0 is the primary, 1 the secondary; 0.3,0.5,0.7 makes three children");
-    let answer = answered(text.prompt())?;
-    Ok(answer.map(|text| text.split(',').map(str::trim).collect::<Vec<_>>().join(",")))
+        .with_help_message(
+            "0 is the primary, 1 the secondary; 0.3,0.5,0.7 makes three children; or `by layer`",
+        );
+    let Some(text) = answered(text.prompt())? else { return Ok(None) };
+    if text.trim() == by_layer::WORDS {
+        return ask_schedule(primary);
+    }
+    let t = text.split(',').filter_map(|t| parse_t(t).ok()).collect();
+    Ok(Some(Places { t, filters: Vec::new() }))
 }
 
-fn ask_output(parents: &[&Found; 2], t: &str) -> Result<Option<PathBuf>> {
-    let values: Vec<f64> = t.split(',').filter_map(|t| parse_t(t).ok()).collect();
+/// Lets one of the well-known schedules be chosen, and shows its curves.
+fn ask_schedule(primary: &Found) -> Result<Option<Places>> {
+    let offers = by_layer::offers(&Checkpoint::open(&primary.path)?);
+    if offers.is_empty() {
+        return Err(Error::new(Kind::Data, "t can't go by layer")
+            .file(&primary.path)
+            .expected("a model of numbered layers, as many as its config says", "another"));
+    }
+    let select = Select::new("t by layer:", offers).with_help_message(KEYS);
+    let Some(offer) = answered(select.prompt())? else { return Ok(None) };
+    print::line(&print::table(&offer.curves()));
+    Ok(Some(Places { t: vec![offer.rest], filters: offer.filters }))
+}
+
+fn ask_output(parents: &[&Found; 2], places: &Places) -> Result<Option<PathBuf>> {
+    let children = Child::each(&places.t, &places.filters);
     let paths = parents.map(|parent| parent.path.clone());
     let check = move |out: &Path| {
         let parents = [paths[0].as_path(), paths[1].as_path()];
-        let outputs = expand_outputs(out, &Child::each(&values, &[]))?;
+        let outputs = expand_outputs(out, &children)?;
         outputs.iter().try_for_each(|output| check_output(output, &parents, false))
     };
-    let name = format!("{}-{}", stem(parents[0]), stem(parents[1]));
-    let name = if t.contains(',') { format!("{name}-t{{t}}") } else { format!("{name}-t{t}") };
+    let name = format!("{}-{}-{}", stem(parents[0]), stem(parents[1]), places.ending());
     let numbered = (2..100).map(|number| format!("{name}-{number}"));
     let mut free = std::iter::once(name.clone()).chain(numbered);
     let default = free.find(|name| check(Path::new(name)).is_ok()).unwrap_or(name.clone());

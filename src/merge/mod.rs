@@ -31,7 +31,7 @@ pub use plan::merge_plan::{MergePlan, plan};
 pub use plan::planned::{Action, Mapped, PlannedShard, PlannedStorage, PlannedTensor};
 pub use recipe::gradient::{Gradient, parse_t};
 pub use recipe::schedule::{Child, Filter, Schedule};
-pub use recipe::slices::{Slice, cut, is_whole};
+pub use recipe::slices::{Slice, cut, depth, is_whole};
 pub use slerp::{COS_THRESHOLD, Coefficients, NORM_THRESHOLD, Path, Sums, coefficients};
 pub use ties::output_heads::{stored_apart, unsure};
 pub use vocab::by_word::{ByWord, WordRows};

@@ -192,6 +192,29 @@ fn several_t_make_several_children() {
 }
 
 #[test]
+fn t_by_layer_is_one_of_the_usual_schedules_drawn_over_the_layers() {
+    let dir = models();
+    let mut terminal = Terminal::start(dir.path());
+    terminal.see("esc leaves").press(ENTER).see("Secondary").see("esc leaves").press(ENTER);
+    terminal.see("(0.5)").press("by layr").see("layr").press(ENTER).see("t must lie in 0..=1");
+    terminal.press(BACKSPACE).see("lay").press("er").see("er").press(ENTER);
+    terminal.see("t by layer:").see("as in most recipes").see("esc leaves").press(ENTER);
+    // Two layers: one bar each.
+    terminal.see("attn").see("▁█").see("mlp").see("█▁").see("other tensors");
+    terminal.see("(gpt2-a-gpt2-b-by-layer)").press(ENTER).see("Merge now?");
+    let flags = ["-t", "0.5", "--t-for", "attn=0,0.5,0.3,0.7,1", "--t-for", "mlp=1,0.5,0.7,0.3,0"];
+    let line = format!("-o gpt2-a-gpt2-b-by-layer {}", flags.join(" "));
+    let all = shown(&terminal.history);
+    assert!(all.contains(&line), "{all}");
+    terminal.press(ENTER).see("merged");
+    let (status, all) = terminal.end();
+    assert_eq!(status.code(), Some(0), "{all}");
+    let expected = dir.path().join("expected");
+    merge(&fixture("gpt2/primary"), &fixture("gpt2/secondary"), &expected, &flags).success();
+    assert!(child_bytes(&dir.path().join("gpt2-a-gpt2-b-by-layer")) == child_bytes(&expected));
+}
+
+#[test]
 fn escape_and_no_leave_without_an_error_and_with_nothing_made() {
     let dir = models();
     let before = listing(dir.path());

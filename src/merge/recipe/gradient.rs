@@ -37,6 +37,13 @@ impl Gradient {
         Some((1.0 - part) * before + part * after)
     }
 
+    /// The values of this many layers.
+    #[expect(clippy::cast_precision_loss, reason = "no model has 2^53 layers")]
+    pub fn along(&self, depth: u64) -> Vec<f64> {
+        let x = |layer: u64| if depth < 2 { 1.0 } else { layer as f64 / (depth - 1) as f64 };
+        (0..depth).filter_map(|layer| self.at(x(layer))).collect()
+    }
+
     /// Whether all of its values are one.
     pub fn is_flat(&self) -> bool {
         self.0.windows(2).all(|pair| pair[0] == pair[1])

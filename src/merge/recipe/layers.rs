@@ -111,6 +111,11 @@ impl Layers {
         stacks.next().is_none().then_some((stack.as_str(), *length))
     }
 
+    /// The layers of the longest stack.
+    pub(crate) fn deepest(&self) -> Option<u64> {
+        self.stacks.values().copied().max()
+    }
+
     /// The stacks in words.
     pub(crate) fn shown(&self) -> String {
         let stacks = self.stacks.iter().map(|(stack, length)| format!("{stack}.N: {length}"));

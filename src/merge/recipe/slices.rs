@@ -60,6 +60,11 @@ pub fn is_whole(parent: &Checkpoint, side: Side, slices: &[Slice]) -> bool {
     layers.only().is_some_and(whole)
 }
 
+/// Layers of the longest stack of a model.
+pub fn depth(parent: &Checkpoint) -> Option<u64> {
+    layers_of(parent).deepest()
+}
+
 fn layers_of(parent: &Checkpoint) -> Layers {
     let names = parent.inventory.tensors.iter().map(|tensor| tensor.name.as_str());
     Layers::of(names, parent.config.as_ref().map(|config| config.values()))
