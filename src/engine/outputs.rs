@@ -28,7 +28,7 @@ pub fn expand_outputs(template: &Path, children: &[Child]) -> Result<Vec<PathBuf
     for child in children {
         let mut filled = text.replace("{name}", &child.name);
         if holds("{t}") {
-            let Some(t) = child.schedule.number().or(child.schedule.rest) else {
+            let Some(t) = child.schedule.normal().rest else {
                 return Err(Error::new(Kind::Usage, "`{t}` has no value where t goes by filters")
                     .file(template)
                     .expected("`{name}` in --output", "`{t}`"));

@@ -36,8 +36,8 @@ struct Origin<'a> {
     version: &'static str,
     /// t of the tensors that no filter fits.
     t: Option<f64>,
-    #[serde(skip_serializing_if = "<[Filter]>::is_empty")]
-    t_for: &'a [Filter],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    t_for: Vec<Filter>,
     options: Value,
     primary: Parent,
     secondary: Parent,
@@ -227,10 +227,10 @@ fn without_content(mut files: Value) -> Value {
 impl Origin<'_> {
     fn of<'a>(
         prepared: &'a Prepared,
-        schedule: &'a Schedule,
+        schedule: &Schedule,
         contents: Option<&ContentSums>,
     ) -> serde_json::Result<Origin<'a>> {
-        let number = schedule.number();
+        let Schedule { filters, rest } = schedule.normal();
         let mut options = serde_json::to_value(&prepared.plan.options)?;
         if let Some(options) = options.as_object_mut() {
             // What is the same with other children, and with flags in place of a recipe.
@@ -241,8 +241,8 @@ impl Origin<'_> {
         Ok(Origin {
             tool: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
-            t: number.or(schedule.rest),
-            t_for: if number.is_some() { &[] } else { &schedule.filters },
+            t: rest,
+            t_for: filters,
             options,
             primary: Parent::of(&prepared.primary, sums(0)),
             secondary: Parent::of(&prepared.secondary, sums(1)),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::TokenizerMode;
-use crate::merge::{Filter, Method};
+use crate::merge::{Filter, Method, Schedule};
 use crate::recipe::read::Recipe;
 
 impl Recipe {
@@ -15,7 +15,7 @@ impl Recipe {
         }
         let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
         let mut words = vec![path(&self.primary), path(&self.secondary)];
-        let (t, filters) = self.t();
+        let Schedule { filters, rest: t } = self.child.schedule.normal();
         words.extend(t.into_iter().flat_map(|t| ["-t".to_owned(), t.to_string()]));
         let filter = |filter: &Filter| ["--t-for".to_owned(), filter.to_string()];
         words.extend(filters.iter().flat_map(filter));
@@ -35,7 +35,7 @@ impl Recipe {
         for (key, path) in [("primary", &self.primary), ("secondary", &self.secondary)] {
             entry.insert(key.to_owned(), json!(path.to_string_lossy()));
         }
-        let (t, filters) = self.t();
+        let Schedule { filters, rest: t } = self.child.schedule.normal();
         if let Some(t) = t {
             entry.insert("t".to_owned(), json!(t));
         }
@@ -47,7 +47,7 @@ impl Recipe {
             let mut object = Map::new();
             // A filter that comes again never decides.
             for filter in filters {
-                object.entry(filter.filter.clone()).or_insert_with(|| values(filter));
+                object.entry(filter.filter.clone()).or_insert_with(|| values(&filter));
             }
             entry.insert("t-for".to_owned(), Value::Object(object));
         }
@@ -55,17 +55,6 @@ impl Recipe {
             entry.insert(option.to_owned(), json!(value));
         }
         Some(Value::Object(entry))
-    }
-
-    /// What `-t` says, where one number is for the rest, and the filters before it.
-    fn t(&self) -> (Option<f64>, &[Filter]) {
-        let filters = self.child.schedule.filters.as_slice();
-        match filters.split_last() {
-            Some((last, before)) if last.fits_all() && last.t.0.len() == 1 => {
-                (last.t.0.first().copied(), before)
-            }
-            _ => (self.child.schedule.rest, filters),
-        }
     }
 
     fn options(&self) -> Vec<(&'static str, &'static str)> {

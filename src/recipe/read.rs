@@ -137,8 +137,8 @@ impl Recipe {
             // Of one slice alone they are the child's.
             rest.splice(0..0, only.filters.drain(..));
         }
-        let says_t = |slice: &Slice| !slice.filters.is_empty();
-        if rest.is_empty() && !(slices.iter().all(says_t) && !slices.is_empty()) {
+        let by_slices = slices.iter().filter(|slice| !slice.filters.is_empty()).count();
+        if rest.is_empty() && (slices.is_empty() || by_slices < slices.len()) {
             return Err(wrong(top.line(), "nothing says what t is")
                 .with_hint("give `parameters: {t: 0.5}`, at the top or of each slice"));
         }

@@ -53,15 +53,25 @@ impl Schedule {
         Schedule { filters: Vec::new(), rest: Some(t) }
     }
 
-    /// Whether t is one number for all tensors.
-    pub fn number(&self) -> Option<f64> {
-        match (self.filters.as_slice(), self.rest) {
-            ([], rest) => rest,
-            ([first, ..], _) if first.fits_all() && first.t.0.len() == 1 => {
-                first.t.0.first().copied()
-            }
-            _ => None,
+    /// The same without what decides nothing: filters behind one that fits all, and one number that
+    /// fits all in place of the rest.
+    #[must_use]
+    pub fn normal(&self) -> Schedule {
+        let mut normal = self.clone();
+        let Some(all) = normal.filters.iter().position(Filter::fits_all) else { return normal };
+        normal.filters.truncate(all + 1);
+        normal.rest = None;
+        if let Some([t]) = normal.filters.last().map(|last| last.t.0.as_slice()) {
+            normal.rest = Some(*t);
+            normal.filters.pop();
         }
+        normal
+    }
+
+    /// t, where it is one number for all tensors.
+    pub fn number(&self) -> Option<f64> {
+        let normal = self.normal();
+        normal.rest.filter(|_| normal.filters.is_empty())
     }
 
     /// The filter that decides t of a tensor.
@@ -138,6 +148,11 @@ mod tests {
         for text in ["mlp=0.3", "*=0.3,0.4"] {
             assert_eq!(all(text).number(), None, "{text}");
         }
+        let filters = ["mlp=1", "*=0.2", "a=0"].map(|text| Filter::parse(text).unwrap());
+        let long = Schedule { filters: filters.to_vec(), rest: Some(0.5) };
+        assert_eq!(long.normal().to_string(), "mlp=1 0.2");
+        let filters = vec![Filter::parse("*=0,1").unwrap()];
+        assert_eq!(Schedule { filters, rest: Some(0.5) }.normal().to_string(), "*=0,1");
     }
 
     #[test]
