@@ -57,12 +57,13 @@ impl Recipe {
     /// recipe, or not supported.
     pub fn read(path: &Path) -> Result<Recipe> {
         let failed = |error| Error::from_io(Kind::NoInput, "cannot read recipe", path, error);
-        let file = File::open(path).map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
+        // Looked at before it is opened: opening a pipe would wait for its other end.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
             return Err(Error::new(Kind::NoInput, "cannot read recipe")
                 .file(path)
                 .expected("a regular file", "something else"));
         }
+        let file = File::open(path).map_err(failed)?;
         let mut bytes = Vec::new();
         file.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         let text = String::from_utf8(bytes).map_err(|_| {

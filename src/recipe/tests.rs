@@ -138,6 +138,28 @@ fn unknown_keys_are_refused_at_every_level_with_line_and_place() {
 }
 
 #[test]
+fn a_recipe_is_a_file_of_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("good.yml"), format!("\u{feff}{}", USUAL.replace('\n', "\r\n"))).unwrap();
+    let recipe = Recipe::read(&path("good.yml")).unwrap();
+    assert_eq!(recipe.child.name, "good");
+    assert_eq!(Recipe::parse(USUAL, "good").unwrap(), recipe);
+    std::fs::write(path("bytes.yml"), b"a: \xff").unwrap();
+    std::fs::write(path("long.yml"), "a".repeat((1 << 20) + 1)).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    for (name, kind) in [
+        ("bytes.yml", Kind::Usage),
+        ("long.yml", Kind::Usage),
+        ("gone.yml", Kind::NoInput),
+        ("pipe", Kind::NoInput),
+        (".", Kind::NoInput),
+    ] {
+        assert_eq!(Recipe::read(&path(name)).unwrap_err().kind(), kind, "{name}");
+    }
+}
+
+#[test]
 fn what_has_another_meaning_than_ours_is_refused_by_name() {
     let models = |text: &str| format!("{}{text}", MODELS.replace("merge_method: slerp\n", ""));
     for (text, said) in [
