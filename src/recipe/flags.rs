@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::TokenizerMode;
 use crate::merge::{Filter, Method, Schedule};
 use crate::recipe::read::Recipe;
 
@@ -63,11 +62,8 @@ impl Recipe {
             options.push(("method", "linear"));
         }
         options.extend(self.dtype.map(|dtype| ("dtype", dtype.name())));
-        if let Some(tokenizer) = self.tokenizer {
-            if tokenizer == TokenizerMode::Primary {
-                options.push(("tokenizer", "primary"));
-            }
-            options.push(("extend", "error"));
+        if let Some(vocab) = self.vocab {
+            options.extend([("vocab", vocab.name()), ("extend", "inherit")]);
         }
         options
     }
@@ -90,10 +86,10 @@ mod tests {
         let made = recipe(&format!("{HEAD}{text}tokenizer_source: base\n"));
         let words = made.flags().unwrap().join(" ");
         let expected =
-            "b/c a -t 0.3 --t-for mlp=0,0.5 --dtype bfloat16 --tokenizer primary --extend error";
+            "b/c a -t 0.3 --t-for mlp=0,0.5 --dtype bfloat16 --vocab primary --extend inherit";
         assert_eq!(words, expected);
         let expected = json!({"name": "x", "primary": "b/c", "secondary": "a", "t": 0.3,
-            "t-for": {"mlp": [0.0, 0.5]}, "dtype": "bfloat16", "tokenizer": "primary", "extend": "error"});
+            "t-for": {"mlp": [0.0, 0.5]}, "dtype": "bfloat16", "vocab": "primary", "extend": "inherit"});
         assert_eq!(made.entry().unwrap(), expected);
     }
 

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::TokenizerMode;
 use crate::error::{Error, Kind, Result};
-use crate::merge::{Child, Filter, Method, Schedule, Slice};
+use crate::merge::{Child, Filter, Method, Schedule, Slice, VocabMode};
 use crate::recipe::fields::{At, Fields, wrong};
 use crate::recipe::models::{Pair, Source, name, weight};
 use crate::recipe::parameters::{Setting, filters, filters_of_weights, setting};
@@ -43,8 +42,8 @@ pub struct Recipe {
     pub slices: Vec<Slice>,
     /// dtype of the child, where it is not each tensor's own.
     pub dtype: Option<DType>,
-    /// Whose tokenizer the child has, where that is said; the vocabularies must then be the same.
-    pub tokenizer: Option<TokenizerMode>,
+    /// Which words the child has, where rows are to be merged by their words.
+    pub vocab: Option<VocabMode>,
     /// What was understood otherwise than mergekit does it, in sentences.
     pub notes: Vec<String>,
 }
@@ -160,7 +159,7 @@ impl Recipe {
             child: Child { name: name_of_child.to_owned(), schedule },
             slices,
             dtype: dtype(&top)?,
-            tokenizer: tokenizer(&top, &mut notes)?,
+            vocab: vocab(&top, &mut notes)?,
             notes,
         })
     }
@@ -248,7 +247,7 @@ fn dtype(top: &Fields<'_>) -> Result<Option<DType>> {
     Ok(found)
 }
 
-fn tokenizer(top: &Fields<'_>, notes: &mut Vec<String>) -> Result<Option<TokenizerMode>> {
+fn vocab(top: &Fields<'_>, notes: &mut Vec<String>) -> Result<Option<VocabMode>> {
     if let Some(at) = top.get("chat_template") {
         at.word(&[("auto", ())])?;
         notes.push("chat_template: the child has the one of its tokenizer".to_owned());
@@ -260,6 +259,6 @@ fn tokenizer(top: &Fields<'_>, notes: &mut Vec<String>) -> Result<Option<Tokeniz
         (None, None) => None,
     };
     source
-        .map(|at| at.word(&[("base", TokenizerMode::Primary), ("union", TokenizerMode::Auto)]))
+        .map(|at| at.word(&[("base", VocabMode::Primary), ("union", VocabMode::Union)]))
         .transpose()
 }

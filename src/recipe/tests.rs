@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use crate::checkpoint::TokenizerMode;
 use crate::error::Kind;
-use crate::merge::{Filter, Method};
+use crate::merge::{Filter, Method, VocabMode};
 use crate::recipe::Recipe;
 use crate::tensor::DType;
 
@@ -53,7 +52,7 @@ fn the_usual_recipe_is_read_with_the_base_as_primary_wherever_it_is_listed() {
         (Path::new("org/b"), Path::new("org/a"))
     );
     assert_eq!(
-        (recipe.method, recipe.dtype, recipe.tokenizer),
+        (recipe.method, recipe.dtype, recipe.vocab),
         (Method::Slerp, Some(DType::BFloat16), None)
     );
     let expected = ["self_attn=0,0.5,0.3,0.7,1", "mlp=1,0.5,0.7,0.3,0", "*=0.5"];
@@ -101,8 +100,8 @@ fn dtypes_and_tokenizers_are_those_of_mergekit() {
     let with = |more: &str| read(&format!("{MODELS}{HALF}{more}"));
     assert_eq!(with("dtype: float32\nout_dtype: float16\n").dtype, Some(DType::Float16));
     assert_eq!(with("dtype: null\n").dtype, None);
-    assert_eq!(with("tokenizer_source: base\n").tokenizer, Some(TokenizerMode::Primary));
-    assert_eq!(with("tokenizer: {source: base}\n").tokenizer, Some(TokenizerMode::Primary));
+    assert_eq!(with("tokenizer_source: base\n").vocab, Some(VocabMode::Primary));
+    assert_eq!(with("tokenizer: {source: base}\n").vocab, Some(VocabMode::Primary));
     assert_eq!(with("chat_template: auto\n").notes.len(), 1);
 }
 

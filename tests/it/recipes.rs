@@ -235,15 +235,21 @@ fn recipes_that_are_not_understood_are_usage_errors_and_nothing_is_made() {
 }
 
 #[test]
-fn a_tokenizer_source_needs_one_vocabulary() {
+fn a_tokenizer_source_is_a_vocabulary_by_word() {
     let dir = llamas();
-    let text = slerp(&format!("{MODELS}parameters: {{t: 0.5}}\ntokenizer_source: union\n"));
-    recipe(dir.path(), "x.yml", &text);
-    let words = ["merge", "--recipe", "x.yml", "-o", "child", "--no-fsync"];
-    tool_in(dir.path(), &words).success();
-    let path = dir.path().join("b/tokenizer.json");
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replacen("\"content\": \"", "\"content\": \"other ", 1)).unwrap();
-    let stderr = tool_in(dir.path(), &[&words[..], &["--overwrite"]].concat()).refused(65);
-    assert!(stderr.contains("vocabular"), "{stderr}");
+    tool_in(dir.path(), &["merge", "a", "b", "-o", "plain", "--no-fsync"]).success();
+    for (source, mode) in [("union", "union"), ("base", "primary")] {
+        let text = slerp(&format!("{MODELS}parameters: {{t: 0.5}}\ntokenizer_source: {source}\n"));
+        recipe(dir.path(), "x.yml", &text);
+        // The same words in the same rows: nothing moves.
+        let out = format!("child-{source}");
+        let words = ["merge", "--recipe", "x.yml", "-o", &out, "--no-fsync"];
+        tool_in(dir.path(), &words).success();
+        let [child, plain] = [&out, "plain"].map(|name| child_bytes(&dir.path().join(name)));
+        assert!(child == plain, "{source}");
+        let shown = tool_in(dir.path(), &["recipe", "show", "x.yml"]).success().stdout;
+        assert!(shown.contains(&format!("--vocab {mode} --extend inherit")), "{shown}");
+        let stderr = tool_in(dir.path(), &[&words[..], &["--vocab", "rows"]].concat()).refused(2);
+        assert!(stderr.contains("--vocab stands beside a recipe"), "{stderr}");
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::TokenizerMode;
 use crate::cli::args::MergeArgs;
 use crate::error::{Error, Kind, Result};
 use crate::merge::{Child, Extend, MergeOptions, VocabMode};
@@ -62,16 +61,13 @@ pub(crate) fn asked(args: &MergeArgs) -> Result<Asked> {
         (Some(_), Some(_)) => return said_twice("dtype"),
         (recipes, given) => options.dtype = recipes.or(given),
     }
-    if let Some(tokenizer) = recipe.tokenizer {
-        if options.tokenizer != TokenizerMode::Auto {
-            return said_twice("tokenizer");
-        }
-        if options.vocab == VocabMode::Rows {
+    if let Some(vocab) = recipe.vocab {
+        if options.vocab != VocabMode::Check {
             return said_twice("vocab");
         }
-        options.tokenizer = tokenizer;
-        // mergekit goes by the words then, which comes to the rows where both have the same ones.
-        options.extend = Extend::Error;
+        options.vocab = vocab;
+        // As in mergekit, a word that one model lacks has the other's row.
+        options.extend = Extend::Inherit;
     }
     Ok(Asked { primary: recipe.primary, secondary: recipe.secondary, options })
 }
