@@ -22,4 +22,5 @@ pub use outcome::{JobResult, Status};
 pub use planning::{BatchPlan, Finding, Resolved, Selection, plan};
 pub use record::Record;
 pub use run::{RunSettings, Watcher, run};
+pub use share::Part;
 pub use sweep::Sweep;

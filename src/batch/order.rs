@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::job::JobOptions;
+use crate::batch::share::Part;
 use crate::engine::{Interrupted, Job};
 
 /// What a sweep's process is to do.
@@ -19,6 +20,8 @@ pub struct Order {
     pub secondary: OsString,
     /// Everything else that is asked for, with each child.
     pub options: JobOptions,
+    /// What the sweep may take of the machine.
+    pub part: Part,
     /// Directory of each child.
     pub outputs: Vec<OsString>,
 }
@@ -54,6 +57,7 @@ mod tests {
             primary: OsString::from_vec(b"n\xffo\n".to_vec()),
             secondary: "b".into(),
             options,
+            part: Part { threads: 3, sharers: 2 },
             outputs: vec!["c".into(), "d".into()],
         };
         let line = serde_json::to_string(&order).unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::batch::job::{JobOptions, PlannedChild, PlannedJob};
 use crate::batch::order::Order;
+use crate::batch::share::Part;
 
 /// Most children of one sweep: each keeps its weight files open.
 const MOST_CHILDREN: usize = 16;
@@ -25,14 +26,15 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// The order to make every child, with these options and every child's t.
-    pub(crate) fn order(&self, mut options: JobOptions) -> Order {
+    /// The order to make every child, with these options and this part of the machine.
+    pub(crate) fn order(&self, (mut options, part): (JobOptions, Part)) -> Order {
         options.merge.children = self.children.iter().map(|child| child.1.child.clone()).collect();
         Order {
             batch_pid: rustix::process::getpid().as_raw_pid(),
             primary: self.primary.clone().into(),
             secondary: self.secondary.clone().into(),
             options,
+            part,
             outputs: self.children.iter().map(|child| child.1.output.clone().into()).collect(),
         }
     }
@@ -117,6 +119,8 @@ mod tests {
         }
     }
 
+    const PART: Part = Part { threads: 1, sharers: 1 };
+
     #[test]
     fn merges_that_differ_in_t_only_are_one_sweep() {
         let jobs = [
@@ -129,11 +133,14 @@ mod tests {
         let found = sweeps(&jobs);
         let jobs: Vec<&[usize]> = found.iter().map(|sweep| sweep.jobs.as_slice()).collect();
         assert_eq!(jobs, [&[0, 2][..], &[1], &[3]]);
-        let order = found[0].order(options());
+        let order = found[0].order((options(), PART));
         assert_eq!(order.options.merge.children, Child::each(&[0.1, 0.2, 0.3], &[]));
         assert_eq!(order.outputs, ["0-0.1", "2-0.2", "2-0.3"]);
         let alone = found[0].clone().split();
-        assert_eq!(alone[1].order(options()).options.merge.children, Child::each(&[0.2, 0.3], &[]));
+        assert_eq!(
+            alone[1].order((options(), PART)).options.merge.children,
+            Child::each(&[0.2, 0.3], &[])
+        );
         assert_eq!(alone.len(), 2);
     }
 

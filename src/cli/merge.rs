@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::batch::Part;
 use crate::cli::args::{MergeArgs, OutputArgs};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::recipe::asked::{Asked, asked};
@@ -66,11 +67,13 @@ pub(crate) fn carry_out(
     started: Instant,
 ) -> Result<()> {
     let interrupted = || interrupt.error();
+    let whole = Part { threads: cores(), sharers: 1 };
     let settings = Settings {
-        threads: threads(args.threads.map(usize::from), devices.len()),
+        threads: threads(args.threads.map(usize::from), whole, devices.len()),
         memory_bytes: args.memory,
         devices,
         device_bytes: args.device_memory,
+        device_sharers: whole.sharers,
         interrupted: &interrupted,
     };
     let reporter = progress::reporter(!output.quiet && !output.no_progress);
@@ -91,11 +94,14 @@ pub(crate) fn carry_out(
 const WORKERS_PER_DEVICE: usize = 16;
 
 /// Worker threads: as many as asked for, or as many as make sense.
-pub(crate) fn threads(asked: Option<usize>, n_devices: usize) -> usize {
+pub(crate) fn threads(asked: Option<usize>, part: Part, n_devices: usize) -> usize {
     match (asked, n_devices) {
         (Some(threads), _) => threads,
-        (None, 0) => cores(),
-        (None, devices) => cores().min(devices * WORKERS_PER_DEVICE),
+        (None, 0) => part.threads,
+        (None, devices) => {
+            let most = devices * WORKERS_PER_DEVICE / part.sharers.max(1);
+            part.threads.min(most).max(1)
+        }
     }
 }
 
@@ -160,4 +166,27 @@ fn merge_json(plan: &MergePlan, outcome: &Outcome) -> impl Serialize + use<> {
         "warnings": plan.warnings.iter().chain(&outcome.report.warnings).collect::<Vec<_>>(),
         "tensors": outcome.report.tensors,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_bounded_by_device_over_all_merges_that_share_it() {
+        let workers = |threads, sharers, devices| threads_of(None, threads, sharers, devices);
+        fn threads_of(
+            asked: Option<usize>,
+            threads: usize,
+            sharers: usize,
+            devices: usize,
+        ) -> usize {
+            super::threads(asked, Part { threads, sharers }, devices)
+        }
+        assert_eq!(workers(224, 1, 0), 224);
+        assert_eq!((workers(224, 1, 1), workers(224, 1, 8)), (16, 128));
+        // batch --jobs 4 and --jobs 16 on 224 cores with one GPU.
+        assert_eq!((workers(56, 4, 1), workers(14, 16, 1), workers(7, 32, 1)), (4, 1, 1));
+        assert_eq!(threads_of(Some(40), 14, 16, 1), 40);
+    }
 }

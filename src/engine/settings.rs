@@ -14,6 +14,8 @@ pub struct Settings<'s> {
     pub devices: &'s [ComputeDevice],
     /// Bytes that the workers of each device may use of its memory; `None` is half of what is free.
     pub device_bytes: Option<u64>,
+    /// Merges that may use each device at once, this one with them: what is free is divided.
+    pub device_sharers: usize,
     /// Asked between spans: an error to stop with (interrupts).
     pub interrupted: &'s (dyn Fn() -> Option<Error> + Sync),
 }

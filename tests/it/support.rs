@@ -260,6 +260,7 @@ pub(crate) fn merge_here(
         memory_bytes: 1 << 20,
         devices: &[],
         device_bytes: None,
+        device_sharers: 1,
         interrupted: &|| None,
     };
     engine::run(engine::prepare(job)?, &settings, &(), Instant::now()).map(drop)

@@ -65,10 +65,11 @@ fn make(interrupt: &Interrupt) -> Result<u64> {
     job.resume = job.outputs.iter().any(|output| has_journal(output));
     let interrupted = || interrupt.error();
     let settings = Settings {
-        threads: merge::threads(order.options.threads, devices.len()),
+        threads: merge::threads(order.options.threads, order.part, devices.len()),
         memory_bytes: order.options.memory_bytes,
         devices: &devices,
         device_bytes: order.options.device_bytes,
+        device_sharers: order.part.sharers,
         interrupted: &interrupted,
     };
     let error = match attempt(job.clone(), &settings, started) {

@@ -1,8 +1,9 @@
 //! Decides how many workers share a device, and how much of its memory each may use.
 
 use crate::engine::device::memory::{FEWEST_PIECES, MOST_PIECES, Places};
-use crate::engine::devices::ComputeDevice;
+use crate::engine::settings::Settings;
 use crate::engine::task::tensor_task::Task;
+use crate::tensor::human_bytes;
 
 /// A tensor that is kept on a device between the passes is the work of one worker. One that is more than
 /// a worker's part of the merge, and more than this many bytes, is copied up twice instead, by several
@@ -26,14 +27,9 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// `device_bytes` of each device go to its workers; `None` is half of what is free on the
-    /// fullest.
-    pub(crate) fn new(
-        tasks: &[Task<'_>],
-        devices: &[ComputeDevice],
-        threads: usize,
-        device_bytes: Option<u64>,
-    ) -> Share {
+    /// As the settings say; the device that is fullest counts.
+    pub(crate) fn new(tasks: &[Task<'_>], settings: &Settings<'_>) -> Share {
+        let (devices, threads) = (settings.devices, settings.threads.max(1));
         let merged = || tasks.iter().filter(|task| task.merges());
         let items = merged().flat_map(|task| {
             let sides = task.sides().into_iter().flatten().map(|side| side.tensor.dtype);
@@ -45,8 +41,13 @@ impl Share {
         let kept = merged().map(Task::kept_bytes).filter(|bytes| *bytes <= most);
         let largest = kept.max().unwrap_or(0);
         let free = devices.iter().map(|device| device.free_bytes).min().unwrap_or(0);
-        let bytes = usize::try_from(device_bytes.unwrap_or(free / 2)).unwrap_or(usize::MAX);
-        Share::of(bytes, largest, item, threads, devices.len())
+        let bytes = bytes_of(free, settings.device_bytes, settings.device_sharers);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let share = Share::of(bytes, largest, item, threads, devices.len());
+        let (workers, each) = (share.threads, human_bytes(share.block_bytes as u64));
+        let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+        log::info!("workers on {}: {workers}, each with {each} of memory", names.join(", "));
+        share
     }
 
     /// `largest` is the largest tensor that is to be kept.
@@ -75,6 +76,17 @@ impl Share {
     pub(crate) fn keep_bytes(&self) -> u64 {
         let kept = self.block_bytes - Places::new(self.pieces, self.item).kept;
         u64::try_from(kept.saturating_sub(2048)).unwrap_or(u64::MAX)
+    }
+}
+
+/// What of a device's free memory a merge takes, of which so many may run on it at once: half of its
+/// part, or what is asked for as far as its part reaches.
+fn bytes_of(free: u64, asked: Option<u64>, sharers: usize) -> u64 {
+    let part = free / u64::try_from(sharers.max(1)).unwrap_or(u64::MAX);
+    match asked {
+        Some(bytes) if sharers > 1 => bytes.min(part),
+        Some(bytes) => bytes,
+        None => part / 2,
     }
 }
 
@@ -112,6 +124,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn merges_that_share_a_device_divide_what_is_free() {
+        assert_eq!(bytes_of(1600, None, 1), 800);
+        assert_eq!((bytes_of(1600, None, 16), bytes_of(1600, Some(70), 16)), (50, 70));
+        // More than there is may be asked for, but not of what is another's.
+        assert_eq!((bytes_of(1600, Some(2000), 1), bytes_of(1600, Some(2000), 16)), (2000, 100));
     }
 
     #[test]

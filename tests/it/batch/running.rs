@@ -174,3 +174,49 @@ fn a_sweep_that_is_killed_fails_and_the_others_go_on() {
     assert!(message.contains("signal 9"), "{message}");
     assert_eq!(value["jobs"][1]["result"], "merged");
 }
+
+#[test]
+fn sweeps_share_a_devices_workers_and_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let merges = [0.1, 0.9].map(|t| {
+        json!({
+            "primary": fixture("llama/primary"), "secondary": fixture("llama/secondary"),
+            "output": format!("child-{t}"), "t": t, "device": "cuda",
+            // Sweeps of their own.
+            "max-shard-size": if t < 0.5 { "1GB" } else { "2GB" },
+        })
+    });
+    let shared = manifest(dir.path(), &json!({ "merges": merges }));
+    let said = |options: &[&str]| {
+        let mut command = batch(&shared, options);
+        command.env("LLM_SLERP_MERGE_TEST_DEVICES", "devices=1,memory=1GiB");
+        let output = command.env("RUST_LOG", "info").output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        let shares: Vec<String> = text
+            .lines()
+            .filter_map(|line| Some(line.split_once("workers on cuda:0: ")?.1.to_owned()))
+            .collect();
+        for t in ["0.1", "0.9"] {
+            fs::remove_dir_all(dir.path().join(format!("child-{t}"))).unwrap();
+        }
+        shares
+    };
+    let shares = |options: &[&str]| -> Vec<(u64, f64)> {
+        let share = |text: String| {
+            let (workers, rest) = text.split_once(", each with ").unwrap();
+            (workers.parse().unwrap(), rest.split(' ').next().unwrap().parse().unwrap())
+        };
+        said(options).into_iter().map(share).collect()
+    };
+    for (jobs, workers) in [("1", 16), ("4", 4), ("16", 1)] {
+        let shares = shares(&["--threads", "224", "--jobs", jobs]);
+        assert_eq!(shares.len(), 2);
+        for (found, megabytes) in shares {
+            assert_eq!(found, workers, "{jobs}");
+            // All that may run at once together take half of the device's 1074 MB at most.
+            let all = jobs.parse::<f64>().unwrap() * workers as f64 * megabytes;
+            assert!(all <= 537.0, "{jobs}: {all} MB");
+        }
+    }
+}
