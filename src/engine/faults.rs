@@ -1,11 +1,12 @@
 //! Stands in for GPUs in tests on machines without one: the CPU computes, with the memory and the
 //! failures that a test asks for.
 //!
-//! [`VARIABLE`] is a list of words: `devices=2,memory=64MiB,oom=3,sticky=5,wrong=1`. With
+//! [`DEVICES`] is a list of words: `devices=2,memory=64MiB,oom=3,sticky=5,wrong=1`. With
 //! it set no GPU is used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tch::TchError;
 
@@ -13,7 +14,10 @@ use crate::error::{Error, Kind, Result};
 use crate::format::parse_size;
 
 /// The variable that asks for stand-ins.
-const VARIABLE: &str = "LLM_SLERP_MERGE_TEST_DEVICES";
+const DEVICES: &str = "LLM_SLERP_MERGE_TEST_DEVICES";
+
+/// The variable that asks, as `none`, that nothing is written: what is left is reading and merging.
+const SINK: &str = "LLM_SLERP_MERGE_TEST_SINK";
 
 /// Whether this build has stand-ins: only builds for tests do.
 const ENABLED: bool = cfg!(any(debug_assertions, feature = "test-devices"));
@@ -29,6 +33,12 @@ pub(crate) struct Faults {
     sticky: u64,
     /// The download whose last byte is wrong.
     wrong: u64,
+    /// The upload that never ends.
+    hang: u64,
+    /// No worker gets a stream of its own.
+    no_stream: bool,
+    /// No memory can be page-locked.
+    pageable: bool,
     allocations: AtomicU64,
     uploads: AtomicU64,
     downloads: AtomicU64,
@@ -46,9 +56,29 @@ impl Faults {
 
     /// Counts an upload.
     pub(crate) fn upload(&self) -> std::result::Result<(), TchError> {
-        if self.uploads.fetch_add(1, Ordering::Relaxed) + 1 == self.sticky {
+        let now = self.uploads.fetch_add(1, Ordering::Relaxed) + 1;
+        while now == self.hang {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        if now == self.sticky {
             let text = "CUDA error: an illegal memory access was encountered (injected)";
             return Err(torch_says(text));
+        }
+        Ok(())
+    }
+
+    /// What CUDA says where it has no stream for a worker.
+    pub(crate) fn stream(&self) -> Result<()> {
+        if self.no_stream {
+            return Err(Error::new(Kind::Resource, "CUDA could not make a stream (injected)"));
+        }
+        Ok(())
+    }
+
+    /// What CUDA says where memory can't be page-locked.
+    pub(crate) fn lock_pages(&self) -> std::result::Result<(), TchError> {
+        if self.pageable {
+            return Err(torch_says("CUDA error: OS call failed (injected)"));
         }
         Ok(())
     }
@@ -61,6 +91,16 @@ impl Faults {
 
 fn torch_says(text: &str) -> TchError {
     TchError::Torch(text.to_owned())
+}
+
+/// Whether nothing is to be written. There is no child then, and the merge ends with an error.
+pub(crate) fn writes_nothing() -> bool {
+    ENABLED && std::env::var_os(SINK).is_some_and(|value| value == "none")
+}
+
+/// The error after a merge that was only to be measured.
+pub(crate) fn wrote_nothing() -> Error {
+    Error::new(Kind::Usage, format!("nothing was written, as {SINK}=none asks: there is no child"))
 }
 
 /// Devices that are not there, as a test asks for them.
@@ -81,10 +121,10 @@ impl StandIns {
         if !ENABLED {
             return Ok(None);
         }
-        match std::env::var(VARIABLE) {
+        match std::env::var(DEVICES) {
             Ok(text) => StandIns::parse(&text).map(Some).map_err(|word| {
-                Error::new(Kind::Usage, format!("{VARIABLE} is for tests only"))
-                    .expected("devices=N,memory=SIZE,oom=N[xM],sticky=N,wrong=N", word)
+                Error::new(Kind::Usage, format!("{DEVICES} is for tests only"))
+                    .expected("devices=N,memory=SIZE,oom=N[xM],sticky=N,wrong=N,hang=N,stream=none,pinned=none", word)
             }),
             Err(_) => Ok(None),
         }
@@ -107,6 +147,9 @@ impl StandIns {
                 }
                 "sticky" => faults.sticky = number(value)?,
                 "wrong" => faults.wrong = number(value)?,
+                "hang" => faults.hang = number(value)?,
+                "stream" => faults.no_stream = value == "none",
+                "pinned" => faults.pageable = value == "none",
                 _ => return Err(wrong()),
             }
         }

@@ -11,6 +11,7 @@ use crate::checkpoint::{
     SideFileOptions, SideFiles, Staging, WordsOfChild, check_apart, check_output, check_room,
     file_of, locate,
 };
+use crate::engine::faults;
 use crate::engine::prepared::{Job, Prepared};
 use crate::engine::provenance;
 use crate::engine::report::MergeReport;
@@ -222,6 +223,9 @@ fn make(
         settings,
         reporter,
     )?;
+    if faults::writes_nothing() {
+        return Err(faults::wrote_nothing());
+    }
     for (child, writer) in writers.iter().enumerate() {
         let Some(staging) = writer.staging() else { continue };
         prepared.side_files.write(staging)?;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::checkpoint::{Checkpoint, ChildWriter};
 use crate::engine::contents::Contents;
@@ -75,6 +76,7 @@ pub fn execute(
     settings: &Settings<'_>,
     reporter: &dyn Reporter,
 ) -> Result<MergeReport> {
+    let began = Instant::now();
     use_one_thread();
     let _no_grad = tch::no_grad_guard();
     let tasks = plan
@@ -90,7 +92,7 @@ pub fn execute(
     let (mut whole_bytes, mut keep_bytes) = (WHOLE_BYTES, settings.memory_bytes);
     let mut share = None;
     if !settings.devices.is_empty() {
-        let planned = Share::new(&tasks, settings.devices, threads, settings.device_bytes);
+        let planned = Share::new(&tasks, settings);
         (threads, whole_bytes, keep_bytes) = (planned.threads, planned.keep_bytes(), 0);
         share = Some(planned);
     }
@@ -138,7 +140,9 @@ pub fn execute(
         reporter.finish();
         return Err(error);
     }
-    pool.conclude()
+    let report = pool.conclude();
+    log::info!("merging took {:.3} s", began.elapsed().as_secs_f64());
+    report
 }
 
 impl Pool<'_> {

@@ -22,6 +22,7 @@ use crate::engine::task::errors::{nonfinite_error, overflow_error};
 use crate::engine::task::tensor_task::{
     ChildDecision, Decision, Scan, Task, Written, add_up, decide, parts,
 };
+use crate::engine::torch::buffer::warn_pageable;
 use crate::engine::torch::calls::torch_error;
 use crate::engine::torch::ops::{PIECE, computed_kind, count_nonfinite, part};
 use crate::engine::write::children::Children;
@@ -64,13 +65,20 @@ impl<'j> Passes<'j> {
     ) -> Attempt<Passes<'j>> {
         let places = Places::new(share.pieces, share.item);
         let stream = match device.device {
-            Device::Cuda(index) => {
-                let stream = opening::open()?.0.own_stream(index);
-                // On the default stream it is slower, and right all the same.
-                stream.map_err(|error| log::warn!("{}: {error}", device.name)).ok()
-            }
-            _ => None,
+            Device::Cuda(index) => opening::open()?.0.own_stream(index).map(Some),
+            _ => device.faults.as_ref().map_or(Ok(()), |faults| faults.stream()).map(|()| None),
         };
+        // The child is the same, only later.
+        let stream = stream.unwrap_or_else(|error| {
+            log::warn!(
+                "{}: a worker shares the default stream and is slower: {error}",
+                device.name
+            );
+            None
+        });
+        if let Some(faults) = &device.faults {
+            faults.lock_pages().unwrap_or_else(|error| warn_pageable(&error));
+        }
         Ok(Passes {
             options,
             children,

@@ -1,7 +1,9 @@
 //! `Buffer`: host memory that files and torch share. The only file that lays a tensor over bytes.
 #![expect(unsafe_code, reason = "a slice over a tensor's own memory")]
 
-use tch::{Device, Kind as TorchKind, Tensor};
+use std::sync::Once;
+
+use tch::{Device, Kind as TorchKind, TchError, Tensor};
 
 use crate::engine::torch::calls::{TorchResult, to_i64};
 use crate::error::Result;
@@ -34,7 +36,7 @@ impl Buffer {
         match plain.tensor.f_internal_pin_memory(device) {
             Ok(tensor) => Ok(Buffer { tensor, len }),
             Err(error) => {
-                log::warn!("no page-locked memory, copies will be slow: {error}");
+                warn_pageable(&error);
                 Ok(plain)
             }
         }
@@ -79,6 +81,15 @@ impl Buffer {
             .f_view_dtype(kind)
             .or_torch("take a view")
     }
+}
+
+/// Says once that memory is not page-locked.
+pub(crate) fn warn_pageable(error: &TchError) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+        log::warn!("no page-locked memory, copies are slow (see `ulimit -l`): {first}");
+    });
 }
 
 #[cfg(test)]
