@@ -283,3 +283,33 @@ fn old_and_compressed_files_are_merged_on_a_device() {
         assert_eq!(child_bytes(&outs[0]), child_bytes(&outs[1]), "{name}");
     }
 }
+
+#[test]
+fn a_device_without_streams_and_page_locked_memory_says_so_and_makes_the_same_child() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = parents("gpt2");
+    let outs = ["sound", "slow"].map(|kind| dir.path().join(kind));
+    let sound = merge_on("devices=1", &pair, &outs[0], &[]).success();
+    assert_eq!(sound.stderr.lines().filter(|line| line.contains("WARN")).count(), 0);
+    let slow = merge_on("stream=none,pinned=none", &pair, &outs[1], &[]).success();
+    for words in ["a worker shares the default stream", "no page-locked memory"] {
+        assert!(slow.stderr.contains(words), "{}", slow.stderr);
+    }
+    assert_eq!(child_bytes(&outs[0]), child_bytes(&outs[1]));
+}
+
+#[test]
+fn a_merge_that_is_only_measured_leaves_no_child() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = parents("gpt2");
+    for device in ["cpu", "cuda"] {
+        let mut command = command();
+        command.env("LLM_SLERP_MERGE_TEST_DEVICES", "devices=1");
+        command.env("LLM_SLERP_MERGE_TEST_SINK", "none").arg("merge").args([&a, &b]);
+        command.arg("-o").arg(dir.path().join("child")).args(["-v", "--device", device]);
+        let said = run(&mut command).refused(2);
+        assert!(said.contains("nothing was written"), "{said}");
+        assert!(said.contains("merging took "), "{said}");
+        assert_eq!(listing(dir.path()), [""; 0]);
+    }
+}

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// The libtorch that `tch` is made for.
 const TORCH_VERSION: &str = "2.11.0";
 
+/// How the versions begin that differ from it in mended faults alone; the wheel takes any of them.
+const TORCH_RELEASE: &str = "2.11.";
+
 /// Blocks of `libtorch_cpu.so` that are compared, and their size in bytes.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: usize = 4096;
@@ -160,7 +163,7 @@ pub(crate) fn search(search: &Search) -> Result<Vec<PathBuf>> {
 fn check(place: &Path, loaded: &Path) -> std::result::Result<(), Error> {
     let version = version_of(place);
     let number = version.as_deref().map(|version| version.split('+').next().unwrap_or_default());
-    if number.is_some_and(|number| number != TORCH_VERSION) {
+    if number.is_some_and(|number| !number.starts_with(TORCH_RELEASE)) {
         return Err(unavailable("libtorch_cuda.so is of another version")
             .expected(TORCH_VERSION, version.unwrap_or_default()));
     }
@@ -232,6 +235,8 @@ mod tests {
         let lib = beside.parent().unwrap().to_path_buf();
         let found = find(&[&empty, &old, &copy, &lib, &copy]).unwrap();
         assert_eq!(found, [copy.join("libtorch_cuda.so"), beside]);
+        let mended = torch(&dir.path().join("mended"), "2.11.1+cu130", &build);
+        assert_eq!(find(&[&mended]).unwrap(), [mended.join("libtorch_cuda.so")]);
         let refusal = find(&[&old, &other]).unwrap_err().to_string();
         assert!(refusal.contains("expected 2.11.0, found 2.10.0"), "{refusal}");
         assert!(refusal.contains("old/lib/libtorch_cuda.so"), "{refusal}");
