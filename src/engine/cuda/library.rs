@@ -60,6 +60,10 @@ impl Search {
             places.push(above.join("libtorch/lib"));
             places.push(above.join("libtorch/cuda/torch/lib"));
         }
+        // `python -m llm_slerp_merge` leads the loader to the PyTorch that Python imports.
+        if let Some(paths) = std::env::var_os("LD_LIBRARY_PATH") {
+            places.extend(std::env::split_paths(&paths));
+        }
         let own_environment = program.ancestors().nth(2).map(Path::to_path_buf);
         for prefix in own_environment.into_iter().chain(python_prefixes()) {
             places.extend(torch_below(&prefix));

@@ -4,6 +4,7 @@
 //! 2.11's `torch/csrc/inductor/aoti_torch/c/shim.h`, its stable C interface, for `aoti_torch_…`.
 #![expect(unsafe_code, reason = "calls of C functions that are found at run time")]
 
+use std::error::Error as _;
 use std::ffi::{c_int, c_uint, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -39,12 +40,11 @@ impl Library {
         // initialisers register CUDA with torch, as they do in every PyTorch process.
         let library = unsafe { UnixLibrary::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
         let library = library.map_err(|error| {
-            unavailable("libtorch_cuda.so can't be opened")
-                .file(path)
-                .expected("", error.to_string())
-                .with_hint(
-                    "what it needs is missing beside it: install that PyTorch anew, with CUDA",
-                )
+            // The loader's own words name the library that is missing.
+            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            unavailable("libtorch_cuda.so can't be opened").file(path).expected("", why).with_hint(
+                "what it needs is missing beside it: install that PyTorch anew, with CUDA",
+            )
         })?;
         Ok(Library { library: ManuallyDrop::new(library), path: path.to_path_buf() })
     }
