@@ -14,8 +14,9 @@ With --pack, where the tool is built: makes DIR, with the program, what it is ch
 
        DIR/scripts/gpu_check.sh
 
-links that PyTorch and checks: correctness on fixtures and on a pair of 2.2 GB, memory, and speed beside the link's.
-It works in a checkout too. Exit 1 where a child is not what it must be. The options of gpu_check.py:
+links that PyTorch and checks: correctness on fixtures and on pairs of 1.1 billion elements, memory, and what bounds the
+speed. It works in a checkout too, with Rust, or with the program that a wheel installed. Exit 1 where a child is not what
+it must be or the program fell back. The options of gpu_check.py:
 
 TEXT
     python3 scripts/gpu_check.py --help 2>/dev/null || true
@@ -29,7 +30,8 @@ pack() {
     local to=$1 size
     need_compilers
     step "libtorch" scripts/libtorch.sh
-    step "build" cargo build --locked --release
+    # Built for tests, it can leave out writing, so that files and device are told apart.
+    step "build" cargo build --locked --release --features test-devices
     mkdir -p "$to/scripts/fixtures" "$to/tests/data"
     strip -o "$to/llm-slerp-merge" "${CARGO_TARGET_DIR:-target}/release/llm-slerp-merge"
     cp scripts/{gpu_check.sh,gpu_check.py,lib.sh,libtorch.sh,make_pair.py} "$to/scripts/"
@@ -61,14 +63,16 @@ fi
 if [[ -x llm-slerp-merge ]]; then
     binary=$PWD/llm-slerp-merge
     [[ -e libtorch/lib/libtorch_cpu.so ]] || step "libtorch" env -u LIBTORCH scripts/libtorch.sh --system
+elif ! command -v cargo >/dev/null && command -v llm-slerp-merge >/dev/null; then
+    binary=$(command -v llm-slerp-merge)
 else
     need_compilers
     [[ -n ${LIBTORCH:-} || -e libtorch/lib/libtorch_cpu.so ]] || step "libtorch" scripts/libtorch.sh --system
-    # Only tests may let the CPU stand in for a GPU.
-    features=()
-    [[ " $*" != *" --stand-in"* ]] || features=(--features test-devices)
-    step "build" cargo build --locked --release ${features[@]+"${features[@]}"}
+    step "build" cargo build --locked --release --features test-devices
     binary=${CARGO_TARGET_DIR:-$PWD/target}/release/llm-slerp-merge
 fi
 export PYTHONDONTWRITEBYTECODE=1
-exec python3 scripts/gpu_check.py --binary "$binary" "$@"
+# Paths among the options are the user's.
+here=$PWD binary=$(realpath "$binary")
+cd "$called_from"
+exec python3 "$here/scripts/gpu_check.py" --binary "$binary" "$@"

@@ -83,6 +83,11 @@ def distance(a, b):
     return found
 
 
+def chosen(values, where, integers):
+    """Some of the values, in float64."""
+    return values.view(integers)[where].view(values.dtype).double()
+
+
 def compare(key, a, b, found):
     """Adds one tensor's distance."""
     found.elements += a.numel()
@@ -99,8 +104,9 @@ def compare(key, a, b, found):
         found.beyond = f"{key} is not floating and differs"
         return
     units = (in_order(a.view(integers)[where]) - in_order(b.view(integers)[where])).abs()
-    apart = (a[where].double() - b[where].double()).abs()
-    counts = ~(apart <= CANCELLED * float(a.abs().max()))
+    # By their bits, since torch can't choose among float8.
+    apart = (chosen(a, where, integers) - chosen(b, where, integers)).abs()
+    counts = ~(apart <= CANCELLED * float(a.double().abs().max()))
     furthest = int(units[counts].max()) if bool(counts.any()) else 0
     found.units = max(found.units, furthest)
     if furthest > 1:
