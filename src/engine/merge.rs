@@ -83,6 +83,7 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
                 secondary: vocab.secondary,
                 child: plan.child_rows().unwrap_or_else(|| vocab.child()),
             }),
+            extends: plan.words.as_ref().and_then(|words| words.extends()),
             by_word: by_word(&plan),
             dtype: job.options.dtype,
             tokenizer: job.options.tokenizer,

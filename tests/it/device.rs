@@ -11,6 +11,7 @@ use crate::support::{
     Loaded, Run, child_bytes, command, fixture, listing, merge, parent_bytes, run, torch_model,
 };
 use crate::ulp::{distance, unit};
+use crate::words::reordered;
 
 const PAIRS: [&str; 3] = ["llama", "gpt2", "neox"];
 
@@ -79,6 +80,15 @@ fn wide_pair(dir: &Path) -> [PathBuf; 2] {
             .model(dir, name, &config)
     };
     [parent("a", 10, 1000), parent("b", 20, 1007)]
+}
+
+#[test]
+fn rows_are_merged_by_word_on_a_device_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let parents = reordered(dir.path());
+    let child = dir.path().join("child");
+    merge_on("devices=1", &parents, &child, &["-t", "0.3", "--vocab", "union"]).success();
+    assert_eq!(torch_model(&child), torch_model(&parents[0]));
 }
 
 #[test]

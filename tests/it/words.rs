@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::build::Dict;
+use crate::build::{Dict, noise};
 use crate::support::{fixture, merge, snapshot, tool, torch_model};
 
 const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 0, "bos_token_id": null}"#;
@@ -144,6 +144,78 @@ fn by_word_is_by_row_where_every_word_is_in_its_row() {
         assert_eq!(weights(&plain), weights(&union), "{name}");
         assert_eq!(words(&plain), words(&union), "{name}");
     }
+}
+
+/// A model of 700 words in several pieces, and the same one with words and rows in another order.
+pub(crate) fn reordered(dir: &Path) -> [PathBuf; 2] {
+    const ROWS: u64 = 700;
+    const WIDTH: usize = 300;
+    let values = noise(ROWS as usize * WIDTH, 7);
+    let bias = noise(ROWS as usize, 8);
+    let orders: [Vec<u64>; 2] =
+        [(0..ROWS).collect(), (0..ROWS).map(|row| row * 11 % ROWS).collect()];
+    let named = orders.iter().zip(["a", "b"]);
+    let made = named.map(|(order, name)| {
+        let rows = |values: &[f64], width: usize| -> Vec<f64> {
+            let row = |row: &u64| values[*row as usize * width..][..width].to_vec();
+            order.iter().flat_map(row).collect()
+        };
+        let path = Dict::new()
+            .f32("model.embed_tokens.weight", &[ROWS, WIDTH as u64], &rows(&values, WIDTH))
+            .noise("model.norm.weight", &[300], 9)
+            .f32("lm_head.bias", &[ROWS], &rows(&bias, 1))
+            .tied("lm_head.weight", "model.embed_tokens.weight")
+            .model(
+                dir,
+                name,
+                r#"{"model_type": "llama", "vocab_size": 700, "tie_word_embeddings": true}"#,
+            );
+        let vocab: serde_json::Map<String, Value> =
+            order.iter().zip(0u64..).map(|(word, row)| (format!("w{word}"), json!(row))).collect();
+        let tokenizer = json!({"added_tokens": [], "model": {"type": "WordLevel", "vocab": vocab}});
+        fs::write(path.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        path
+    });
+    let made: Vec<PathBuf> = made.collect();
+    made.try_into().unwrap()
+}
+
+#[test]
+fn a_model_merged_with_its_own_rows_in_another_order_is_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = reordered(dir.path());
+    for (way, threads) in [("union", "1"), ("primary", "3")] {
+        let child = dir.path().join(way);
+        merge(&a, &b, &child, &["-t", "0.3", "--vocab", way, "--threads", threads]).success();
+        assert_eq!(torch_model(&child), torch_model(&a), "{way}");
+    }
+}
+
+#[test]
+fn a_damaged_parent_is_refused_though_its_rows_are_read_in_another_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = reordered(dir.path());
+    let path = b.join("pytorch_model.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let said = merge(&a, &b, &dir.path().join("child"), &["--vocab", "union"]).refused(65);
+    assert!(said.contains("is damaged"), "{said}");
+}
+
+#[test]
+fn of_two_tokenizers_of_one_length_the_child_has_that_with_more_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b] = [("a", ["a", "b"]), ("b", ["a", "b"])]
+        .map(|(name, words)| model(dir.path(), name, &words, 1.0));
+    // Padded: the second row has no word in the primary.
+    let file = a.join("tokenizer.json");
+    let text = fs::read_to_string(&file).unwrap().replace(r#","b":1"#, "");
+    fs::write(&file, text).unwrap();
+    let child = dir.path().join("child");
+    merge(&a, &b, &child, &[]).success();
+    assert_eq!(words(&child), words(&b));
 }
 
 #[test]

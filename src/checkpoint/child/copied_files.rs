@@ -71,6 +71,8 @@ pub struct WordsOfChild<'a> {
 pub struct SideFileOptions<'a> {
     /// Rows of the vocabularies, where the models have any.
     pub rows: Option<ChildRows>,
+    /// The parent that has the other's words in their rows, and more.
+    pub extends: Option<Side>,
     /// The words of the child, where its rows are merged by word.
     pub by_word: Option<WordsOfChild<'a>>,
     /// dtype to set in config.json, where `--dtype` changes it.
@@ -173,6 +175,13 @@ impl SideFiles {
                 side: Some(Side::Primary),
                 reason: "its words are the child's".to_owned(),
             },
+            None if options.tokenizer == TokenizerMode::Auto
+                && rows_a == rows_b
+                && let Some(side) = options.extends =>
+            {
+                let reason = "it has the other's words and more".to_owned();
+                TokenizerChoice { side: Some(side), reason }
+            }
             None => choose(&a, &b, rows_a, rows_b, options.tokenizer),
         };
         let (checkpoint, facts) = match choice.side {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, Vocabulary};
+use crate::checkpoint::{Checkpoint, Side, Vocabulary};
 use crate::error::{Error, Kind, Result};
 use crate::merge::vocab::rows::Vocab;
 use crate::tensor::{counted, escape};
@@ -112,6 +112,15 @@ impl Comparison {
         self.different += 1;
         if self.examples.len() < SHOWN {
             self.examples.push(example());
+        }
+    }
+
+    /// The parent that has the other's words in their rows, and more.
+    pub fn extends(&self) -> Option<Side> {
+        match self.relation {
+            Relation::PrimaryExtends => Some(Side::Primary),
+            Relation::SecondaryExtends => Some(Side::Secondary),
+            _ => None,
         }
     }
 
