@@ -57,8 +57,10 @@ impl Faults {
     /// Counts an upload.
     pub(crate) fn upload(&self) -> std::result::Result<(), TchError> {
         let now = self.uploads.fetch_add(1, Ordering::Relaxed) + 1;
-        while now == self.hang {
-            std::thread::sleep(Duration::from_secs(1));
+        if now == self.hang {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
         }
         if now == self.sticky {
             let text = "CUDA error: an illegal memory access was encountered (injected)";
