@@ -17,7 +17,7 @@ from pathlib import Path
 from checks.core import CHECKS, REPOSITORY, Context
 
 CHECK_MODULES = ["inspecting", "values", "extension", "dimensions", "with_transformers", "refusals", "families",
-                 "vocabularies", "recipes", "big", "real"]
+                 "formats", "vocabularies", "recipes", "big", "real"]
 
 
 def arguments():

@@ -4,14 +4,15 @@
 Deterministic: seeds are fixed and one thread computes; texts come from the standard library, so the
 bytes belong to the Python version that tests/data/README.md names.
 
-    make_fixtures.py [--out tests/data] [--only parents expected reader wild]
+    make_fixtures.py [--out tests/data] [--only parents expected reader wild safetensors]
 """
 import argparse
 import shutil
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PARTS = {"parents": ["llama", "gpt2", "neox"], "expected": ["expected"], "reader": ["reader"], "wild": ["wild"]}
+PARTS = {"parents": ["llama", "gpt2", "neox"], "expected": ["expected"], "reader": ["reader"], "wild": ["wild"],
+         "safetensors": []}
 
 
 def make(part, data):
@@ -22,6 +23,8 @@ def make(part, data):
         from fixtures.parents import make_all
     elif part == "expected":
         from fixtures.expected import make_all
+    elif part == "safetensors":
+        from fixtures.safetensors_files import make_all
     elif part == "wild":
         from fixtures.wild import make_all
     else:

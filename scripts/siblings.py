@@ -2,8 +2,10 @@
 """Write src/checkpoint/tensors/model_order/siblings.txt: in which order the modules of transformers' families have their parts.
 
     siblings.py > src/checkpoint/tensors/model_order/siblings.txt
+    siblings.py --orders > tests/data/orders.txt            some families' names in order, for the tests
 """
 import os
+import sys
 import warnings
 from collections import Counter
 
@@ -11,6 +13,9 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
 warnings.filterwarnings("ignore")
 
 from checks.families import FAMILIES, ROWS, random_model  # noqa: E402
+
+
+SOME = ["llama", "qwen2", "gpt2", "bert", "t5", "mixtral", "falcon", "opt", "bart", "roberta", "gpt_neox", "mamba"]
 
 
 def parts_of_modules(names):
@@ -49,4 +54,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["--orders"]:
+        for some in SOME:
+            print(some, *random_model(some, ROWS[0]).state_dict())
+    else:
+        main()

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 DATA = REPOSITORY / "tests" / "data"
-WEIGHT_PATTERNS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+WEIGHT_PATTERNS = ("pytorch_model*.bin", "pytorch_model.bin.index.json", "model*.safetensors", "model.safetensors.index.json")
 TIMEOUT_SECONDS = 3600
 CHECKS = []
 

@@ -10,9 +10,10 @@ MERGES = {
     "ten shards": ["--max-shard-size", "30KB"],
     "no flush": ["--no-fsync", "--max-shard-size", "100KB"],
     "two children": ["-t", "0.25,0.75", "--max-shard-size", "60KB"],
+    "safetensors": ["--format", "safetensors", "--max-shard-size", "30KB"],
     "replacing": ["--overwrite", "--max-shard-size", "60KB"],
 }
-LARGE = ["one file", "two children"]
+LARGE = ["one file", "safetensors", "two children"]
 TIMES = 150
 RACES = 100
 
@@ -135,7 +136,7 @@ def kill(bench):
     """All of it."""
     jobs = [lambda here, merge=merge: calls(here, merge) for merge in MERGES]
     jobs += [lambda here, merge=merge: calls(here.on_large(), merge, " of large tensors") for merge in LARGE]
-    jobs += [lambda here, merge=merge: times(here, merge) for merge in ("one file", "replacing")]
+    jobs += [lambda here, merge=merge: times(here, merge) for merge in ("one file", "safetensors", "replacing")]
     total = sum(side_by_side(bench, jobs))
     print(f"kill: {total} points in all")
     races(bench)

@@ -67,7 +67,7 @@ def contents():
     yield "m3-shard-lfs", "index", "a shard that is a pointer", {INDEX: index(good), ONE: {"good": "v"}, TWO: {"case": "p10-lfs-pointer"}}, "WrongKind", "git-LFS"
     yield "m3-shard-exploit", "index", "the second shard calls os.system", {INDEX: index(good), ONE: {"good": "v"}, TWO: {"case": "p1-os_system"}}, "ForbiddenGlobal", "os.system"
     yield "m3-both-formats", "index", "safetensors beside .bin: .bin is taken, and that is said", {MODEL: {"good": "w"}, "model.safetensors": {"hex": "00"}}, "ok", ""
-    yield "m3-only-safetensors", "index", "only safetensors", {"model.safetensors": {"hex": "00"}}, "NoInput", "safetensors"
+    yield "m3-only-safetensors", "index", "only safetensors, which are none", {"model.safetensors": {"hex": "00"}}, "Empty", "1 byte"
     yield "m3-empty-directory", "index", "an empty directory", {}, "NoInput", ""
     yield "m3-incomplete", "names", "a download that was not finished", {MODEL + ".incomplete": {"hex": "504b0304"}}, "NoInput", "interrupted"
     yield "m3-hub-incomplete", "names", "an index whose shard is still being downloaded", {INDEX: index(good), ONE: {"good": "v"}, TWO + ".incomplete": {"hex": ""}}, "NoInput", TWO

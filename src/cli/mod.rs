@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod by_layer;
+mod convert;
 mod devices;
 mod find;
 mod generate;
@@ -74,6 +75,7 @@ fn execute(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Merge(args) => merge::merge(args, &cli.output),
         Command::Plan(args) => merge::plan(args, &cli.output),
+        Command::Convert(args) => convert::convert(args, &cli.output),
         Command::Inspect(args) => inspect::inspect(args, &cli.output),
         Command::Find(args) => find::find(args, &cli.output),
         Command::Devices => devices::devices(&cli.output),

@@ -93,6 +93,7 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
             Action::Linear => "linear".to_owned(),
             Action::CopyPrimary => "copy primary".to_owned(),
             Action::CopySecondary => "copy secondary".to_owned(),
+            Action::Copy => "copy".to_owned(),
         };
         if let Some(extension) = storage.extension {
             let side = extension.side.name();
@@ -291,6 +292,30 @@ pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, secon
     if let (Some(smallest), Some(largest)) = (counts.smallest_angle, counts.largest_angle) {
         text.push_str(&format!("; angles {smallest:.2}° to {largest:.2}°"));
     }
+    text.push_str(&speed(report, seconds));
+    text
+}
+
+/// What a conversion did.
+pub(crate) fn converted(
+    plan: &MergePlan,
+    report: &MergeReport,
+    place: &str,
+    seconds: f64,
+) -> String {
+    let shards = plan.shards.len();
+    format!(
+        "wrote {} ({}) in {shards} {} of {} into {place}{}",
+        counted(plan.tensors.len() as u64, "tensor"),
+        human_bytes(plan.total_size),
+        if shards == 1 { "file" } else { "shards" },
+        plan.format.name(),
+        speed(report, seconds)
+    )
+}
+
+/// The last line of a summary.
+fn speed(report: &MergeReport, seconds: f64) -> String {
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -298,14 +323,13 @@ pub(crate) fn summary(plan: &MergePlan, report: &MergeReport, place: &str, secon
         reason = "shown with one decimal"
     )]
     let rate = ((report.bytes_read + report.bytes_written) as f64 / seconds.max(1e-6)) as u64;
-    text.push_str(&format!(
+    format!(
         "\n{seconds:.1} s on {}, {} read and {} written, {}/s",
         escape(&report.devices.join(", ")),
         human_bytes(report.bytes_read),
         human_bytes(report.bytes_written),
         human_bytes(rate)
-    ));
-    text
+    )
 }
 
 #[cfg(test)]

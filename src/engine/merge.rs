@@ -21,7 +21,7 @@ use crate::engine::settings::Settings;
 use crate::engine::workers::execute;
 use crate::error::{Error, Kind, Result};
 use crate::format::EmitTensor;
-use crate::merge::{MergePlan, cut, is_whole, plan, unsure};
+use crate::merge::{MergePlan, conversion, cut, is_whole, plan, unsure};
 
 /// A finished merge.
 #[derive(Clone, Debug, Serialize)]
@@ -44,20 +44,7 @@ pub struct Outcome {
 pub fn prepare(mut job: Job) -> Result<Prepared> {
     job.primary = locate(&job.primary)?;
     job.secondary = locate(&job.secondary)?;
-    let outputs = job.outputs.clone();
-    if !outputs.is_empty() && outputs.len() != job.options.children.len() {
-        return Err(Error::new(Kind::Internal, "not as many outputs as children"));
-    }
-    let files = [file_of(&job.primary), file_of(&job.secondary)];
-    let parents = [files[0].as_path(), files[1].as_path()];
-    for output in &outputs {
-        if job.resume {
-            // It may find its own child, which is known when the plan is.
-            check_apart(output, &parents)?;
-        } else {
-            check_output(output, &parents, job.overwrite)?;
-        }
-    }
+    check_outputs(&job)?;
     let open = |path: &Path| -> Result<Checkpoint> {
         let mut parent = Checkpoint::open_as(path, &job.opening)?;
         parent.compare(&unsure(&parent))?;
@@ -74,23 +61,71 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
         secondary = cut(secondary, Side::Secondary, slices, force)?;
     }
     let plan = plan(&primary, &secondary, &job.options)?;
-    let side_files = SideFiles::gather(
-        &primary,
-        &secondary,
-        SideFileOptions {
-            rows: plan.vocab.map(|vocab| ChildRows {
-                primary: vocab.primary,
-                secondary: vocab.secondary,
-                child: plan.child_rows().unwrap_or_else(|| vocab.child()),
-            }),
-            extends: plan.words.as_ref().and_then(|words| words.extends()),
-            by_word: by_word(&plan),
-            dtype: job.options.dtype,
-            tokenizer: job.options.tokenizer,
-            copy_code: job.options.copy_code,
-            no_follow: job.opening.strictness.no_follow,
-        },
-    )?;
+    let rows = plan.vocab.map(|vocab| ChildRows {
+        primary: vocab.primary,
+        secondary: vocab.secondary,
+        child: plan.child_rows().unwrap_or_else(|| vocab.child()),
+    });
+    let extends = plan.words.as_ref().and_then(|words| words.extends());
+    let options =
+        SideFileOptions { rows, extends, by_word: by_word(&plan), ..side_file_options(&job) };
+    let side_files = SideFiles::gather(&primary, &secondary, options)?;
+    prepared(job, (primary, secondary), plan, side_files)
+}
+
+/// Opens the model that is the job's primary, to be written anew; its secondary is not looked at.
+///
+/// # Errors
+/// Everything that would make the conversion fail, as far as headers and the disk tell it.
+pub fn prepare_conversion(mut job: Job) -> Result<Prepared> {
+    job.primary = locate(&job.primary)?;
+    job.secondary = job.primary.clone();
+    check_outputs(&job)?;
+    let model = Checkpoint::open_as(&job.primary, &job.opening)?;
+    let plan = conversion(&model, &job.options)?;
+    let side_files = SideFiles::gather(&model, &model, side_file_options(&job))?;
+    let nobody = Checkpoint::none(&model.path);
+    prepared(job, (model, nobody), plan, side_files)
+}
+
+fn side_file_options(job: &Job) -> SideFileOptions<'static> {
+    SideFileOptions {
+        rows: None,
+        extends: None,
+        by_word: None,
+        dtype: job.options.dtype,
+        tokenizer: job.options.tokenizer,
+        copy_code: job.options.copy_code,
+        no_follow: job.opening.strictness.no_follow,
+    }
+}
+
+fn check_outputs(job: &Job) -> Result<()> {
+    let outputs = &job.outputs;
+    if !outputs.is_empty() && outputs.len() != job.options.children.len() {
+        return Err(Error::new(Kind::Internal, "not as many outputs as children"));
+    }
+    let files = [file_of(&job.primary), file_of(&job.secondary)];
+    let parents = [files[0].as_path(), files[1].as_path()];
+    for output in outputs {
+        if job.resume {
+            // It may find its own child, which is known when the plan is.
+            check_apart(output, &parents)?;
+        } else {
+            check_output(output, &parents, job.overwrite)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is planned, laid out at its outputs, as far as it is not there yet.
+fn prepared(
+    job: Job,
+    (primary, secondary): (Checkpoint, Checkpoint),
+    plan: MergePlan,
+    side_files: SideFiles,
+) -> Result<Prepared> {
+    let outputs = job.outputs.clone();
     let layouts = match outputs.as_slice() {
         [] => vec![layout(&plan, Path::new("child"))?],
         several => several.iter().map(|output| layout(&plan, output)).collect::<Result<_>>()?,
@@ -143,7 +178,7 @@ fn layout(plan: &MergePlan, output: &Path) -> Result<ChildLayout> {
         })
         .collect();
     let sizes: Vec<u64> = plan.storages.iter().map(|storage| storage.size_bytes()).collect();
-    ChildLayout::new(output, plan.names, &specs, &sizes)
+    ChildLayout::new(output, (plan.names, plan.format), &specs, &sizes)
 }
 
 /// Runs a prepared merge. Each child appears complete or not at all; of several, one after the other.

@@ -24,7 +24,7 @@ mod write;
 
 pub use contents::ContentSums;
 pub use devices::{ComputeDevice, DeviceChoice, DeviceInfo, Devices, devices};
-pub use merge::{Outcome, prepare, run};
+pub use merge::{Outcome, prepare, prepare_conversion, run};
 pub use outputs::expand_outputs;
 pub use prepared::{Interrupted, Job, Prepared};
 pub use provenance::ChildState;

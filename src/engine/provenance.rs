@@ -18,6 +18,10 @@ use crate::error::{Error, Kind, Result};
 use crate::merge::{ByWord, EdgeRows, Filter, Schedule, Warning};
 use crate::tensor::JsonPath;
 
+/// Options that mean something where nothing is merged.
+const OF_CONVERSIONS: [&str; 5] =
+    ["dtype", "format", "max_shard_bytes", "copy_code", "allow_nonfinite"];
+
 /// What lies where a child is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChildState {
@@ -34,13 +38,16 @@ pub enum ChildState {
 struct Origin<'a> {
     tool: &'static str,
     version: &'static str,
-    /// t of the tensors that no filter fits.
-    t: Option<f64>,
+    /// t of the tensors that no filter fits; a model that was converted has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t: Option<Option<f64>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     t_for: Vec<Filter>,
     options: Value,
     primary: Parent,
-    secondary: Parent,
+    /// A model that was converted has no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secondary: Option<Parent>,
     tokenizer: Option<&'a str>,
     /// Where the added rows begin and end: the ids of special tokens may change without the weights.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -238,15 +245,21 @@ impl Origin<'_> {
             options.remove("foreign_filters");
         }
         let sums = |lane: usize| contents.map_or(&[][..], |contents| &contents[lane]);
+        let merged = !prepared.plan.conversion;
+        if let (Some(options), false) = (options.as_object_mut(), merged) {
+            options.retain(|key, _| OF_CONVERSIONS.contains(&key.as_str()));
+            options.insert("convert".to_owned(), Value::Bool(true));
+        }
+        let tokenizer = prepared.side_files.tokenizer_reason.as_deref();
         Ok(Origin {
             tool: env!("CARGO_PKG_NAME"),
             version: env!("CARGO_PKG_VERSION"),
-            t: rest,
-            t_for: filters,
+            t: merged.then_some(rest),
+            t_for: if merged { filters } else { Vec::new() },
             options,
             primary: Parent::of(&prepared.primary, sums(0)),
-            secondary: Parent::of(&prepared.secondary, sums(1)),
-            tokenizer: prepared.side_files.tokenizer_reason.as_deref(),
+            secondary: merged.then(|| Parent::of(&prepared.secondary, sums(1))),
+            tokenizer: tokenizer.filter(|_| merged),
             edges: prepared.plan.edges.as_ref(),
             by_word: prepared.plan.by_word.as_deref(),
         })

@@ -86,6 +86,40 @@ pub enum EmitError {
     /// The file would be larger than a file can be.
     #[error("the file would be larger than 9223372036854775807 bytes")]
     TooLarge,
+    /// A name that safetensors can't have, or that is their metadata's.
+    #[error("tensor `{}`: expected a name of printable characters for safetensors", escape(name))]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A dtype that safetensors don't have.
+    #[error("tensor `{}`: expected a dtype that safetensors have, found {dtype}", escape(name))]
+    DType {
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: DType,
+    },
+    /// safetensors have no shared bytes and no views.
+    #[error("tensor `{}` is not all of a storage of its own", escape(name))]
+    NotAlone {
+        /// The tensor.
+        name: String,
+    },
+    /// A header that the safetensors library refuses to make.
+    #[error("safetensors header: {found}")]
+    Header {
+        /// The library's words.
+        found: String,
+    },
+    /// A header that no program reads.
+    #[error("safetensors header: expected at most {limit} bytes, found {bytes}")]
+    HeaderTooLong {
+        /// Its length in bytes.
+        bytes: u64,
+        /// The longest one.
+        limit: u64,
+    },
     /// The checksums given at the end are not one per storage.
     #[error("expected {}, one per storage, found {found}", counted(*expected as u64, "checksum"))]
     ChecksumCount {
@@ -105,6 +139,9 @@ impl From<EmitError> for CrateError {
             | EmitError::FolderTooLong { .. }
             | EmitError::NameTooLong { .. }
             | EmitError::TooMany { .. }
+            | EmitError::Name { .. }
+            | EmitError::DType { .. }
+            | EmitError::HeaderTooLong { .. }
             | EmitError::TooLarge => Kind::Output,
             EmitError::DuplicateName { .. }
             | EmitError::RankMismatch { .. }
@@ -112,6 +149,8 @@ impl From<EmitError> for CrateError {
             | EmitError::OutsideStorage { .. }
             | EmitError::TwoDTypes { .. }
             | EmitError::UnusedStorage { .. }
+            | EmitError::NotAlone { .. }
+            | EmitError::Header { .. }
             | EmitError::ChecksumCount { .. } => Kind::Internal,
         };
         CrateError::new(kind, error.to_string())

@@ -7,6 +7,7 @@
 mod bytes;
 mod emit_error;
 mod error;
+mod file_layout;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod index_json;
@@ -22,6 +23,7 @@ mod torch;
 
 pub use emit_error::EmitError;
 pub use error::{FormatError, Rule};
+pub use file_layout::{FileLayout, WeightFormat};
 pub use index_json::{Index, MAX_INDEX_BYTES, index_text};
 pub use inflate::{inflate_exact, inflate_pieces};
 pub use load::read_state_dict;

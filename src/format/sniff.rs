@@ -39,11 +39,15 @@ const SIGNATURES: &[(&[u8], &str, &str)] = &[
     (b"\xff\xd8\xff", "a JPEG picture", DOWNLOAD),
     (b"GIF8", "a GIF picture", DOWNLOAD),
     (b"%PDF", "a PDF document", DOWNLOAD),
-    (b"GGUF", "a GGUF model", "convert it to a torch checkpoint"),
-    (b"lmgg", "a GGML model", "convert it to a torch checkpoint"),
-    (b"fmgg", "a GGML model", "convert it to a torch checkpoint"),
-    (b"tjgg", "a GGML model", "convert it to a torch checkpoint"),
-    (b"\x89HDF", "an HDF5 file (Keras, TensorFlow)", "convert it to a torch checkpoint"),
+    (b"GGUF", "a GGUF model", "convert it to a checkpoint of torch or safetensors"),
+    (b"lmgg", "a GGML model", "convert it to a checkpoint of torch or safetensors"),
+    (b"fmgg", "a GGML model", "convert it to a checkpoint of torch or safetensors"),
+    (b"tjgg", "a GGML model", "convert it to a checkpoint of torch or safetensors"),
+    (
+        b"\x89HDF",
+        "an HDF5 file (Keras, TensorFlow)",
+        "convert it to a checkpoint of torch or safetensors",
+    ),
     (b"PYTORCH1", "a torch file of an unreleased format", "save it with a released torch"),
     (b"\x7fELF", "a program", DOWNLOAD),
     (b"MZ", "a program", DOWNLOAD),
@@ -67,9 +71,7 @@ pub(super) fn sniff(source: &dyn ReadAt) -> Result<Kind, FormatError> {
     source.read_exact_at(0, &mut head).map_err(|error| FormatError::read("file", 0, error))?;
     if head.len() < 4 {
         let found = counted(length, "byte");
-        return Err(
-            FormatError::new(Rule::Empty, "file", "a torch checkpoint", found).hint(DOWNLOAD)
-        );
+        return Err(FormatError::new(Rule::Empty, "file", "a checkpoint", found).hint(DOWNLOAD));
     }
     // Before pickles: a header of 640 bytes begins as one of protocol 2.
     if is_safetensors(&head) {
@@ -135,12 +137,12 @@ fn refusal(source: &dyn ReadAt, head: &[u8]) -> FormatError {
         }
         return wrong("a text file", DOWNLOAD);
     }
-    FormatError::new(Rule::UnknownKind, "file", "a torch checkpoint", "an unknown kind of file")
+    FormatError::new(Rule::UnknownKind, "file", "a checkpoint", "an unknown kind of file")
         .hint(DOWNLOAD)
 }
 
 fn wrong(kind: &str, advice: &str) -> FormatError {
-    FormatError::new(Rule::WrongKind, "file", "a torch checkpoint", kind).hint(advice)
+    FormatError::new(Rule::WrongKind, "file", "a checkpoint", kind).hint(advice)
 }
 
 /// Whether the last bytes hold a zip archive's end record.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use crate::checkpoint::{
     Checkpoint, Inventory, SpecialTokens, StorageEntry, TensorEntry, Vocabulary, WeightNames,
 };
-use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, fuzzing};
+use crate::format::{ByteOrder, EmitTensor, Encoding, ReadOptions, WeightFormat, fuzzing};
 use crate::merge::options::{Extend, MergeOptions, Method, Missing};
 use crate::merge::plan::merge_plan::{MergePlan, plan as make};
 use crate::merge::plan::planned::Action;
@@ -98,6 +98,7 @@ fn options(bytes: &mut Bytes<'_>) -> MergeOptions {
         extend: bytes.pick(&extends, Extend::Zero),
         missing: bytes.pick(&missing, None),
         children: children(bytes),
+        format: bytes.pick(&[None, Some(WeightFormat::Safetensors)], None),
         ..MergeOptions::default()
     }
 }

@@ -27,7 +27,7 @@ pub use names::embeddings::embedding;
 pub use options::{Extend, MergeOptions, Method, Missing, VocabMode};
 pub use parents::norms::{Outlier, is_matrix, outliers};
 pub use parents::refusals::{check_parent, refusals};
-pub use plan::merge_plan::{MergePlan, plan};
+pub use plan::merge_plan::{MergePlan, conversion, plan};
 pub use plan::planned::{Action, Mapped, PlannedShard, PlannedStorage, PlannedTensor};
 pub use recipe::gradient::{Gradient, parse_t};
 pub use recipe::schedule::{Child, Filter, Schedule};

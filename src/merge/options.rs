@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::TokenizerMode;
+use crate::format::WeightFormat;
 use crate::merge::recipe::schedule::Child;
 use crate::merge::recipe::slices::Slice;
 use crate::tensor::DType;
@@ -127,6 +128,9 @@ pub struct MergeOptions {
     /// dtype of the child's floating tensors; `None` keeps each tensor's dtype in the primary.
     #[serde(serialize_with = "dtype_or_keep", deserialize_with = "dtype_from_word")]
     pub dtype: Option<DType>,
+    /// Format of the child's weight files; `None` is the primary's.
+    #[serde(serialize_with = "format_or_auto", deserialize_with = "format_from_word")]
+    pub format: Option<WeightFormat>,
     /// Largest shard in bytes, by HuggingFace's rule.
     pub max_shard_bytes: u64,
     /// Extension of the shorter vocabulary.
@@ -156,6 +160,7 @@ impl Default for MergeOptions {
             foreign_filters: false,
             method: Method::Slerp,
             dtype: None,
+            format: None,
             max_shard_bytes: 5_000_000_000,
             extend: Extend::Gradient,
             vocab: VocabMode::Check,
@@ -169,11 +174,30 @@ impl Default for MergeOptions {
 }
 
 #[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
+fn format_or_auto<S: serde::Serializer>(
+    format: &Option<WeightFormat>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(format.map_or("auto", WeightFormat::name))
+}
+
+#[expect(clippy::ref_option, reason = "serde gives a reference to the field")]
 fn dtype_or_keep<S: serde::Serializer>(
     dtype: &Option<DType>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(dtype.map_or("keep", DType::name))
+}
+
+fn format_from_word<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<WeightFormat>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let known = WeightFormat::ALL.into_iter().find(|format| format.name() == word);
+    match known {
+        None if word != "auto" => Err(serde::de::Error::custom(format!("`{word}` is no format"))),
+        known => Ok(known),
+    }
 }
 
 fn dtype_from_word<'de, D: serde::Deserializer<'de>>(

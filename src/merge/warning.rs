@@ -74,6 +74,11 @@ pub enum Warning {
         /// The one whose own values are not used.
         other: String,
     },
+    /// Names of one tensor of which safetensors get a copy each.
+    Copies {
+        /// The names.
+        names: Vec<String>,
+    },
     /// Tensors of the primary that are one in the secondary.
     TiedInSecondary {
         /// That one.
@@ -242,6 +247,12 @@ impl fmt::Display for Warning {
                 escape(first),
                 escape(other),
                 escape(other)
+            ),
+            Warning::Copies { names } => write!(
+                f,
+                "safetensors have no tied tensors, and nothing in config.json says which of these names \
+                 is made again when the model is loaded; the child has a copy for each: {}",
+                names.iter().map(|name| format!("`{}`", escape(name))).collect::<Vec<_>>().join(", ")
             ),
             Warning::TiedInSecondary { one, names } => write!(
                 f,

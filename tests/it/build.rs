@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use llm_slerp_merge::format::{EmitTensor, ShardLayout, StorageSum, index_text};
+use llm_slerp_merge::format::{
+    EmitTensor, FileLayout, ShardLayout, StorageSum, WeightFormat, index_text,
+};
 use llm_slerp_merge::tensor::{DType, Layout};
 use tch::{Kind, Tensor};
 
@@ -95,6 +97,23 @@ impl Dict {
         let sums: Vec<StorageSum> = self.storages.iter().enumerate().map(sum).collect();
         for piece in layout.head_pieces().iter().chain(&layout.tail_pieces(&sums).unwrap()) {
             write(piece.offset, &piece.bytes);
+        }
+        fs::write(path, out).unwrap();
+    }
+
+    /// Writes one file in safetensors, each tensor in a storage of its own.
+    pub(crate) fn safetensors(&self, path: &Path) {
+        let tensor =
+            |(at, tensor): (usize, &EmitTensor)| EmitTensor { storage: at, ..tensor.clone() };
+        let tensors: Vec<EmitTensor> = self.tensors.iter().enumerate().map(tensor).collect();
+        let bytes = |tensor: &EmitTensor| &self.storages[tensor.storage];
+        let sizes: Vec<u64> = self.tensors.iter().map(|t| bytes(t).len() as u64).collect();
+        let layout = FileLayout::new(WeightFormat::Safetensors, "", &tensors, &sizes).unwrap();
+        let mut out = layout.head_pieces().remove(0).bytes;
+        out.resize(usize::try_from(layout.total_bytes()).unwrap(), 0);
+        for (at, tensor) in self.tensors.iter().enumerate() {
+            let start = usize::try_from(layout.storage_offset(at).unwrap()).unwrap();
+            out[start..start + bytes(tensor).len()].copy_from_slice(bytes(tensor));
         }
         fs::write(path, out).unwrap();
     }

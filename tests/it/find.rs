@@ -133,7 +133,7 @@ fn broken_checkpoints_are_listed_with_the_reason() {
         ("index-lost", "2 shards without their index"),
         ("loose.pt", "zip"),
         ("shard-lost", "a shard is missing"),
-        ("tensors", "only safetensors files"),
+        ("tensors", "0 bytes"),
         ("undone", "link to a missing file"),
     ];
     assert_eq!(reasons.len(), expected.len(), "{reasons:?}");

@@ -46,6 +46,8 @@ mod recipes;
 mod refusals;
 /// Interrupted merges that are resumed.
 mod resume;
+/// Parents and children in safetensors, and models that are converted.
+mod safetensors;
 /// t by name and by layer.
 mod schedules;
 /// SIGINT, SIGTERM and SIGHUP.

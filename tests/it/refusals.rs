@@ -293,8 +293,8 @@ fn a_parent_that_is_not_there_is_told() {
     let said = merge(&empty, &empty, &dir.path().join("child"), &[]).refused(66);
     assert_says(&said, &["no checkpoint in this directory", "empty", "hint: "]);
     fs::write(empty.join("model.safetensors"), b"").unwrap();
-    let said = merge(&empty, &empty, &dir.path().join("child"), &[]).refused(66);
-    assert_says(&said, &["only safetensors files", "safe_serialization=False"]);
+    let said = merge(&empty, &empty, &dir.path().join("child"), &[]).refused(65);
+    assert_says(&said, &["model.safetensors: expected a checkpoint, found 0 bytes", "hint: "]);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn wrong_command_lines_end_with_two_before_anything_is_opened() {
         (&["merge", "nowhere", "nowhere", "-o", "x", "--device", "tpu"], "cpu"),
         (&["merge", path, path], "-o OUT"),
         (&["merge", path, path, "-o", "x", "-t", "0,1"], "{t}"),
-        (&["merge", path, path, "-o", "x-{t}", "-t", "0.5,0.5"], "twice"),
+        (&["merge", path, path, "-o", "x-{t}", "-t", "0.5,0.5"], "two children have one output"),
         (&["merge", path], "SECONDARY"),
         (&["blend", path, path], "blend"),
         (&[], "Usage"),

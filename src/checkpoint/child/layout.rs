@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::checkpoint::weights::names::WeightNames;
 use crate::error::{Error, Kind, Result};
-use crate::format::{EmitTensor, ShardLayout, index_text};
+use crate::format::{EmitTensor, FileLayout, WeightFormat, index_text};
 
 /// One weight file to be written.
 #[derive(Clone, Debug)]
@@ -23,12 +23,13 @@ pub struct ChildLayout {
     pub(super) places: Vec<Place>,
     /// How the files are named.
     names: WeightNames,
+    format: WeightFormat,
 }
 
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) file_name: String,
-    pub(super) layout: ShardLayout,
+    pub(super) layout: FileLayout,
     /// The child's indices of the storages in this shard.
     pub(super) storages: Vec<usize>,
     /// Names of its tensors, for the index.
@@ -46,10 +47,10 @@ impl ChildLayout {
     /// Lays out the weight files of a child at `output`.
     ///
     /// # Errors
-    /// [`Kind::Data`] where torch's format can't hold the tensors.
+    /// [`Kind::Data`] where the format can't hold the tensors.
     pub fn new(
         output: &Path,
-        names: WeightNames,
+        (names, format): (WeightNames, WeightFormat),
         specs: &[ShardSpec],
         storage_bytes: &[u64],
     ) -> Result<ChildLayout> {
@@ -70,10 +71,10 @@ impl ChildLayout {
                 tensor.storage = index;
             }
             let sizes: Vec<u64> = storages.iter().map(|storage| storage_bytes[*storage]).collect();
-            let layout = ShardLayout::new(&final_path.to_string_lossy(), &tensors, &sizes)
+            let layout = FileLayout::new(format, &final_path.to_string_lossy(), &tensors, &sizes)
                 .map_err(|error| {
-                    Error::new(Kind::Data, error.to_string()).file(&final_path).caused_by(error)
-                })?;
+                Error::new(Kind::Data, error.to_string()).file(&final_path).caused_by(error)
+            })?;
             for (index, storage) in storages.iter().enumerate() {
                 let offset = layout.storage_offset(index).ok_or_else(|| no_place(&final_path))?;
                 places[*storage] =
@@ -90,7 +91,7 @@ impl ChildLayout {
             .into_iter()
             .map(|place| place.ok_or_else(|| no_place(output)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(ChildLayout { shards, places, names })
+        Ok(ChildLayout { shards, places, names, format })
     }
 
     /// Names and sizes in bytes of the weight files, the index among them where there is one.
@@ -113,8 +114,9 @@ impl ChildLayout {
         let parameters = self.names.counts_parameters().then_some(total_parameters);
         let map: Vec<(String, String)> = self.shards.iter().flat_map(names).collect();
         let weight_map = map.iter().map(|(name, file)| (name.as_str(), file.as_str()));
-        (self.shards.len() > 1)
-            .then(|| (self.names.index(), index_text(parameters, total_size, weight_map)))
+        (self.shards.len() > 1).then(|| {
+            (self.names.index(self.format), index_text(parameters, total_size, weight_map))
+        })
     }
 
     /// Total length of the weight files in bytes.

@@ -118,6 +118,7 @@ impl Groups {
 mod tests {
     use super::*;
     use crate::checkpoint::WeightNames;
+    use crate::format::WeightFormat;
     use crate::format::{EmitTensor, Piece, ShardLayout, StorageSum, index_text};
     use crate::tensor::DType;
 
@@ -295,7 +296,7 @@ mod tests {
             })
             .collect();
         let result = split(&members, 100);
-        let names = WeightNames::Transformers.shards(result.shards.len());
+        let names = WeightNames::Transformers.shards(WeightFormat::Bin, result.shards.len());
         for (name, members) in names.iter().zip(&result.shards) {
             assert!(shard_bytes(name, members, &tensors) == golden_file(name), "{name}");
         }
@@ -304,6 +305,9 @@ mod tests {
         });
         // 272 parameters are those of the model through which the state dict was saved.
         let index = index_text(Some(272), result.total_bytes, weight_map);
-        assert_eq!(index.as_bytes(), golden_file(&WeightNames::Transformers.index()));
+        assert_eq!(
+            index.as_bytes(),
+            golden_file(&WeightNames::Transformers.index(WeightFormat::Bin))
+        );
     }
 }

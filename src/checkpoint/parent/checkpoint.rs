@@ -1,6 +1,7 @@
 //! `Checkpoint`: an opened parent, a model directory or a single checkpoint file, with everything
 //! but its data.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::files::source::FileSource;
@@ -12,6 +13,7 @@ use crate::checkpoint::tensors::inventory::Inventory;
 use crate::checkpoint::weights::names::WeightNames;
 use crate::checkpoint::weights::parts::Parts;
 use crate::error::Result;
+use crate::format::WeightFormat;
 use crate::format::{Container, ReadAt, ReadOptions, StateDict};
 
 /// An opened checkpoint: its headers, config and files. No data is loaded.
@@ -68,6 +70,11 @@ impl Checkpoint {
         }
     }
 
+    /// The second parent of a model that is written anew: it has no files and no tensors.
+    pub fn none(path: &Path) -> Checkpoint {
+        Checkpoint::empty(path, None)
+    }
+
     /// Adds a file.
     pub(crate) fn push(&mut self, source: FileSource, state_dict: StateDict) {
         self.containers.push(state_dict.container);
@@ -86,6 +93,31 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// The format of its weight files; [`WeightFormat::Bin`] where only some are safetensors.
+    pub fn format(&self) -> WeightFormat {
+        let safetensors = |container: &Container| *container == Container::Safetensors;
+        match self.containers.is_empty() || !self.containers.iter().all(safetensors) {
+            true => WeightFormat::Bin,
+            false => WeightFormat::Safetensors,
+        }
+    }
+
+    /// Positions of its tensors in the model's order, as far as files, names and `other`, another
+    /// checkpoint of the model, tell it: `partners[i]` is the position of tensor i there. safetensors have
+    /// no order of their own, so that of `.bin` files decides where `other` has them.
+    pub(crate) fn order_beside(
+        &self,
+        other: &Checkpoint,
+        partners: &[Option<usize>],
+    ) -> Vec<usize> {
+        match (self.format(), other.format()) {
+            (WeightFormat::Bin, WeightFormat::Bin) => self.inventory.order_beside(partners),
+            (WeightFormat::Bin, WeightFormat::Safetensors) => self.inventory.order_beside(&[]),
+            (WeightFormat::Safetensors, WeightFormat::Bin) => in_order_of(partners),
+            (WeightFormat::Safetensors, WeightFormat::Safetensors) => (0..partners.len()).collect(),
+        }
+    }
+
     /// Checks that no weight file has changed since it was opened.
     ///
     /// # Errors
@@ -97,5 +129,36 @@ impl Checkpoint {
     /// Total length of the weight files in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(ReadAt::len).fold(0, u64::saturating_add)
+    }
+}
+
+/// Positions in the order of their partners. One without a partner, or whose partner another one has,
+/// stays behind the one before it.
+fn in_order_of(partners: &[Option<usize>]) -> Vec<usize> {
+    let mut taken = HashSet::new();
+    let mut behind = None;
+    let mut keys: Vec<(Option<usize>, usize)> = Vec::with_capacity(partners.len());
+    for (position, partner) in partners.iter().enumerate() {
+        if let Some(partner) = partner.filter(|partner| taken.insert(*partner)) {
+            behind = Some(partner);
+        }
+        keys.push((behind, position));
+    }
+    keys.sort_unstable();
+    keys.into_iter().map(|key| key.1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_partner_stays_behind_its_neighbour() {
+        let order = |partners: &[Option<usize>]| in_order_of(partners);
+        assert_eq!(order(&[Some(2), Some(0), Some(1)]), [1, 2, 0]);
+        assert_eq!(order(&[None, Some(3), None, Some(1), None]), [0, 3, 4, 1, 2]);
+        // A head that has the embedding's partner.
+        assert_eq!(order(&[Some(0), Some(2), Some(1), Some(0)]), [0, 2, 3, 1]);
+        assert_eq!(order(&[None, None]), [0, 1]);
     }
 }

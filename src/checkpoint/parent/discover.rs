@@ -14,7 +14,7 @@ use crate::checkpoint::parent::checkpoint::Checkpoint;
 use crate::checkpoint::parent::hub::HubEntry;
 use crate::checkpoint::parent::strictness::Opening;
 use crate::checkpoint::weights::choice::{Choice, choose};
-use crate::checkpoint::weights::kinds::{is_safetensors, is_weight_file};
+use crate::checkpoint::weights::kinds::is_weight_file;
 use crate::checkpoint::weights::names::{WeightName, is_index, shard_of};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Rule, looks_like_torch};
@@ -182,10 +182,7 @@ fn is_first(dir: &Path, entered: &mut HashSet<(u64, u64)>) -> bool {
 }
 
 fn is_worth_a_look(name: &OsStr) -> bool {
-    name == "config.json"
-        || name.to_str().is_some_and(is_index)
-        || is_weight_file(name)
-        || is_safetensors(name)
+    name == "config.json" || name.to_str().is_some_and(is_index) || is_weight_file(name)
 }
 
 /// The candidates among the files of one directory, chosen as `weights_of` does. Models besides the
@@ -203,9 +200,7 @@ fn candidates_of(dir: &Path, files: &[OsString]) -> Vec<Candidate> {
         }
         Choice::Shards(_) => (true, Vec::new()),
         Choice::Several(_, shards) => (shards > 0, Vec::new()),
-        Choice::Nothing => {
-            (has_config && files.iter().any(|name| is_safetensors(name)), Vec::new())
-        }
+        Choice::Nothing => (false, Vec::new()),
     };
     let same = |a: &str, b: &str| {
         let of = |name| WeightName::parse(name).map(|name| (name.names, name.variant));

@@ -18,6 +18,7 @@ use crate::checkpoint::weights::directory::{Weights, weights_of};
 use crate::checkpoint::weights::kinds::listed;
 use crate::checkpoint::weights::parts::Parts;
 use crate::error::{Error, Kind, Result};
+use crate::format::WeightFormat;
 use crate::format::{Index, MAX_INDEX_BYTES, ReadOptions, StateDict, read_state_dict};
 use crate::tensor::escape;
 
@@ -57,6 +58,7 @@ impl Checkpoint {
             let mut checkpoint = Checkpoint { reading, ..Checkpoint::empty(path, None) };
             checkpoint.adapter = AdapterConfig::beside(path);
             checkpoint.add_file(path)?;
+            checkpoint.restore_order();
             checkpoint.part = Parts::at(path);
             return Ok(checkpoint);
         };
@@ -84,6 +86,7 @@ impl Checkpoint {
             checkpoint.add_file(&weights.file)?;
             checkpoint.part = Parts::at(&weights.file);
         }
+        checkpoint.restore_order();
         checkpoint.note_other_weights(&dir, &weights);
         Ok(checkpoint)
     }
@@ -110,8 +113,14 @@ impl Checkpoint {
         }
         comparison.finish(&self.files, &mut self.inventory, &mut self.notes)?;
         self.total_parameters = index.total_parameters;
-        self.inventory.restore_model_order();
         Ok(())
+    }
+
+    fn restore_order(&mut self) {
+        match self.format() {
+            WeightFormat::Bin => self.inventory.restore_model_order(),
+            WeightFormat::Safetensors => self.inventory.order_by_names(),
+        }
     }
 
     /// Names weights beside those that were taken, so that nobody merges the wrong ones.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::checkpoint::tensors::model_order::names::by_names;
 use crate::checkpoint::tensors::model_order::{SavedTensor, restored, restored_beside};
 use crate::format::{ByteOrder, Encoding, StateDict};
 use crate::tensor::{DType, Layout};
@@ -95,7 +96,16 @@ impl Inventory {
         if self.is_one_file() {
             return;
         }
-        let order = restored(&self.saved(0..self.tensors.len()));
+        self.put(restored(&self.saved(0..self.tensors.len())));
+    }
+
+    /// Puts the tensors of safetensors, whose files are sorted by dtype and name, in the model's order
+    /// as far as names tell it.
+    pub(crate) fn order_by_names(&mut self) {
+        self.put(by_names(&self.saved(0..self.tensors.len())));
+    }
+
+    fn put(&mut self, order: Vec<usize>) {
         let mut tensors: Vec<Option<TensorEntry>> =
             std::mem::take(&mut self.tensors).into_iter().map(Some).collect();
         self.tensors =

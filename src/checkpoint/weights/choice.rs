@@ -33,16 +33,32 @@ pub(crate) struct Taken<'n> {
     pub(crate) is_known: bool,
 }
 
-/// Chooses as `from_pretrained` of transformers and diffusers does, but only `.bin`: a plain name
-/// before variants and other names, a single file before an index.
+/// Chooses as `from_pretrained` of transformers and diffusers does, but `.bin` before safetensors, which
+/// have no checksums: a plain name before variants and other names, a single file before an index.
 pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
-    let mut known: Vec<(WeightName<'n>, &'n str)> = names
+    let known: Vec<(WeightName<'n>, &'n str)> = names
         .iter()
         .filter_map(|name| Some((WeightName::parse(name)?, *name)))
         .filter(|(name, _)| name.role != WeightRole::Shard)
         .collect();
+    let has_shards = |index: &WeightName<'_>| {
+        let same = |name: WeightName<'_>| {
+            name.role == WeightRole::Shard
+                && (name.names, name.format, name.variant)
+                    == (index.names, index.format, index.variant)
+        };
+        names.iter().filter_map(|name| WeightName::parse(name)).any(same)
+    };
+    // A download of one format often leaves the index of the other without its shards.
+    let (mut known, bare): (Vec<_>, Vec<_>) =
+        known.into_iter().partition(|(name, _)| name.role != WeightRole::Index || has_shards(name));
+    let stand_in = |bare: &WeightName<'_>| {
+        known.iter().any(|(name, _)| (name.names, name.variant) == (bare.names, bare.variant))
+    };
+    let bare: Vec<_> = bare.into_iter().filter(|(name, _)| !stand_in(name)).collect();
+    known.extend(bare);
     known.sort_by_key(|(name, file)| {
-        (name.variant, name.names, name.role == WeightRole::Index, *file)
+        (name.variant, name.names, name.format, name.role == WeightRole::Index, *file)
     });
     // A single file wins over the index of the same weights.
     known.dedup_by_key(|(name, _)| (name.variant, name.names));
@@ -57,6 +73,9 @@ pub(crate) fn choose<'n>(names: &[&'n str]) -> Choice<'n> {
     let mut weights: Vec<&str> =
         names.iter().copied().filter(|name| is_weight_file(name.as_ref())).collect();
     weights.sort_unstable();
+    // Of one name in both formats, `.bin`.
+    let bin = |name: &str| Some(format!("{}.bin", name.strip_suffix(".safetensors")?));
+    weights.retain(|name| bin(name).is_none_or(|bin| !names.contains(&bin.as_str())));
     let (shards, loose): (Vec<_>, Vec<_>) =
         weights.into_iter().partition(|name| shard_of(name).is_some());
     let parts = Parts::among(loose.iter().copied());
@@ -183,6 +202,41 @@ mod tests {
         assert_eq!(choose(&[shard]), Choice::Shards(vec![shard]));
         let parts = choose(&["hf_model_0001_0.pt", "hf_model_0002_0.pt", "config.json"]);
         assert!(matches!(parts, Choice::Parts(_)));
+    }
+
+    #[test]
+    fn safetensors_are_taken_where_there_is_no_bin() {
+        const SAFE: &str = "model.safetensors";
+        const SAFE_INDEX: &str = "model.safetensors.index.json";
+        const SAFE_SHARD: &str = "model-00001-of-00002.safetensors";
+        const SHARD: &str = "pytorch_model-00001-of-00002.bin";
+        for (names, expected) in [
+            (&[SAFE, "config.json"][..], SAFE),
+            (&[SAFE, PLAIN], PLAIN),
+            (&[SAFE, SAFE_INDEX, SAFE_SHARD], SAFE),
+            (&[SAFE, INDEX, SHARD], INDEX),
+            (&[SAFE_INDEX, SAFE_SHARD, PLAIN], PLAIN),
+            (&[SAFE_INDEX, SAFE_SHARD, INDEX, SHARD], INDEX),
+            // What `hf download --exclude '*.bin'` leaves.
+            (&[SAFE_INDEX, SAFE_SHARD, INDEX], SAFE_INDEX),
+            (&[SAFE, INDEX], SAFE),
+            (&[INDEX, SAFE_INDEX], INDEX),
+            (&[INDEX], INDEX),
+            // A plain name before a variant, whatever its format.
+            (&[SAFE, FP16], SAFE),
+            (&[FP16, "model.fp16.safetensors"], FP16),
+            (&["model.fp16.safetensors", "config.json"], "model.fp16.safetensors"),
+            (&["unet.safetensors", "unet.bin"], "unet.bin"),
+            (&["unet.safetensors", "training_args.bin"], "unet.safetensors"),
+            (&[SAFE, "consolidated.safetensors"], SAFE),
+        ] {
+            assert_eq!(taken(names), Some(expected), "{names:?}");
+        }
+        assert_eq!(choose(&[SAFE_SHARD]), Choice::Shards(vec![SAFE_SHARD]));
+        let several = choose(&["a.safetensors", "b.pt"]);
+        assert_eq!(several, Choice::Several(vec!["a.safetensors", "b.pt"], 0));
+        let both = [SAFE, "diffusion_pytorch_model.safetensors"];
+        assert!(matches!(choose(&both), Choice::Several(..)));
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::files::paths::parent_of;
 use crate::checkpoint::files::small_file::is_present;
 use crate::checkpoint::weights::choice::{Choice, choose};
-use crate::checkpoint::weights::kinds::{is_safetensors, is_unfinished, listed};
+use crate::checkpoint::weights::kinds::{is_unfinished, listed};
 use crate::checkpoint::weights::names::{WeightName, WeightNames, WeightRole};
 use crate::error::{Error, Kind, Result};
+use crate::format::WeightFormat;
 use crate::tensor::{counted, escape};
 
 /// The weights of a directory.
@@ -31,7 +32,7 @@ impl Weights {
     }
 }
 
-/// Takes the weights of a directory as `from_pretrained` does, but only `.bin`.
+/// Takes the weights of a directory as `from_pretrained` does, but `.bin` before safetensors.
 ///
 /// # Errors
 /// [`Kind::NoInput`] where there are none, or several and none of a name that decides;
@@ -60,8 +61,9 @@ pub(crate) fn weights_of(dir: &Path) -> Result<Weights> {
 /// Why no weights are taken from a directory.
 fn refusal(dir: &Path, names: &[&str], choice: &Choice<'_>) -> Error {
     let refused = |found: String| {
-        let names = WeightNames::default();
-        let expected = format!("{} or {}", names.single(), names.index());
+        let [bin, safetensors] = [WeightFormat::Bin, WeightFormat::Safetensors]
+            .map(|format| WeightNames::default().single(format));
+        let expected = format!("{bin}, {safetensors}, or the index of shards");
         Error::new(Kind::NoInput, "no checkpoint in this directory")
             .file(dir)
             .expected(expected, found)
@@ -103,12 +105,6 @@ fn refusal(dir: &Path, names: &[&str], choice: &Choice<'_>) -> Error {
 /// What a directory without weights holds instead.
 fn nothing(dir: &Path, names: &[&str], refused: &dyn Fn(String) -> Error) -> Error {
     let any = |wanted: fn(&OsStr) -> bool| names.iter().any(|name| wanted(name.as_ref()));
-    if any(is_safetensors) {
-        return refused("only safetensors files".to_owned()).with_hint(
-            "this tool reads .bin checkpoints; load the model in Python and save it with \
-             `save_pretrained(DIR, safe_serialization=False)` first",
-        );
-    }
     if any(is_unfinished) {
         return refused("an unfinished download".to_owned())
             .with_hint("the download was interrupted; let it finish, or start it again");
@@ -123,9 +119,9 @@ fn nothing(dir: &Path, names: &[&str], refused: &dyn Fn(String) -> Error) -> Err
         return refused("a diffusers pipeline".to_owned())
             .with_hint(format!("merge its models one by one; they are in {}", listed(&inside)));
     }
-    refused("neither".to_owned()).with_hint(
-        "name a model directory or a .bin, .pt, .pth or .ckpt file; `llm-slerp-merge find DIR` \
-         lists those below a directory",
+    refused("none of them".to_owned()).with_hint(
+        "name a model directory or a .bin, .safetensors, .pt, .pth or .ckpt file; \
+         `llm-slerp-merge find DIR` lists those below a directory",
     )
 }
 
@@ -187,7 +183,7 @@ mod tests {
         assert_eq!(hint, "merge its models one by one; they are in unet");
         let zero = ["zero_pp_rank_0_mp_rank_00_model_states.pt"];
         assert_eq!(refused(&zero).0, "the partitions of DeepSpeed ZeRO");
-        assert_eq!(refused(&["config.json"]).0, "neither");
+        assert_eq!(refused(&["config.json"]).0, "none of them");
     }
 
     #[test]

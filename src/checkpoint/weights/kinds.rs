@@ -23,12 +23,8 @@ const SHOWN: usize = 4;
 /// Whether a file of this name may hold a state dict.
 pub(crate) fn is_weight_file(name: &OsStr) -> bool {
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    matches!(extension, Some("bin" | "pt" | "pth" | "ckpt")) && !is_training_file(name)
-}
-
-/// Whether a file of this name holds safetensors.
-pub(crate) fn is_safetensors(name: &OsStr) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == "safetensors")
+    matches!(extension, Some("bin" | "pt" | "pth" | "ckpt" | "safetensors"))
+        && !is_training_file(name)
 }
 
 /// Whether a file of this name is an unfinished download of huggingface_hub, aria2, curl or a
@@ -55,7 +51,7 @@ mod tests {
 
     #[test]
     fn what_training_leaves_beside_the_weights_is_no_weight_file() {
-        for name in ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "epoch=3.ckpt"] {
+        for name in ["pytorch_model.bin", "model.pt", "model.safetensors", "epoch=3.ckpt"] {
             assert!(is_weight_file(name.as_ref()), "{name}");
         }
         for name in [
@@ -66,7 +62,8 @@ mod tests {
             "training_args.bin",
             "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
             "config.json",
-            "model.safetensors",
+            "optimizer.safetensors",
+            "model.safetensors.index.json",
         ] {
             assert!(!is_weight_file(name.as_ref()), "{name}");
         }

@@ -6,14 +6,18 @@
 //! STEM.bin.index.json            STEM.bin.index.VARIANT.json         STEM.bin.VARIANT.index.json (old)
 //! ```
 //!
+//! and the same with `.safetensors` in place of `.bin`, whose STEM is `model` in transformers.
+//!
 //! Source: `_add_variant` and `save_pretrained` of transformers 4.57.3 (`modeling_utils.py`) and of
 //! diffusers 0.35.2 (`utils/hub_utils.py`); the old spellings are those of diffusers before 0.32
 //! (`_fetch_index_file_legacy`, `_check_legacy_sharding_variant_format`), which it still reads.
 
+use crate::format::WeightFormat;
+
 /// The names of one loader's weight files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WeightNames {
-    /// transformers: `pytorch_model`.
+    /// transformers: `pytorch_model.bin`, `model.safetensors`.
     #[default]
     Transformers,
     /// diffusers: `diffusion_pytorch_model`.
@@ -24,31 +28,32 @@ impl WeightNames {
     /// All of them.
     pub(super) const ALL: [WeightNames; 2] = [WeightNames::Transformers, WeightNames::Diffusers];
 
-    fn stem(self) -> &'static str {
-        match self {
-            WeightNames::Transformers => "pytorch_model",
-            WeightNames::Diffusers => "diffusion_pytorch_model",
+    fn stem(self, format: WeightFormat) -> &'static str {
+        match (self, format) {
+            (WeightNames::Transformers, WeightFormat::Bin) => "pytorch_model",
+            (WeightNames::Transformers, WeightFormat::Safetensors) => "model",
+            (WeightNames::Diffusers, _) => "diffusion_pytorch_model",
         }
     }
 
     /// Name of the only file of a model.
-    pub fn single(self) -> String {
-        format!("{}.bin", self.stem())
+    pub fn single(self, format: WeightFormat) -> String {
+        format!("{}.{}", self.stem(format), format.name())
     }
 
     /// Name of the index beside several files.
-    pub fn index(self) -> String {
-        format!("{}.bin.index.json", self.stem())
+    pub fn index(self, format: WeightFormat) -> String {
+        format!("{}.index.json", self.single(format))
     }
 
     /// Names of `count` files: one is `STEM.bin`, several are `STEM-00001-of-00002.bin` and so on
     /// (more digits from 100,000 on).
-    pub fn shards(self, count: usize) -> Vec<String> {
+    pub fn shards(self, format: WeightFormat, count: usize) -> Vec<String> {
         if count == 1 {
-            return vec![self.single()];
+            return vec![self.single(format)];
         }
-        let stem = self.stem();
-        (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.bin")).collect()
+        let (stem, end) = (self.stem(format), format.name());
+        (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.{end}")).collect()
     }
 
     /// Whether an index by this loader's program has `total_parameters`: diffusers writes the
@@ -74,6 +79,8 @@ pub(super) enum WeightRole {
 pub(crate) struct WeightName<'n> {
     /// The loader that looks for it.
     pub(crate) names: WeightNames,
+    /// Its format.
+    pub(super) format: WeightFormat,
     /// `fp16`, `ema` and so on.
     pub(crate) variant: Option<&'n str>,
     /// Single file, index or shard.
@@ -83,18 +90,21 @@ pub(crate) struct WeightName<'n> {
 impl<'n> WeightName<'n> {
     /// Parses a name; `None` where no loader looks for it.
     pub(crate) fn parse(name: &'n str) -> Option<WeightName<'n>> {
-        WeightNames::ALL.into_iter().find_map(|names| {
-            let (variant, role) = role_of(name.strip_prefix(names.stem())?)?;
-            Some(WeightName { names, variant, role })
+        let kinds = WeightNames::ALL
+            .into_iter()
+            .flat_map(|names| WeightFormat::ALL.into_iter().map(move |format| (names, format)));
+        kinds.into_iter().find_map(|(names, format)| {
+            let rest = name.strip_prefix(names.stem(format))?;
+            let (variant, role) = role_of(rest, format.name())?;
+            Some(WeightName { names, format, variant, role })
         })
     }
 
     /// Name of the index that names this shard.
     pub(crate) fn index(self) -> String {
-        let stem = self.names.stem();
         match self.variant {
-            Some(variant) => format!("{stem}.bin.index.{variant}.json"),
-            None => self.names.index(),
+            Some(variant) => format!("{}.index.{variant}.json", self.names.single(self.format)),
+            None => self.names.index(self.format),
         }
     }
 }
@@ -104,16 +114,17 @@ pub(crate) fn is_index(name: &str) -> bool {
     WeightName::parse(name).is_some_and(|name| name.role == WeightRole::Index)
 }
 
-/// Variant and role, from what follows the stem.
-fn role_of(rest: &str) -> Option<(Option<&str>, WeightRole)> {
-    if let Some(middle) = rest.strip_prefix(".bin.").and_then(|rest| rest.strip_suffix(".json")) {
+/// Variant and role, from what follows the stem; `end` is the format's extension.
+fn role_of<'n>(rest: &'n str, end: &str) -> Option<(Option<&'n str>, WeightRole)> {
+    let behind = rest.strip_prefix('.').and_then(|rest| rest.strip_prefix(end)?.strip_prefix('.'));
+    if let Some(middle) = behind.and_then(|rest| rest.strip_suffix(".json")) {
         let variant = match middle {
             "index" => None,
             _ => Some(middle.strip_prefix("index.").or_else(|| middle.strip_suffix(".index"))?),
         };
-        return is_variant(variant).then_some((variant, WeightRole::Index));
+        return is_variant(variant, end).then_some((variant, WeightRole::Index));
     }
-    let middle = rest.strip_suffix(".bin")?;
+    let middle = rest.strip_suffix(end)?.strip_suffix('.')?;
     if middle.is_empty() {
         return Some((None, WeightRole::Single));
     }
@@ -122,7 +133,7 @@ fn role_of(rest: &str) -> Option<(Option<&str>, WeightRole)> {
             Some((numbers, variant)) => (numbers, Some(variant)),
             None => (numbers, None),
         };
-        let known = shard_numbers(numbers).is_some() && is_variant(variant);
+        let known = shard_numbers(numbers).is_some() && is_variant(variant, end);
         return known.then_some((variant, WeightRole::Shard));
     }
     let variant = middle.strip_prefix('.')?;
@@ -130,11 +141,11 @@ fn role_of(rest: &str) -> Option<(Option<&str>, WeightRole)> {
         Some((variant, _)) => (variant, WeightRole::Shard),
         None => (variant, WeightRole::Single),
     };
-    is_variant(Some(variant)).then_some((Some(variant), role))
+    is_variant(Some(variant), end).then_some((Some(variant), role))
 }
 
-fn is_variant(variant: Option<&str>) -> bool {
-    variant.is_none_or(|variant| !variant.is_empty() && !variant.starts_with("bin"))
+fn is_variant(variant: Option<&str>, end: &str) -> bool {
+    variant.is_none_or(|variant| !variant.is_empty() && !variant.starts_with(end))
 }
 
 /// `00002-of-00005` → (2, 5).
@@ -169,16 +180,21 @@ mod tests {
     #[test]
     fn file_names_are_those_of_transformers_and_diffusers() {
         let [ours, theirs] = WeightNames::ALL;
-        assert_eq!(ours.shards(1), ["pytorch_model.bin"]);
+        let [bin, safe] = WeightFormat::ALL;
+        assert_eq!(ours.shards(bin, 1), ["pytorch_model.bin"]);
         assert_eq!(
-            ours.shards(2),
+            ours.shards(bin, 2),
             ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
         );
-        assert_eq!(ours.shards(100_000)[0], "pytorch_model-00001-of-100000.bin");
-        assert!(ours.shards(0).is_empty());
-        assert_eq!(theirs.shards(1), ["diffusion_pytorch_model.bin"]);
-        assert_eq!(theirs.shards(3)[2], "diffusion_pytorch_model-00003-of-00003.bin");
-        assert_eq!(theirs.index(), "diffusion_pytorch_model.bin.index.json");
+        assert_eq!(ours.shards(bin, 100_000)[0], "pytorch_model-00001-of-100000.bin");
+        assert!(ours.shards(bin, 0).is_empty());
+        assert_eq!(ours.shards(safe, 1), ["model.safetensors"]);
+        assert_eq!(ours.shards(safe, 2)[1], "model-00002-of-00002.safetensors");
+        assert_eq!(ours.index(safe), "model.safetensors.index.json");
+        assert_eq!(theirs.shards(bin, 1), ["diffusion_pytorch_model.bin"]);
+        assert_eq!(theirs.shards(bin, 3)[2], "diffusion_pytorch_model-00003-of-00003.bin");
+        assert_eq!(theirs.index(bin), "diffusion_pytorch_model.bin.index.json");
+        assert_eq!(theirs.single(safe), "diffusion_pytorch_model.safetensors");
     }
 
     #[test]
@@ -210,9 +226,15 @@ mod tests {
         ] {
             assert_eq!(
                 WeightName::parse(name),
-                Some(WeightName { names, variant, role }),
+                Some(WeightName { names, format: WeightFormat::Bin, variant, role }),
                 "{name}"
             );
+            // The same in safetensors.
+            let name = name.replacen("bin", "safetensors", 1).replace("pytorch_model", "model");
+            let name = name.replace("diffusion_model", "diffusion_pytorch_model");
+            let format = WeightFormat::Safetensors;
+            let expected = Some(WeightName { names, format, variant, role });
+            assert_eq!(WeightName::parse(&name), expected, "{name}");
         }
     }
 
@@ -229,6 +251,10 @@ mod tests {
             "pytorch_model-1-of-2.bin",
             "my_pytorch_model.bin",
             "model.bin",
+            "model.pt",
+            "model.safetensors.safetensors",
+            "model_1.safetensors",
+            "my_model.safetensors",
         ] {
             assert_eq!(WeightName::parse(name), None, "{name}");
         }
@@ -257,5 +283,7 @@ mod tests {
         assert_eq!(variant.as_deref(), Some("pytorch_model.bin.index.fp16.json"));
         let plain = index("diffusion_pytorch_model-00001-of-00002.bin");
         assert_eq!(plain.as_deref(), Some("diffusion_pytorch_model.bin.index.json"));
+        let safe = index("model.fp16-00001-of-00002.safetensors");
+        assert_eq!(safe.as_deref(), Some("model.safetensors.index.fp16.json"));
     }
 }

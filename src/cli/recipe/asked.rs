@@ -25,6 +25,7 @@ pub(crate) fn asked(args: &MergeArgs) -> Result<Asked> {
         foreign_filters: false,
         method: args.method,
         dtype: args.dtype,
+        format: args.format,
         max_shard_bytes: args.max_shard_size,
         extend: args.extend,
         vocab: args.vocab,

@@ -70,7 +70,7 @@ impl Worker for CpuWorker<'_> {
         let mut digests = Digests::new();
         let offset = span.start.saturating_mul(task.plan.dtype.size_bytes());
         let mut outs = self.merger.children.spans(storage, offset)?;
-        let check_parents = decision.is_none() && (task.must_be_finite() || task.merges());
+        let check_parents = decision.is_none() && (task.checks_parents() || task.merges());
         let mut kept = kept.into_iter();
         for (start, numel) in parts(&span, PIECE) {
             let mut slot = kept.next();

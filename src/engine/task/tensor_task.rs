@@ -14,7 +14,8 @@ use crate::engine::torch::ops::{PIECE, may_overflow};
 use crate::error::Result;
 use crate::format::StorageSum;
 use crate::merge::{
-    Coefficients, KnownBuffer, Mapped, MergeOptions, Method, PlannedStorage, Sums, coefficients,
+    Action, Coefficients, KnownBuffer, Mapped, MergeOptions, Method, PlannedStorage, Sums,
+    coefficients,
 };
 use crate::tensor::Crc;
 
@@ -192,6 +193,14 @@ impl<'a> Task<'a> {
     pub(crate) fn must_be_finite(&self) -> bool {
         let mask = self.plan.buffer.is_some_and(KnownBuffer::may_be_nonfinite);
         self.plan.dtype.is_floating() && !mask
+    }
+
+    /// Whether its parents are looked at for NaN and Inf when they are copied. A model that is written
+    /// anew as it is may hold them.
+    pub(crate) fn checks_parents(&self) -> bool {
+        let verbatim = self.plan.action == Action::Copy
+            && self.primary.as_ref().is_some_and(|a| a.tensor.dtype == self.plan.dtype);
+        self.must_be_finite() && !verbatim
     }
 
     /// Whether the angle must be known before the first element can be made.

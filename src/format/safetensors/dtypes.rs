@@ -38,6 +38,11 @@ pub(super) fn from_word(word: &str) -> Option<DType> {
     TABLE.iter().find(|row| row.0 == dtype).map(|row| row.1)
 }
 
+/// The library's dtype of torch's; `None` where it has none.
+pub(super) fn to_dtype(dtype: DType) -> Option<Dtype> {
+    TABLE.iter().find(|row| row.1 == dtype).map(|row| row.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +51,7 @@ mod tests {
     fn words_are_those_of_the_library_and_sizes_agree() {
         for (theirs, ours) in TABLE {
             assert_eq!(from_word(&theirs.to_string()), Some(ours));
+            assert_eq!(to_dtype(ours), Some(theirs));
             assert_eq!(theirs.bitsize() as u64, 8 * ours.size_bytes(), "{theirs}");
         }
         for word in ["F4", "F6_E2M3", "F6_E3M2", "f32", "float32", "F7", ""] {

@@ -20,7 +20,7 @@ use crate::tensor::{DType, escape};
 pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Most entries of a header, as of a zip archive: models have some thousand tensors in a file.
-const MAX_ENTRIES: usize = 1 << 17;
+pub(super) const MAX_ENTRIES: usize = 1 << 17;
 
 /// Bytes of the length before the header.
 pub(crate) const LENGTH_BYTES: u64 = 8;
@@ -109,8 +109,7 @@ pub(super) fn read(source: &dyn ReadAt) -> Result<Header, FormatError> {
 }
 
 fn entry(name: String, text: &str) -> Result<Entry, FormatError> {
-    // Control characters would be taken for something else wherever the name is shown.
-    if name.is_empty() || name.chars().any(char::is_control) {
+    if !is_name(&name) {
         let found = format!("`{}`", escape(&name));
         return Err(name_error("a name of printable characters", found));
     }
@@ -127,6 +126,12 @@ fn entry(name: String, text: &str) -> Result<Entry, FormatError> {
     };
     let (begin, end) = written.data_offsets;
     Ok(Entry { name, dtype, shape: written.shape.0, begin, end })
+}
+
+/// Whether a tensor may be called so. Control characters would be taken for something else wherever the
+/// name is shown.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(char::is_control)
 }
 
 /// The metadata says nothing that we go by, but where they are no strings the header is not understood.

@@ -12,6 +12,7 @@
 
 pub(crate) mod dtypes;
 pub(crate) mod header;
+pub(crate) mod layout;
 pub(crate) mod read;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,11 @@
 //! Files that the library wrote are read as it reads them, and hostile headers are refused by their rule.
 
 use crate::format::read_at::ReadAt;
-use crate::format::{Container, ReadOptions, Rule, StateDict, read_state_dict};
+use crate::format::{
+    Container, EmitError, EmitTensor, FileLayout, ReadOptions, Rule, StateDict, Tensor,
+    WeightFormat, read_state_dict,
+};
+use crate::tensor::Layout;
 
 /// Written by safetensors 0.8.0 (scripts/make_format_fixtures.py).
 const DTYPES: &[u8] = include_bytes!("../../../tests/data/format/dtypes.safetensors");
@@ -251,4 +255,97 @@ fn a_key_has_nothing_to_choose_from() {
     let options = ReadOptions { key: Some("model".to_owned()), ..ReadOptions::default() };
     let error = read_state_dict(&DTYPES.to_vec(), &options).unwrap_err();
     assert_eq!(error.rule, Rule::NoEntry);
+}
+
+/// The file's tensors as they are to be written, each alone in its storage; storages turned round, so that
+/// their order is not the file's.
+fn to_write(file: &[u8]) -> (Vec<EmitTensor>, Vec<u64>) {
+    let state_dict = read(file).unwrap();
+    let last = state_dict.storages.len() - 1;
+    let tensor = |tensor: &Tensor| {
+        let shape = &tensor.layout.shape;
+        EmitTensor::contiguous(&tensor.name, tensor.dtype, shape, last - tensor.storage)
+    };
+    let sizes = state_dict.storages.iter().rev().map(|storage| storage.size_bytes).collect();
+    (state_dict.tensors.iter().map(tensor).collect(), sizes)
+}
+
+#[test]
+fn a_file_is_laid_out_as_the_library_lays_it_out() {
+    let (mut tensors, sizes) = to_write(DTYPES);
+    // Whatever order they come in.
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let layout =
+        FileLayout::new(WeightFormat::Safetensors, "d/model.safetensors", &tensors, &sizes)
+            .unwrap();
+    assert_eq!(layout.total_bytes(), DTYPES.len() as u64);
+    let head = layout.head_pieces();
+    assert_eq!((head.len(), head[0].offset), (1, 0));
+    assert!(head[0].bytes == DTYPES[..head[0].bytes.len()]);
+    assert_eq!(layout.tail_pieces(&[]), Ok(Vec::new()));
+    let found = read(DTYPES).unwrap();
+    for (at, storage) in found.storages.iter().rev().enumerate() {
+        assert_eq!(layout.storage_offset(at), Some(storage.file_offset));
+    }
+    assert_eq!(layout.storage_offset(sizes.len()), None);
+}
+
+#[test]
+fn what_safetensors_can_not_hold_is_refused() {
+    use crate::tensor::DType::{Bits8, Complex128, Float32, UInt8};
+    let whole = |name: &str, dtype, storage| EmitTensor::contiguous(name, dtype, &[4], storage);
+    let of = |tensors: &[EmitTensor], sizes: &[u64]| {
+        FileLayout::new(WeightFormat::Safetensors, "m.safetensors", tensors, sizes).err()
+    };
+    let part = EmitTensor {
+        layout: Layout { storage_offset: 1, ..Layout::contiguous(&[3]) },
+        ..whole("w", UInt8, 0)
+    };
+    let turned = EmitTensor {
+        layout: Layout { shape: vec![2, 2], stride: vec![1, 2], storage_offset: 0 },
+        ..whole("w", UInt8, 0)
+    };
+    let w = || "w".to_owned();
+    for (tensors, sizes, expected) in [
+        (vec![whole("w", UInt8, 0)], &[4][..], None),
+        (
+            vec![whole("w", Complex128, 0)],
+            &[64],
+            Some(EmitError::DType { name: w(), dtype: Complex128 }),
+        ),
+        (vec![whole("w", Bits8, 0)], &[4], Some(EmitError::DType { name: w(), dtype: Bits8 })),
+        (vec![whole("a\nb", UInt8, 0)], &[4], Some(EmitError::Name { name: "a\nb".to_owned() })),
+        (vec![whole("", UInt8, 0)], &[4], Some(EmitError::Name { name: String::new() })),
+        (
+            vec![whole("__metadata__", UInt8, 0)],
+            &[4],
+            Some(EmitError::Name { name: "__metadata__".to_owned() }),
+        ),
+        (
+            vec![whole("w", UInt8, 0), whole("w", UInt8, 1)],
+            &[4, 4],
+            Some(EmitError::DuplicateName { name: w() }),
+        ),
+        (
+            vec![whole("v", UInt8, 0), whole("w", UInt8, 0)],
+            &[4],
+            Some(EmitError::NotAlone { name: w() }),
+        ),
+        (vec![part], &[4], Some(EmitError::NotAlone { name: w() })),
+        (vec![turned], &[4], Some(EmitError::NotAlone { name: w() })),
+        (vec![whole("w", Float32, 0)], &[4], Some(EmitError::NotAlone { name: w() })),
+        (vec![whole("w", UInt8, 0)], &[4, 4], Some(EmitError::UnusedStorage { storage: 1 })),
+        (
+            vec![whole("w", UInt8, 1)],
+            &[4],
+            Some(EmitError::UnknownStorage { name: w(), storage: 1, count: 1 }),
+        ),
+        (
+            vec![EmitTensor::contiguous("w", UInt8, &[1 << 63], 0)],
+            &[1 << 63],
+            Some(EmitError::TooLarge),
+        ),
+    ] {
+        assert_eq!(of(&tensors, sizes), expected, "{tensors:?}");
+    }
 }

@@ -7,7 +7,7 @@ use crate::merge::pair::Pair;
 
 /// Puts the primary's tensors in the order of its model, as far as its files and the secondary tell
 /// it; those of the secondary alone come last.
-pub(crate) fn arrange(pairs: &mut [Pair], primary: &Checkpoint) {
+pub(crate) fn arrange(pairs: &mut [Pair], primary: &Checkpoint, secondary: &Checkpoint) {
     let mut partners = vec![None; primary.inventory.tensors.len()];
     for pair in pairs.iter() {
         if let Some(partner) = pair.primary.and_then(|position| partners.get_mut(position)) {
@@ -15,7 +15,8 @@ pub(crate) fn arrange(pairs: &mut [Pair], primary: &Checkpoint) {
         }
     }
     let mut places = vec![0; partners.len()];
-    for (place, position) in primary.inventory.order_beside(&partners).into_iter().enumerate() {
+    let order = primary.order_beside(secondary, &partners);
+    for (place, position) in order.into_iter().enumerate() {
         if let Some(found) = places.get_mut(position) {
             *found = place;
         }

@@ -180,7 +180,7 @@ pub(crate) fn pair(
     if options.extend == Extend::Error {
         check_no_extension(primary, &pairs)?;
     }
-    arrange(&mut pairs, primary);
+    arrange(&mut pairs, primary, secondary);
     Ok(pairs)
 }
 

@@ -13,6 +13,17 @@ pub fn check_parent(checkpoint: &Checkpoint) -> Result<()> {
     refusals(checkpoint).next().map_or(Ok(()), Err)
 }
 
+/// Refuses what can't be copied as a model: parts of models and adapters; quantised weights where their
+/// dtype is to change, since their scales would with it.
+///
+/// # Errors
+/// [`Kind::Data`](crate::Kind::Data) with what was found and what to do.
+pub(crate) fn check_copied(model: &Checkpoint, changes: bool) -> Result<()> {
+    let quantised = || changes.then(|| quantised::refusal(model)).flatten();
+    let refusal = of_part(model).or_else(|| adapters::refusal(model)).or_else(quantised);
+    refusal.map_or(Ok(()), Err)
+}
+
 /// Every reason why a checkpoint can't be merged, at most one of each kind.
 pub fn refusals(checkpoint: &Checkpoint) -> impl Iterator<Item = Error> {
     let checks = [of_part, adapters::refusal, quantised::refusal, shells::refusal];

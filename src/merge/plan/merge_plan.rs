@@ -8,16 +8,19 @@ use crate::checkpoint::config::NewRows;
 use crate::checkpoint::split::{SplitTensor, split};
 use crate::checkpoint::{Checkpoint, WeightNames};
 use crate::error::{Error, Kind, Result};
+use crate::format::WeightFormat;
 use crate::merge::configs::differences::check_configs;
 use crate::merge::options::{MergeOptions, VocabMode};
 use crate::merge::pairs::pairing::{VocabRows, pair};
 use crate::merge::parents::adapters;
-use crate::merge::parents::refusals::check_parent;
+use crate::merge::parents::refusals::{check_copied, check_parent};
 use crate::merge::parents::shells::check_partners;
+use crate::merge::plan::copies::copies;
 use crate::merge::plan::integers::check_mostly_merged;
 use crate::merge::plan::planned::{PlannedShard, PlannedStorage, PlannedTensor};
 use crate::merge::plan::schedules::set_t;
 use crate::merge::plan::storages::{storages, total_parameters};
+use crate::merge::plan::untied::untied;
 use crate::merge::ties::parents::Ties;
 use crate::merge::vocab::by_word::{ByWord, by_word};
 use crate::merge::vocab::comparison::{Comparison, check_words};
@@ -47,6 +50,11 @@ pub struct MergePlan {
     /// How they are named: as the primary's loader looks for them.
     #[serde(skip)]
     pub names: WeightNames,
+    /// Their format.
+    pub format: WeightFormat,
+    /// Whether one model is written anew, and nothing merged.
+    #[serde(skip)]
+    pub conversion: bool,
     /// Bytes of all distinct storages: the index's `total_size`.
     pub total_size: u64,
     /// Elements of all parameters: the index's `total_parameters`.
@@ -97,6 +105,52 @@ pub fn plan(
         storages(primary, secondary, &pairs, &share, options, &mut warnings)?;
     check_mostly_merged([primary, secondary], &storages)?;
     set_t(primary, options, &tensors, &mut storages, &mut warnings)?;
+    let child_rows = by_word.as_ref().map(|by| by.rows).or(vocab.map(|vocab| vocab.child()));
+    if let (Some(vocab), Some(new), Some(config)) = (vocab, child_rows, &primary.config)
+        && config.rewrite(Some(NewRows { old: vocab.primary, new }), None)?.lacks_vocab_size
+    {
+        warnings.push(Warning::NoVocabSize { rows: new });
+    }
+    let edges = edges.filter(EdgeRows::are_used);
+    let plan = written(primary, (tensors, storages), options, warnings);
+    Ok(MergePlan { vocab, words, by_word, edges, ..plan })
+}
+
+/// The plan of a model that is written anew as it is: its own names, ties and values. What no merge can use
+/// is copied all the same, but for what is no whole model.
+///
+/// # Errors
+/// [`Kind::Data`] for parts of models, adapters, models without tensors, and quantised weights where
+/// another dtype is asked for.
+pub fn conversion(model: &Checkpoint, options: &MergeOptions) -> Result<MergePlan> {
+    check_copied(model, options.dtype.is_some())?;
+    let warnings: Vec<Warning> = model.notes.iter().cloned().map(Warning::Note).collect();
+    let made = copies(model, options)?;
+    if made.0.is_empty() {
+        return Err(nothing(model));
+    }
+    Ok(MergePlan { conversion: true, ..written(model, made, options, warnings) })
+}
+
+fn nothing(model: &Checkpoint) -> Error {
+    Error::new(Kind::Data, "there is nothing to write")
+        .file(&model.path)
+        .expected("at least one tensor", "none")
+}
+
+/// The child's files for these tensors and storages.
+fn written(
+    primary: &Checkpoint,
+    (tensors, storages): (Vec<PlannedTensor>, Vec<PlannedStorage>),
+    options: &MergeOptions,
+    mut warnings: Vec<Warning>,
+) -> MergePlan {
+    let total_parameters = total_parameters(primary, &storages);
+    let format = options.format.unwrap_or(primary.format());
+    let (tensors, storages) = match format {
+        WeightFormat::Bin => (tensors, storages),
+        WeightFormat::Safetensors => untied(primary, &tensors, &storages, &mut warnings),
+    };
     let members: Vec<SplitTensor> = tensors
         .iter()
         .map(|tensor| SplitTensor {
@@ -107,36 +161,32 @@ pub fn plan(
     let split = split(&members, options.max_shard_bytes);
     let shards = primary
         .names
-        .shards(split.shards.len())
+        .shards(format, split.shards.len())
         .into_iter()
         .zip(split.shards)
         .map(|(file_name, tensors)| PlannedShard { file_name, tensors })
         .collect();
-    let child_rows = by_word.as_ref().map(|by| by.rows).or(vocab.map(|vocab| vocab.child()));
-    if let (Some(vocab), Some(new), Some(config)) = (vocab, child_rows, &primary.config)
-        && config.rewrite(Some(NewRows { old: vocab.primary, new }), None)?.lacks_vocab_size
-    {
-        warnings.push(Warning::NoVocabSize { rows: new });
-    }
     if primary.config.as_ref().is_some_and(|config| config.facts().needs_custom_code)
         && !options.copy_code
     {
         warnings.push(Warning::CustomCode);
     }
-    Ok(MergePlan {
+    MergePlan {
         options: options.clone(),
-        vocab,
-        words,
-        by_word,
-        edges: edges.filter(EdgeRows::are_used),
+        vocab: None,
+        words: None,
+        by_word: None,
+        edges: None,
         total_size: split.total_bytes,
-        total_parameters: total_parameters(primary, &storages),
+        total_parameters,
         tensors,
         storages,
         shards,
         names: primary.names,
+        format,
+        conversion: false,
         warnings,
-    })
+    }
 }
 
 /// What the words of both vocabularies say of each other, refused where they may not be merged as asked.

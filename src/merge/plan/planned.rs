@@ -105,6 +105,8 @@ pub enum Action {
     CopyPrimary,
     /// Copied from the secondary: only there.
     CopySecondary,
+    /// Copied, since there is one model and nothing to merge it with.
+    Copy,
 }
 
 impl Action {
@@ -120,7 +122,7 @@ impl Action {
     pub fn is_merge(self) -> bool {
         match self {
             Action::Slerp | Action::Linear => true,
-            Action::CopyPrimary | Action::CopySecondary => false,
+            Action::CopyPrimary | Action::CopySecondary | Action::Copy => false,
         }
     }
 
@@ -129,7 +131,7 @@ impl Action {
     pub fn needs_sums(self) -> bool {
         match self {
             Action::Slerp => true,
-            Action::Linear | Action::CopyPrimary | Action::CopySecondary => false,
+            Action::Linear | Action::CopyPrimary | Action::CopySecondary | Action::Copy => false,
         }
     }
 }
@@ -137,8 +139,8 @@ impl Action {
 /// One weight file of the child.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedShard {
-    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`, with diffusers' stem for a primary
-    /// of diffusers.
+    /// `pytorch_model.bin` or `pytorch_model-0000X-of-0000N.bin`, `model.safetensors` and so on, with
+    /// diffusers' stem for a primary of diffusers.
     pub file_name: String,
     /// Indices into the plan's tensors, in the file's order.
     pub tensors: Vec<usize>,

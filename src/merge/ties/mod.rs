@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod heads_tests;
+pub(crate) mod left_out;
 pub(crate) mod output_heads;
 pub(crate) mod parents;
 mod same;

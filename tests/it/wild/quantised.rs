@@ -97,10 +97,11 @@ fn an_adapter_in_safetensors_is_told_by_its_config() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter");
     std::fs::create_dir(&path).unwrap();
-    std::fs::write(path.join("adapter_model.safetensors"), b"").unwrap();
+    let adapter = Dict::new().noise("base_model.model.q.lora_A.weight", &[4, 4], 1);
+    adapter.safetensors(&path.join("adapter_model.safetensors"));
     std::fs::write(path.join("adapter_config.json"), r#"{"peft_type": "LORA"}"#).unwrap();
-    let said = merge(&path, &path, &dir.path().join("child"), &[]).refused(66);
-    assert!(said.contains("hint: adapter_config.json says that this is an adapter"), "{said}");
+    let said = merge(&path, &path, &dir.path().join("child"), &[]).refused(65);
+    assert!(said.contains("a LoRA adapter"), "{said}");
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! side by side. That leaves few places; [`weave`] decides among them.
 
 mod modules;
+pub(super) mod names;
 mod overtakers;
 mod siblings;
 mod weave;

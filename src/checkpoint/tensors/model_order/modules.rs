@@ -113,6 +113,12 @@ impl<'n> Modules<'n> {
         self.nodes[node].kind
     }
 
+    /// Whether a node is a tensor, its number in a list, how its word mostly ranks, and the word.
+    pub(super) fn clues(&self, node: usize) -> (bool, Option<u64>, u8, &'n str) {
+        let Node { leaf, number, rank, word, .. } = self.nodes[node];
+        (leaf, number, rank, word)
+    }
+
     /// Whether `a` comes before its sibling `b` by torch's rules: a module's tensors come before
     /// its parts, and lists are in order of their numbers.
     pub(super) fn by_rule(&self, a: usize, b: usize) -> Option<bool> {

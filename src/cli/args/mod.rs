@@ -1,15 +1,21 @@
 //! Defines the command line, and parses its values. Nothing here opens a file.
 
+mod values;
+
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::checkpoint::{Opening, Strictness, TokenizerMode};
 use crate::engine::DeviceChoice;
 use crate::format::{OpaqueName, OpaqueNames};
-use crate::merge::{Extend, Filter, Method, Missing, VocabMode, parse_t};
-use crate::tensor::DType;
+use crate::merge::{Child, Extend, Filter, MergeOptions, Method, Missing, VocabMode, parse_t};
+
+pub(crate) use crate::cli::args::values::Index;
+use crate::cli::args::values::{
+    ChildDType, ChildFormat, dtype_parser, format_parser, parse_device_memory, parse_index,
+    parse_size,
+};
 
 /// Exit codes, at the end of `--help`.
 const AFTER_HELP: &str = "\
@@ -17,7 +23,7 @@ Exit codes: 0 done; 1 some merge of a batch failed; 2 usage; 65 bad or unfitting
 not found; 69 device unavailable; 70 a bug of ours; 71 out of memory or file handles; 73 output \
 refused; 74 I/O error while working; 75 try again; 130, 143 interrupted.";
 
-/// Merge two language-model checkpoints (.bin) by spherical linear interpolation.
+/// Merge two language-model checkpoints (.bin, safetensors) by spherical linear interpolation.
 ///
 /// The child is a complete model directory. Everything is decided from the files' headers before a
 /// byte is written, and the child appears at its place whole or not at all. Without arguments, on a
@@ -41,6 +47,9 @@ pub(crate) enum Command {
     Merge(Box<MergeArgs>),
     /// Show what merge would do; writes nothing
     Plan(Box<MergeArgs>),
+    /// Write a model anew without merging: as .bin or safetensors, in another dtype, in other shards
+    #[command(override_usage = "llm-slerp-merge convert [OPTIONS] <MODEL> -o <OUT>")]
+    Convert(ConvertArgs),
     /// List tensors, dtypes, shapes and sizes; loads no data
     Inspect(InspectArgs),
     /// Read every byte: is the checkpoint whole and finite
@@ -128,6 +137,9 @@ pub(crate) struct MergeArgs {
     /// dtype of the child's floating tensors; keep takes each tensor's dtype in the primary
     #[arg(long, default_value = "keep", value_parser = dtype_parser())]
     pub(crate) dtype: ChildDType,
+    /// Format of the child's weight files; auto is the primary's
+    #[arg(long, default_value = "auto", value_parser = format_parser())]
+    pub(crate) format: ChildFormat,
     /// Largest shard, by HuggingFace's rule: KB, MB, GB, TB (powers of ten), KiB, MiB, GiB, or bytes
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
     #[arg(allow_hyphen_values = true)]
@@ -166,6 +178,60 @@ pub(crate) struct MergeArgs {
     pub(crate) force_config: bool,
     #[command(flatten)]
     pub(crate) strict: StrictArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// Model directory, checkpoint file (FILE::KEY for one of several state dicts in it), or ORG/NAME
+    /// in the local Hub cache
+    pub(crate) model: PathBuf,
+    /// Directory to be made
+    #[arg(short, long, value_name = "OUT", value_hint = ValueHint::DirPath)]
+    pub(crate) output: PathBuf,
+    /// Format of the new weight files; auto is the model's own
+    #[arg(long, default_value = "auto", value_parser = format_parser())]
+    pub(crate) format: ChildFormat,
+    /// dtype of floating tensors; keep takes each tensor's own
+    #[arg(long, default_value = "keep", value_parser = dtype_parser())]
+    pub(crate) dtype: ChildDType,
+    /// Largest shard, by HuggingFace's rule: KB, MB, GB, TB (powers of ten), KiB, MiB, GiB, or bytes
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) max_shard_size: u64,
+    /// Worker threads [default: number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Copy the model's custom *.py code
+    #[arg(long)]
+    pub(crate) copy_code: bool,
+    /// Replace an existing output, once the new one is complete
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Go on with an interrupted conversion; what it left is checked, and the rest is done
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Leave flushing to the system (benchmarks, scratch disks)
+    #[arg(long)]
+    pub(crate) no_fsync: bool,
+    /// Take NaN, Inf and overflows where --dtype changes the dtype; what keeps its dtype may hold them
+    #[arg(long)]
+    pub(crate) allow_nonfinite: bool,
+    #[command(flatten)]
+    pub(crate) strict: StrictArgs,
+}
+
+impl From<&ConvertArgs> for MergeOptions {
+    fn from(args: &ConvertArgs) -> MergeOptions {
+        MergeOptions {
+            children: vec![Child::at(0.0)],
+            dtype: args.dtype,
+            format: args.format,
+            max_shard_bytes: args.max_shard_size,
+            allow_nonfinite: args.allow_nonfinite,
+            copy_code: args.copy_code,
+            ..MergeOptions::default()
+        }
+    }
 }
 
 /// Checks of a parent beyond those that are always made.
@@ -294,15 +360,6 @@ pub(crate) struct BatchArgs {
     pub(crate) schema: bool,
 }
 
-/// Which merge runs alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Index {
-    /// The one at this position.
-    At(usize),
-    /// The one that the scheduler's environment names.
-    Auto,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// Shell to complete in
@@ -313,38 +370,4 @@ pub(crate) struct CompletionsArgs {
 pub(crate) struct ManArgs {
     /// Command to print the page of; without it the tool's own
     pub(crate) command: Option<String>,
-}
-
-/// The dtype of `--dtype`, `None` for `keep`. An alias, since clap would take a plain `Option` for an
-/// argument that may be left out.
-pub(crate) type ChildDType = Option<DType>;
-
-/// Parses `--dtype`.
-fn dtype_parser() -> impl TypedValueParser<Value = ChildDType> {
-    let words = [DType::Float16, DType::BFloat16, DType::Float32].map(DType::name);
-    PossibleValuesParser::new(std::iter::once("keep").chain(words))
-        .map(|word| DType::from_name(&word))
-}
-
-fn parse_size(text: &str) -> Result<u64, String> {
-    crate::format::parse_size(text).map_err(|error| error.to_string())
-}
-
-/// Enough for pieces that were halved four times, whatever the dtypes.
-const LEAST_DEVICE_MEMORY: u64 = 16 << 20;
-
-fn parse_device_memory(text: &str) -> Result<u64, String> {
-    match parse_size(text)? {
-        bytes if bytes < LEAST_DEVICE_MEMORY => {
-            Err(format!("at least 16MiB are needed on a device, got `{text}`"))
-        }
-        bytes => Ok(bytes),
-    }
-}
-
-fn parse_index(text: &str) -> Result<Index, String> {
-    match text {
-        "auto" => Ok(Index::Auto),
-        _ => text.parse().map(Index::At).map_err(|_| "expected a whole number or auto".to_owned()),
-    }
 }
