@@ -110,8 +110,8 @@ def confusion():
     ]
     for name, value, rule, says in cases:
         yield f"p7-{name}", "P7", name.replace("-", " "), stored(whole(value)), rule, says
-    yield "p7-no-stop", "P7", "no STOP", stored(state_dict()[:-1]), pickle, "bytes"
-    yield "p7-empty-pickle", "P7", "an empty data.pkl", stored(b""), pickle, "bytes"
+    yield "p7-no-stop", "P7", "no STOP", stored(state_dict()[:-1]), pickle, "1 more byte"
+    yield "p7-empty-pickle", "P7", "an empty data.pkl", stored(b""), pickle, "1 more byte"
     yield "p7-no-stop-legacy", "P7", "no STOP in a legacy file", carriers.legacy(4, carriers.legacy_object()[:-1]), None, ""
 
 

@@ -42,7 +42,7 @@ def lies():
         ("stride-overflows", tensor(size=(3, 3), stride=(BIG, BIG)), bounds, ""), ("stride-rank", tensor(stride=(3, 1, 1)), bounds, "strides"),
         ("stride-rank-zero", tensor(stride=()), bounds, "strides"), ("rank-65", tensor(size=(1,) * 65, stride=(1,) * 65), bounds, "64"),
         ("empty-overflow", tensor(size=(0, BIG, BIG), stride=(1, 1, 1), offset=1 << 63), bounds, ""),
-        ("arity-none", raw_tensor(), pickle, "0 arguments"), ("arity-one", raw_tensor(s()), pickle, "1 arguments"),
+        ("arity-none", raw_tensor(), pickle, "0 arguments"), ("arity-one", raw_tensor(s()), pickle, "1 argument"),
         ("arity-three", raw_tensor(s(), num(0), ints([2])), pickle, "3 arguments"),
         ("arity-nine", raw_tensor(s(), num(0), *usual, b"N", b"N", b"N"), pickle, "9 arguments"),
         ("arity-parameter", raw_tensor(function="_rebuild_parameter"), pickle, "0 arguments"),
