@@ -34,8 +34,8 @@ impl Config {
     /// Reads a config of at most 16 MiB.
     ///
     /// # Errors
-    /// [`Kind::NoInput`] where it can't be opened; [`Kind::Data`] where it is too large, not UTF-8,
-    /// or not a JSON object.
+    /// [`Kind::NoInput`](crate::error::Kind::NoInput) where it can't be opened;
+    /// [`Kind::Data`](crate::error::Kind::Data) where it is too large, not UTF-8, or not a JSON object.
     pub fn read(path: &Path) -> Result<Config> {
         let text = read_text_bounded(path, MAX_CONFIG_BYTES)?;
         Config::parse(text).map_err(|error| error.file(path))
@@ -44,7 +44,7 @@ impl Config {
     /// Parses the text of a config.
     ///
     /// # Errors
-    /// [`Kind::Data`] where it is not a JSON object.
+    /// [`Kind::Data`](crate::error::Kind::Data) where it is not a JSON object.
     pub fn parse(text: String) -> Result<Config> {
         let facts = ConfigFacts::of(&text)?;
         let values = serde_json::from_str(&mask_python_literals(&text)).map_err(unusable)?;
@@ -66,7 +66,8 @@ impl Config {
     /// cuts it although it counts layers in another way.
     ///
     /// # Errors
-    /// [`Kind::Data`] where it counts layers in a way that does not hold for them.
+    /// [`Kind::Data`](crate::error::Kind::Data) where it counts layers in a way that does not hold for
+    /// them.
     pub fn with_layers(&self, depth: u64, picks: &[u64], force: bool) -> Result<Config> {
         Config::parse(layers::with_layers(&self.text, depth, picks, force)?)
     }
