@@ -4,6 +4,7 @@
 pub(crate) mod adapter;
 pub mod config;
 pub(crate) mod modules;
+pub(crate) mod protobuf;
 pub(crate) mod role;
 pub(crate) mod selection;
 pub(crate) mod special_tokens;

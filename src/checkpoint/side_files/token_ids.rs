@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::checkpoint::side_files::protobuf::Message;
 use crate::format::json::mask_python_literals;
 
 /// The highest id (`None` where the file names none), or what is wrong with the file.
@@ -77,39 +78,11 @@ pub(super) fn of_sentencepiece(bytes: &[u8]) -> MaxId {
 /// protobuf.
 fn count_pieces(bytes: &[u8]) -> Option<u64> {
     let mut count = 0u64;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (tag, after) = varint(rest)?;
-        let skip = match tag & 7 {
-            0 => {
-                rest = varint(after)?.1;
-                continue;
-            }
-            1 => 8,
-            5 => 4,
-            2 => {
-                let (length, content) = varint(after)?;
-                count += u64::from(tag >> 3 == 1);
-                rest = content.get(usize::try_from(length).ok()?..)?;
-                continue;
-            }
-            _ => return None,
-        };
-        rest = after.get(skip..)?;
+    for field in Message(bytes) {
+        let (number, content) = field?;
+        count += u64::from(number == 1 && content.is_some());
     }
     Some(count)
-}
-
-/// A protobuf varint of at most ten bytes and what follows it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    for (position, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * position);
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(position + 1..)?));
-        }
-    }
-    None
 }
 
 /// The highest rank in lines of `base64 rank`; `None` where a line is something else.

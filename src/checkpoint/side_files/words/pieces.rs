@@ -2,6 +2,7 @@
 
 use base64::Engine;
 
+use crate::checkpoint::side_files::protobuf::Message;
 use crate::checkpoint::side_files::words::spelling::character_of;
 use crate::checkpoint::side_files::words::vocabulary::Words;
 
@@ -11,13 +12,13 @@ use crate::checkpoint::side_files::words::vocabulary::Words;
 /// Source: `sentencepiece_model.proto` of sentencepiece 0.2.
 pub(crate) fn sentencepieces(bytes: &[u8]) -> Option<Vec<String>> {
     let mut pieces = Vec::new();
-    for field in Fields(bytes) {
+    for field in Message(bytes) {
         let (number, content) = field?;
         if number != 1 {
             continue;
         }
         let mut piece = None;
-        for field in Fields(content?) {
+        for field in Message(content?) {
             if let (1, Some(text)) = field? {
                 piece = Some(std::str::from_utf8(text).ok()?.to_owned());
             }
@@ -25,59 +26,6 @@ pub(crate) fn sentencepieces(bytes: &[u8]) -> Option<Vec<String>> {
         pieces.push(piece?);
     }
     (!pieces.is_empty()).then_some(pieces)
-}
-
-/// The fields of a message: number and, of those with a length, the content.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Option<(u64, Option<&'a [u8]>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_none() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Option<(u64, Option<&'a [u8]>)> {
-        let (tag, after) = varint(self.0)?;
-        let skip = match tag & 7 {
-            0 => {
-                self.0 = varint(after)?.1;
-                return Some((tag >> 3, None));
-            }
-            1 => 8,
-            5 => 4,
-            2 => {
-                let (length, content) = varint(after)?;
-                let (content, rest) = content.split_at_checked(usize::try_from(length).ok()?)?;
-                self.0 = rest;
-                return Some((tag >> 3, Some(content)));
-            }
-            _ => return None,
-        };
-        self.0 = after.get(skip..)?;
-        Some((tag >> 3, None))
-    }
-}
-
-/// A varint of at most ten bytes and what follows it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    for (position, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * position);
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(position + 1..)?));
-        }
-    }
-    None
 }
 
 /// tiktoken's ranks, lines of `base64 rank`, spelled as byte-level BPE; `None` where a line is another.
