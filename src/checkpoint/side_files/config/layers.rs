@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::checkpoint::side_files::config::fields::{Fields, span_in};
+use crate::checkpoint::side_files::config::splice::Splice;
 use crate::error::{Error, Kind, Result};
 use crate::format::json::mask_python_literals;
 use crate::tensor::escape;
@@ -48,7 +49,7 @@ const BELOW_LAYER_TYPES: [&str; 2] = ["sliding_window_pattern", "full_attention_
 pub(super) fn with_layers(text: &str, depth: u64, picks: &[u64], force: bool) -> Result<String> {
     let masked = mask_python_literals(text);
     let top = Fields::parse(&masked)?;
-    let mut spans: Vec<(Range<usize>, String)> = Vec::new();
+    let mut splice = Splice::new(text);
     for fields in top.language_models() {
         if !force {
             check_counts(&fields, picks)?;
@@ -57,20 +58,11 @@ pub(super) fn with_layers(text: &str, depth: u64, picks: &[u64], force: bool) ->
             let Some(new) = replaced(key, value, depth, picks) else { continue };
             // From the original: masked literals have other bytes.
             if let Some(span) = span_in(&masked, value.get()) {
-                spans.push((span, new));
+                splice.replace(span, new);
             }
         }
     }
-    spans.sort_by_key(|(span, _)| span.start);
-    let mut out = String::with_capacity(text.len());
-    let mut copied = 0;
-    for (span, new) in spans {
-        out.push_str(text.get(copied..span.start).unwrap_or_default());
-        out.push_str(&new);
-        copied = span.end;
-    }
-    out.push_str(text.get(copied..).unwrap_or_default());
-    Ok(out)
+    Ok(splice.finish())
 }
 
 /// The new text of a value; `None` where it stays.

@@ -4,6 +4,7 @@ mod facts;
 mod fields;
 mod layers;
 mod rewrite;
+pub(crate) mod splice;
 
 use std::path::Path;
 
@@ -15,8 +16,8 @@ use crate::format::json::mask_python_literals;
 use crate::tensor::DType;
 
 pub use facts::ConfigFacts;
+pub(crate) use fields::Fields;
 use fields::unusable;
-pub(crate) use fields::{Fields, span_in};
 pub use rewrite::{NewRows, Rewritten, rewrite};
 
 /// The largest config that is read, in bytes.

@@ -1,11 +1,10 @@
 //! Rewrites the primary's config for a child, with a few values replaced in place. Every other byte
 //! stays, so that order, spacing, `1e-05`, `\u00e9` and Python's `NaN` come out as they went in.
 
-use std::ops::Range;
-
 use serde_json::value::RawValue;
 
 use crate::checkpoint::side_files::config::fields::{Fields, span_in};
+use crate::checkpoint::side_files::config::splice::Splice;
 use crate::error::Result;
 use crate::format::json::mask_python_literals;
 use crate::tensor::DType;
@@ -47,19 +46,11 @@ pub struct Rewritten {
 pub fn rewrite(text: &str, rows: Option<NewRows>, dtype: Option<DType>) -> Result<Rewritten> {
     let masked = mask_python_literals(text);
     let top = Fields::parse(&masked)?;
-    let mut edits = Edits { text, masked: &masked, rows, dtype, spans: Vec::new(), n_rows: 0 };
+    let mut edits =
+        Edits { text, masked: &masked, rows, dtype, splice: Splice::new(text), n_rows: 0 };
     edits.object(&top, Level::Top, DEEPEST);
-    let Edits { mut spans, n_rows, .. } = edits;
-    spans.sort_by_key(|(span, _)| span.start);
-    let mut out = String::with_capacity(text.len());
-    let mut copied = 0;
-    for (span, new) in spans {
-        out.push_str(text.get(copied..span.start).unwrap_or_default());
-        out.push_str(&new);
-        copied = span.end;
-    }
-    out.push_str(text.get(copied..).unwrap_or_default());
-    Ok(Rewritten { text: out, lacks_vocab_size: rows.is_some() && n_rows == 0 })
+    let Edits { splice, n_rows, .. } = edits;
+    Ok(Rewritten { text: splice.finish(), lacks_vocab_size: rows.is_some() && n_rows == 0 })
 }
 
 /// Where an object is in the config.
@@ -76,7 +67,7 @@ struct Edits<'a> {
     masked: &'a str,
     rows: Option<NewRows>,
     dtype: Option<DType>,
-    spans: Vec<(Range<usize>, String)>,
+    splice: Splice<'a>,
     n_rows: usize,
 }
 
@@ -112,13 +103,13 @@ impl Edits<'_> {
                 let whatever = name == VOCAB_SIZE && level != Level::Deeper;
                 if whatever || value.get().parse() == Ok(rows.old) {
                     self.n_rows += 1;
-                    self.spans.push((span, rows.new.to_string()));
+                    self.splice.replace(span, rows.new.to_string());
                 }
             }
             ("dtype" | "torch_dtype", _, Some(dtype))
                 if level != Level::Deeper && matches!(first, b'"' | b'n') =>
             {
-                self.spans.push((span, format!("\"{}\"", dtype.name())));
+                self.splice.replace(span, format!("\"{}\"", dtype.name()));
             }
             _ => {}
         }

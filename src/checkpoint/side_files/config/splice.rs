@@ -1,21 +1,26 @@
-//! New entries in the objects and lists of a JSON text, every other byte as it was.
+//! Replaces and adds values in a JSON text; every other byte stays.
 
 use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-use crate::checkpoint::side_files::config::{Fields, span_in};
+use crate::checkpoint::side_files::config::fields::{Fields, span_in};
 
 /// A text and what is to be put into it.
 pub(crate) struct Splice<'a> {
     text: &'a str,
-    edits: Vec<(usize, String)>,
+    edits: Vec<(Range<usize>, String)>,
 }
 
 impl<'a> Splice<'a> {
     /// Nothing yet.
     pub(crate) fn new(text: &'a str) -> Splice<'a> {
         Splice { text, edits: Vec::new() }
+    }
+
+    /// Puts `new` in the place of what stands at `place`; places don't overlap.
+    pub(crate) fn replace(&mut self, place: Range<usize>, new: String) {
+        self.edits.push((place, new));
     }
 
     /// Puts entries at the end of an object or list that stands at `place`; false where none does.
@@ -29,21 +34,21 @@ impl<'a> Splice<'a> {
         let at = place.start + open.len_utf8() + filled.len();
         if !entries.is_empty() {
             let comma = if filled.is_empty() { "" } else { "," };
-            self.edits.push((at, format!("{comma}\n{}", entries.join(",\n"))));
+            self.replace(at..at, format!("{comma}\n{}", entries.join(",\n")));
         }
         true
     }
 
     /// The new text.
     pub(crate) fn finish(mut self) -> String {
-        self.edits.sort_by_key(|(at, _)| *at);
+        self.edits.sort_by_key(|(place, _)| place.start);
         let added: usize = self.edits.iter().map(|(_, new)| new.len()).sum();
         let mut out = String::with_capacity(self.text.len() + added);
         let mut done = 0;
-        for (at, new) in self.edits {
-            out.push_str(self.text.get(done..at).unwrap_or_default());
+        for (place, new) in self.edits {
+            out.push_str(self.text.get(done..place.start).unwrap_or_default());
             out.push_str(&new);
-            done = at;
+            done = place.end;
         }
         out.push_str(self.text.get(done..).unwrap_or_default());
         out

@@ -5,7 +5,6 @@ pub(crate) mod files;
 pub(crate) mod pieces;
 pub(crate) mod read;
 pub(crate) mod spelling;
-pub(crate) mod splice;
 pub(crate) mod tokenizer_json;
 pub(crate) mod union;
 pub(crate) mod vocabulary;

@@ -20,7 +20,7 @@ use crate::tensor::escape;
 const PLAIN: [&str; 3] = ["vocab.json", "encoder.json", "vocab.txt"];
 
 /// Sentencepiece models, or tiktoken's ranks under such a name.
-const PIECES: [&str; 6] = [
+pub(crate) const PIECES: [&str; 6] = [
     "tokenizer.model",
     "spiece.model",
     "spm.model",

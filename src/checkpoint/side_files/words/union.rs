@@ -11,9 +11,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::checkpoint::files::small_file::{is_present, read_text_bounded};
+use crate::checkpoint::side_files::config::splice::{Splice, place_of};
 use crate::checkpoint::side_files::tokenizer::MAX_TOKENIZER_BYTES;
 use crate::checkpoint::side_files::words::added::{AddedToken, of_tokenizer_config};
-use crate::checkpoint::side_files::words::splice::{Splice, place_of};
+use crate::checkpoint::side_files::words::read::PIECES;
 use crate::checkpoint::side_files::words::tokenizer_json::{self, ModelWords};
 use crate::checkpoint::side_files::words::vocabulary::Vocabulary;
 use crate::error::{Error, Kind, Result};
@@ -23,19 +24,9 @@ use crate::tensor::{counted, escape};
 const FAST: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 
-/// Vocabularies of transformers' Python tokenizers, which would lack the new ordinary words.
-const PYTHON: [&str; 10] = [
-    "tokenizer.model",
-    "spiece.model",
-    "spm.model",
-    "sentencepiece.model",
-    "sentencepiece.bpe.model",
-    "spm_char.model",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "added_tokens.json",
-];
+/// Vocabularies of transformers' Python tokenizers beside the [`PIECES`]: they would lack the new ordinary
+/// words.
+const PYTHON: [&str; 4] = ["vocab.json", "merges.txt", "vocab.txt", "added_tokens.json"];
 
 /// Files of the child's tokenizer that are not copies of the primary's.
 #[derive(Debug, Default)]
@@ -99,7 +90,7 @@ pub(crate) fn files(
     }
     files.left_out.push("added_tokens.json".to_owned());
     if ordinary > 0 {
-        files.left_out = PYTHON.map(str::to_owned).to_vec();
+        files.left_out = PIECES.into_iter().chain(PYTHON).map(str::to_owned).collect();
         files
             .reason
             .push_str(&format!(", {ordinary} of them not as added tokens; tokenizer.json alone"));
