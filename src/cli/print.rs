@@ -126,12 +126,12 @@ pub(crate) fn plan_table(plan: &MergePlan, place: &str) -> String {
         human_bytes(plan.total_size),
         shards(plan.shards.len()),
     ));
-    if let Some(vocab) = plan.vocab {
+    if let Some((vocab, child)) = plan.vocab.zip(plan.child_rows()) {
         text.push_str(&format!(
             "\nvocabulary: {} in the primary, {} in the secondary, {} in the child",
             counted(vocab.primary, "row"),
             vocab.secondary,
-            plan.child_rows().unwrap_or_else(|| vocab.child())
+            child
         ));
     }
     if let Some(words) = &plan.words {

@@ -61,10 +61,10 @@ pub fn prepare(mut job: Job) -> Result<Prepared> {
         secondary = cut(secondary, Side::Secondary, slices, force)?;
     }
     let plan = plan(&primary, &secondary, &job.options)?;
-    let rows = plan.vocab.map(|vocab| ChildRows {
+    let rows = plan.vocab.zip(plan.child_rows()).map(|(vocab, child)| ChildRows {
         primary: vocab.primary,
         secondary: vocab.secondary,
-        child: plan.child_rows().unwrap_or_else(|| vocab.child()),
+        child,
     });
     let extends = plan.words.as_ref().and_then(|words| words.extends());
     let options =

@@ -66,8 +66,12 @@ pub struct MergePlan {
 impl MergePlan {
     /// Rows of the child's vocabulary, where the models have any.
     pub fn child_rows(&self) -> Option<u64> {
-        self.by_word.as_ref().map(|by| by.rows).or(self.vocab.map(|vocab| vocab.child()))
+        child_rows(self.vocab, self.by_word.as_deref())
     }
+}
+
+fn child_rows(vocab: Option<Vocab>, by_word: Option<&ByWord>) -> Option<u64> {
+    by_word.map(|by| by.rows).or(vocab.map(|vocab| vocab.child()))
 }
 
 /// Makes the plan, or refuses the parents.
@@ -105,8 +109,8 @@ pub fn plan(
         storages(primary, secondary, &pairs, &share, options, &mut warnings)?;
     check_mostly_merged([primary, secondary], &storages)?;
     set_t(primary, options, &tensors, &mut storages, &mut warnings)?;
-    let child_rows = by_word.as_ref().map(|by| by.rows).or(vocab.map(|vocab| vocab.child()));
-    if let (Some(vocab), Some(new), Some(config)) = (vocab, child_rows, &primary.config)
+    if let (Some(vocab), Some(new), Some(config)) =
+        (vocab, child_rows(vocab, by_word.as_deref()), &primary.config)
         && config.rewrite(Some(NewRows { old: vocab.primary, new }), None)?.lacks_vocab_size
     {
         warnings.push(Warning::NoVocabSize { rows: new });
