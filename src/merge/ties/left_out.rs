@@ -35,6 +35,10 @@ static DECLARED: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
 /// Those of the names of one tensor that a model with this config.json is saved without; at least one
 /// name stays. A head that loading would not tie again stays, too: it would be filled with noise.
 pub(crate) fn left_out<'n>(config: &ConfigFacts, names: &[&'n str]) -> Vec<&'n str> {
+    // Most tensors have one name, which always stays.
+    if names.len() < 2 {
+        return Vec::new();
+    }
     let declared = config.architectures.iter().find_map(|class| DECLARED.get(class.as_str()));
     let untied_type =
         config.model_type.as_deref().is_some_and(|own| UNTIED.lines().any(|t| t == own));
